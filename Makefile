@@ -1,0 +1,41 @@
+# make demo    label drawn scenes on this machine and show the result
+# make test    the tests
+# make check   ruff and mypy
+# make lock    pin every dependency again (needs uv)
+# VENV=path    use another virtual environment; it is rebuilt only when the lock has changed
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
+RUN := $(VENV)/bin/python
+
+.PHONY: install check test demo bench lock clean
+
+install: $(STAMP)
+
+$(STAMP): requirements-dev.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"fcn-pipeline needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: call make with PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: install
+	$(RUN) -m jobs demo
+
+check: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test: install
+	$(RUN) -m pytest
+
+bench: install
+	$(RUN) -m tests.benchmarks
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) demo

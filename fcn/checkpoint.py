@@ -1,0 +1,146 @@
+"""The checkpoint record: all that has to be known about weights to use them, without torch.
+
+A checkpoint is two objects side by side: `NAME.safetensors` with the tensors and `NAME.json`,
+this record. Preprocessing travels with the weights and is never typed in twice.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+IGNORE_INDEX = 255
+MAX_CLASSES = 255
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or its record can't be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """One class: its name and its colour in the palette of the masks (RGB, 0 to 255)."""
+
+    name: str
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The record of a checkpoint.
+
+    Attributes:
+        network: Name of the architecture, for `fcn.models.build`.
+        classes: In order of the class index, background included.
+        width: Channels of the first block, for networks that scale.
+        in_channels: Channels of the input image.
+        channel_order: `RGB` or `BGR`, as the network wants its input.
+        mean: Subtracted from every channel, in the range 0 to 1.
+        std: What every channel is then divided by, in the range 0 to 1.
+        ignore_index: Value of pixels without a class.
+        weights_sha256: SHA-256 of the safetensors file; `random:SEED` for untrained weights.
+        provenance: Where the weights come from: data, recipe, commit, metrics.
+    """
+
+    network: str
+    classes: tuple[ClassLabel, ...]
+    width: int = 64
+    in_channels: int = 3
+    channel_order: str = "RGB"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    ignore_index: int = IGNORE_INDEX
+    weights_sha256: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from. Raises CheckpointError."""
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            raise CheckpointError(
+                f"{len(self.classes)} classes; a mask of 8 bits holds 1 to {MAX_CLASSES}"
+            )
+        names = [label.name for label in self.classes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise CheckpointError(f"class names appear twice: {', '.join(twice)}")
+        if self.channel_order not in ("RGB", "BGR"):
+            raise CheckpointError(f"channel_order={self.channel_order!r}; it is RGB or BGR")
+        if not len(self.mean) == len(self.std) == self.in_channels:
+            raise CheckpointError(f"mean and std need {self.in_channels} values each")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.classes)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random."""
+        return self.weights_sha256.startswith("random:")
+
+    def to_json(self) -> str:
+        """Serialise the record."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Checkpoint":
+        """Read a record.
+
+        Raises:
+            CheckpointError: It is no JSON object, or fields are missing, unknown or misshapen.
+        """
+        try:
+            fields = json.loads(text)
+            labels = tuple(_label(entry) for entry in fields.pop("classes"))
+            for name in ("mean", "std"):
+                if name in fields:
+                    fields[name] = tuple(float(value) for value in fields[name])
+            return Checkpoint(classes=labels, **fields)
+        except CheckpointError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"no valid checkpoint record: {error!r}") from error
+
+
+def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:
+    """Read a classes file: `{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}`.
+
+    Raises:
+        CheckpointError: It has another form, or the ids are not 0, 1, 2, ... in order.
+    """
+    try:
+        entries = json.loads(text)["classes"]
+        ids = [int(entry["id"]) for entry in entries]
+        if ids != list(range(len(ids))):
+            raise CheckpointError(f"class ids must be 0, 1, 2, ... in order, they are {ids[:10]}")
+        return tuple(_label(entry) for entry in entries)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"no valid classes file: {error!r}") from error
+
+
+def numbered_classes(num_classes: int) -> tuple[ClassLabel, ...]:
+    """Name classes `class_0`, `class_1`, ... with the colours of the PASCAL VOC palette."""
+    return tuple(ClassLabel(f"class_{index}", voc_colour(index)) for index in range(num_classes))
+
+
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """Colour of a class index in the PASCAL VOC palette.
+
+    The bits of the index are dealt to red, green and blue in turn, from the highest bit of the
+    colour down (VOC development kit, VOCcode/VOClabelcolormap.m).
+    """
+    red = green = blue = 0
+    for position in range(8):
+        red |= (index >> (3 * position) & 1) << (7 - position)
+        green |= (index >> (3 * position + 1) & 1) << (7 - position)
+        blue |= (index >> (3 * position + 2) & 1) << (7 - position)
+    return (red, green, blue)
+
+
+def _label(entry: dict[str, Any]) -> ClassLabel:
+    colour = tuple(int(value) for value in entry["color" if "color" in entry else "colour"])
+    if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
+        raise CheckpointError(f"class {entry['name']!r}: a colour is three values from 0 to 255")
+    return ClassLabel(str(entry["name"]), colour)

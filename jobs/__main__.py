@@ -1,0 +1,75 @@
+"""python -m jobs COMMAND, and the console command `fcn`: the same.
+
+The exit code tells the truth; `pipeline.errors` says which is which.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from jobs import demo, label, plan, report, verify
+from jobs.cluster import stop_on_signals
+from jobs.settings import environment
+from pipeline.errors import PipelineError, SettingError, Stopped
+
+_log = logging.getLogger("fcn")
+
+Command = Callable[[Sequence[str], Mapping[str, str]], int]
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "label": (label.run, "label every image of an input; run it again to go on"),
+    "plan": (plan.run, "say what `label` would do; writes nothing"),
+    "verify": (verify.run, "re-read an output and prove that it is whole"),
+    "report": (report.run, "show what a run has done"),
+    "demo": (demo.run, "draw scenes, label them on this machine, show the result"),
+}
+
+_EXIT_CODES = """exit codes:
+  0  done
+  1  a bug, or verify found something broken
+  2  a setting is wrong
+  3  nothing to do it on: input missing or unreadable, mask names collide
+  4  more bad images than max_error_rate allows; everything is committed all the same
+  5  stopped before the end; run the same command again to go on
+  6  the run was started with another network or decoder
+  7  another process is at work on the same input and network"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The command and its flags; default: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h"):
+        print(_usage())
+        return 0
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    stop_on_signals()
+    try:
+        if name not in COMMANDS:
+            raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
+        return COMMANDS[name][0](arguments[1:], environment())
+    except PipelineError as error:
+        _log.error("%s", error)
+        return error.exit_code
+    except Stopped as signal:
+        _log.error("stopped by %s before the end; run the same command again to go on", signal)
+        return signal.exit_code
+
+
+def _usage() -> str:
+    lines = ["usage: fcn COMMAND [--help] ...", "", "commands:"]
+    lines += [f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", _EXIT_CODES])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

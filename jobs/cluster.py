@@ -1,0 +1,55 @@
+"""Ray for a job: the cluster it was submitted to, or one of its own for as long as it runs."""
+
+import logging
+import os
+import signal
+import types
+
+from pipeline.config import LabelSettings
+from pipeline.errors import SettingError, Stopped
+
+_log = logging.getLogger(__name__)
+
+# Reading and writing need a CPU beside the replica's, also where there is one core.
+_MIN_CPUS = 2
+
+
+def start_ray(settings: LabelSettings) -> None:
+    """Connect to the cluster that the settings name, or start Ray on this machine.
+
+    Args:
+        settings: Of the job.
+
+    Raises:
+        SettingError: There is no cluster at the address.
+    """
+    # Ray takes seconds to import, which a run with nothing to do must not wait for.
+    import ray  # noqa: PLC0415
+
+    if ray.is_initialized():
+        return
+    _log.info("starting Ray %s", settings.ray_address or "on this machine")
+    if settings.ray_address:
+        try:
+            ray.init(address=settings.ray_address, logging_level=logging.WARNING)
+        except (ConnectionError, ValueError) as error:
+            raise SettingError(f"ray_address={settings.ray_address!r}: {error}") from error
+    else:
+        cores = len(os.sched_getaffinity(0))
+        ray.init(
+            num_cpus=max(_MIN_CPUS, cores), include_dashboard=False, logging_level=logging.WARNING
+        )
+    # Ray has just put its own handler in place.
+    stop_on_signals()
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGINT end the command in order, as `Stopped`; a second one kills it."""
+
+    def stop(number: int, _: types.FrameType | None) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, signal.SIG_DFL)
+        raise Stopped(signal.Signals(number).name)
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, stop)

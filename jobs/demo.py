@@ -1,0 +1,45 @@
+"""`demo`: the whole job on drawn scenes, on this machine, in a minute."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jobs import label, verify
+from jobs.scenes import CLASSES, write_demo_images
+
+_NUM_SCENES = 56
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Draw scenes, label and verify them, and say where everything is.
+
+    Args:
+        argv: Flags.
+        environ: Environment variables.
+
+    Returns:
+        The exit code of the labelling, or of the verification if that fails.
+    """
+    parser = argparse.ArgumentParser("fcn demo", description=__doc__)
+    parser.add_argument("--folder", default="demo", help="where to draw and label (default: demo)")
+    folder = Path(parser.parse_args(list(argv)).folder).absolute()
+    number = write_demo_images(folder / "images", _NUM_SCENES)
+    print(f"Drew {number} image files in {folder / 'images'}; five are broken on purpose.")
+    classes = folder / "classes.json"
+    entries = [
+        {"id": index, "name": name, "color": colour} for index, (name, colour) in enumerate(CLASSES)
+    ]
+    classes.write_text(json.dumps({"classes": entries}))
+    flags = {
+        "--input": folder / "images",
+        "--output": folder / "output",
+        "--weights": "random:0",
+        "--classes": classes,
+        "--max-error-rate": 0.1,
+        "--max-shard-images": 16,
+    }
+    arguments = [text for flag, value in flags.items() for text in (flag, str(value))]
+    print("Running: fcn label " + " ".join(arguments))
+    code = label.run(arguments, environ)
+    return verify.run([str(folder / "output")], environ) or code

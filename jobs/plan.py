@@ -1,0 +1,70 @@
+"""`plan`: what `label` with the same flags would do."""
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow.compute as pc
+
+from jobs.settings import read_settings
+from pipeline.config import LabelSettings
+from pipeline.errors import EXIT_OK
+from pipeline.job import Found, Job, open_job
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Say what would be done; writes nothing and starts nothing.
+
+    Args:
+        argv: Flags, those of `label`.
+        environ: Environment variables.
+
+    Returns:
+        The exit code.
+    """
+    settings = read_settings(LabelSettings, "plan", argv, environ)
+    job = open_job(settings)
+    print("\n".join(_describe(job, job.look())))
+    return EXIT_OK
+
+
+def _describe(job: Job, found: Found) -> list[str]:
+    if found.run is not None:
+        return _describe_run(found)
+    assert found.draft is not None, "either a run or a draft"
+    images = found.draft.images
+    num_bytes = pc.sum(images["num_bytes"]).as_py() or 0
+    done = (
+        f"already done     {found.draft.num_skipped:,}, "
+        f"of them failed: {found.draft.num_skipped_failed:,}"
+    )
+    lines = [
+        f"images to do     {images.num_rows:,}",
+        f"bytes to read    {num_bytes:,}",
+        f"shards           {found.draft.num_shards:,}",
+        done,
+        f"other files      {found.draft.num_ignored:,} (no images by their name)",
+        f"fingerprint      {job.record.fingerprint}",
+    ]
+    lines += _estimate(job, images.num_rows)
+    if images.num_rows:
+        lines.append(f"first image      {images['uri'][0]}")
+    return lines
+
+
+def _describe_run(found: Found) -> list[str]:
+    run = found.run
+    assert run is not None, "called with a run"
+    todo = run.missing()
+    state = "is finished" if run.finished() else "would be continued"
+    return [
+        f"run {run.run_id} {state}",
+        f"images to do     {run.num_images(todo):,} of {run.record.num_images:,}",
+        f"shards           {len(todo):,} of {run.record.num_shards:,}",
+    ]
+
+
+def _estimate(job: Job, num_images: int) -> list[str]:
+    """Estimate the time from the speed of the newest finished run of the same network."""
+    rate = job.earlier_images_per_s()
+    if rate is None:
+        return ["estimate         none yet: no finished run of this network to go by"]
+    return [f"estimate         {num_images / rate:,.0f} s at {rate:.1f} images/s, as last time"]

@@ -1,0 +1,42 @@
+"""`report`: show what a run has done."""
+
+from collections.abc import Mapping, Sequence
+
+from jobs.settings import read_settings
+from pipeline import report
+from pipeline.config import OutputSettings
+from pipeline.errors import EXIT_OK, InputError
+from pipeline.runs import require_runs
+from pipeline.storage import normalise_uri
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Print the report of one run, or of all that are published.
+
+    Args:
+        argv: Flags.
+        environ: Environment variables.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: There is no published run.
+    """
+    settings = read_settings(OutputSettings, "report", argv, environ)
+    output = normalise_uri(settings.output, "output")
+    texts = []
+    for one in require_runs(settings.storage(), output, settings.run_id):
+        manifest = one.manifest()
+        if manifest is None:
+            todo = one.missing()
+            texts.append(
+                f"Run {one.run_id} is unfinished: {len(todo)} of {one.record.num_shards} shards "
+                "to do; run its command again"
+            )
+        else:
+            texts.append(report.as_text(one, manifest))
+    if not texts:
+        raise InputError(f"output={output!r} holds no run")
+    print("\n\n".join(texts))
+    return EXIT_OK

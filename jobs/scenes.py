@@ -1,0 +1,117 @@
+"""Drawn street scenes with their truth, for the demo and the tests: sky, road, houses, trees."""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+CLASSES = (
+    ("sky", (128, 178, 230)),
+    ("ground", (110, 130, 80)),
+    ("road", (128, 64, 128)),
+    ("building", (160, 60, 50)),
+    ("tree", (30, 110, 40)),
+    ("sun", (250, 220, 90)),
+)
+
+_NOISE = 12.0
+_BOMB_SIDE = 30_000
+
+
+def draw_scene(seed: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw a scene; the same arguments draw the same one.
+
+    Args:
+        seed: Of all that is random in it.
+        height: In pixels.
+        width: In pixels.
+
+    Returns:
+        RGB, uint8 of shape (H, W, 3), and the class indices, uint8 of shape (H, W).
+    """
+    random = np.random.default_rng(seed)
+    truth = Image.new("L", (width, height), 0)
+    draw = ImageDraw.Draw(truth)
+    horizon = int(height * random.uniform(0.4, 0.65))
+    draw.ellipse(_box(random, width, horizon, 0.1), fill=5)
+    draw.rectangle((0, horizon, width, height), fill=1)
+    middle, reach = width * random.uniform(0.3, 0.7), width * random.uniform(0.1, 0.3)
+    draw.polygon([(middle, horizon), (middle - reach, height), (middle + reach, height)], fill=2)
+    for _ in range(random.integers(2, 6)):
+        left, wide = random.uniform(0, width), width * random.uniform(0.08, 0.2)
+        top = horizon * random.uniform(0.3, 0.8)
+        draw.rectangle((left, top, left + wide, horizon + 0.05 * height), fill=3)
+    for _ in range(random.integers(2, 6)):
+        x, radius = random.uniform(0, width), height * random.uniform(0.05, 0.12)
+        draw.ellipse((x - radius, horizon - radius, x + radius, horizon + radius), fill=4)
+    mask = np.asarray(truth)
+    colours = np.array([colour for _, colour in CLASSES], np.float64)
+    light = random.uniform(0.7, 1.2) * (1 + random.normal(0, 0.08, colours.shape))
+    picture = (colours * light)[mask] + random.normal(0, _NOISE, (height, width, 3))
+    return picture.clip(0, 255).astype(np.uint8), mask
+
+
+def write_demo_images(folder: Path, num_scenes: int) -> int:
+    """Draw scenes of mixed sizes and formats, and files that are broken on purpose.
+
+    Args:
+        folder: Where to; what is there already is kept.
+        num_scenes: Of whole pictures.
+
+    Returns:
+        The number of image files in the folder.
+    """
+    for index in range(num_scenes):
+        ending = ("jpg", "png", "webp", "tif", "bmp")[index % 5]
+        height, width = ((120, 160), (135, 240), (200, 150))[index % 3]
+        path = folder / f"scenes/scene_{index:03d}.{ending}"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_scene(index, height, width)[0]).save(path)
+    broken = _broken_files()
+    for name, data in broken.items():
+        path = folder / "broken" / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return num_scenes + len(broken)
+
+
+def _box(random: np.random.Generator, width: int, height: int, size: float) -> tuple[float, ...]:
+    x, y = random.uniform(0, width), random.uniform(0, height * 0.6)
+    return (x, y, x + size * width, y + size * width)
+
+
+def _broken_files() -> dict[str, bytes]:
+    picture = Image.fromarray(draw_scene(1000, 120, 160)[0])
+    whole = _encode(picture, "JPEG")
+    return {
+        "cut_in_half.jpg": whole[: len(whole) // 2],
+        "empty.jpg": b"",
+        "error_page.jpg": b"<!doctype html><title>404 Not Found</title>",
+        "bomb.png": huge_png(_BOMB_SIDE, _BOMB_SIDE),
+        "animation.gif": _encode(picture, "GIF"),
+    }
+
+
+def huge_png(height: int, width: int) -> bytes:
+    """Make a small PNG whose header promises a huge picture.
+
+    Args:
+        height: Promised, in pixels.
+        width: Promised, in pixels.
+    """
+    small = _encode(Image.new("L", (64, 64)), "PNG")
+    # PNG specification, 11.2.2: width and height are the first fields of IHDR, big-endian, and
+    # the chunk's CRC covers them.
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + small[24:29]
+    return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
+
+
+def _encode(image: Image.Image, format_name: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format_name)
+    return buffer.getvalue()

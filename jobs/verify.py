@@ -1,0 +1,53 @@
+"""`verify`: re-read an output and prove its promises."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from jobs.settings import read_settings
+from pipeline.config import OutputSettings
+from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
+from pipeline.runs import require_runs
+from pipeline.storage import normalise_uri
+from pipeline.verify import Verdict, verify
+
+_log = logging.getLogger(__name__)
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Verify one run or all of an output.
+
+    Args:
+        argv: Flags.
+        environ: Environment variables.
+
+    Returns:
+        0 if all runs are finished and whole, 5 if one is whole as far as it goes.
+
+    Raises:
+        BrokenPromise: Something contradicts something.
+    """
+    settings = read_settings(OutputSettings, "verify", argv, environ)
+    output = normalise_uri(settings.output, "output")
+    broken = unfinished = 0
+    for one in require_runs(settings.storage(), output, settings.run_id):
+        verdict = verify(one, threads=2 * (os.cpu_count() or 1))
+        print(f"run {one.run_id}: {_say(verdict)}")
+        broken += sum(verdict.breaks.numbers.values())
+        unfinished += not verdict.finished
+    if broken:
+        raise BrokenPromise(f"{broken} breaks in {output}")
+    if unfinished:
+        _log.warning("%d runs are unfinished; run their command again to finish them", unfinished)
+        return StoreError.exit_code
+    return EXIT_OK
+
+
+def _say(verdict: Verdict) -> str:
+    if verdict.breaks:
+        return f"BROKEN\n{verdict.breaks}"
+    if not verdict.finished:
+        return (
+            f"unfinished ({verdict.num_missing} shards to do), {verdict.num_masks} masks are whole"
+        )
+    return f"whole: {verdict.num_masks} masks, tables and totals agree"

@@ -1,0 +1,1 @@
+"""The flow: from images in object storage to committed masks and class statistics."""

@@ -1,0 +1,207 @@
+"""One typed settings object per command: names, units, limits, defaults and their reasons.
+
+Nothing below `jobs/` reads the environment; `jobs/settings.py` merges file, environment and flags.
+"""
+
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import CliPositionalArg
+
+from pipeline.storage import Storage
+
+RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+class StoreSettings(BaseModel):
+    """How to reach object storage; credentials come the way AWS tools find them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    s3_endpoint_url: str | None = Field(
+        None,
+        description="URL of the S3 server, if it is not AWS; default: AWS_ENDPOINT_URL_S3, "
+        "then AWS_ENDPOINT_URL",
+    )
+    io_timeout_s: float = Field(
+        60.0, gt=0, description="seconds that one connection or read may stay silent"
+    )
+    io_attempts: int = Field(
+        5, ge=1, le=50, description="how often a request is tried, with growing pauses between"
+    )
+
+    def storage(self) -> Storage:
+        """Open the storage that these settings describe."""
+        return Storage(self.s3_endpoint_url, self.io_timeout_s, self.io_attempts)
+
+
+class OutputSettings(StoreSettings):
+    """Which output to read: `verify` and `report`."""
+
+    output: CliPositionalArg[str] = Field(
+        description="folder or bucket prefix that the runs were written to"
+    )
+    run_id: str | None = Field(
+        None, pattern=RUN_ID_PATTERN, description="only this run; default: every run"
+    )
+
+
+class LabelSettings(StoreSettings):
+    """What to label, with which network, and how: `label` and `plan`."""
+
+    input: str = Field(
+        description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
+        "(.parquet, .csv, .jsonl); local, file:// or s3://"
+    )
+    output: str = Field(description="folder or bucket prefix for masks and tables")
+    weights: str = Field(
+        description="checkpoint: URI of a .safetensors file with its .json record beside it; "
+        "random:SEED runs an untrained network, for trying things out"
+    )
+    run_id: str | None = Field(
+        None,
+        pattern=RUN_ID_PATTERN,
+        description="name of the run, from your scheduler; default: continue the last unfinished "
+        "run of the same input and network, else start a new one",
+    )
+
+    weights_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="refuse other weights than these (SHA-256 of the .safetensors file)",
+    )
+    num_classes: int | None = Field(
+        None,
+        ge=1,
+        le=255,
+        description="number of classes, background included; refuses a checkpoint with another; "
+        "for random:SEED the default is 21",
+    )
+    classes: str | None = Field(
+        None,
+        description="only for random:SEED: JSON file with names and colours, "
+        '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}',
+    )
+    network: str = Field("fcn_all_skips", description="only for random:SEED: the architecture")
+    width: int = Field(
+        16,
+        ge=2,
+        le=1024,
+        multiple_of=2,
+        description="only for random:SEED: channels of the first block",
+    )
+
+    mask_name: Literal["replace", "full"] = Field(
+        "replace",
+        description="replace: a/b.jpg becomes a/b.png; full: a/b.jpg becomes a/b.jpg.png",
+    )
+    retry_failed: bool = Field(
+        default=False,
+        description="take up images again that failed for a reason outside their bytes "
+        "(not_found, forbidden, timeout, throttled, changed, out_of_memory), or that a limit "
+        "kept out which is higher now",
+    )
+    max_error_rate: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of bad images, 0 to 1, above which the exit code is 4",
+    )
+    max_image_bytes: int = Field(
+        64 << 20, ge=1, le=1 << 30, description="largest encoded image in bytes"
+    )
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        description="largest image in pixels (height * width), checked before decoding; a network "
+        "of width 64 needs about 1 kB of memory per pixel",
+    )
+    max_shard_images: int = Field(
+        256, ge=1, le=100_000, description="images per shard: what one commit covers"
+    )
+    max_shard_bytes: int = Field(
+        64 << 20, ge=1, le=1 << 30, description="encoded bytes per shard, whichever comes first"
+    )
+
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="arithmetic of the network; part of the fingerprint"
+    )
+    batch_size: int = Field(
+        8, ge=1, le=1024, description="images of one size that go through the network together"
+    )
+    png_compress_level: int = Field(
+        1, ge=0, le=9, description="zlib level of the masks: 1 is fast, 9 is small"
+    )
+
+    ray_address: str | None = Field(
+        None,
+        description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
+        "a Ray started for this run on this machine",
+    )
+    num_replicas: int | None = Field(
+        None, ge=1, description="FCN replicas; default: one per GPU, without GPUs one per node"
+    )
+    gpus_per_replica: float | None = Field(
+        None, ge=0, description="GPUs per replica, fractions allowed; default: 1 if there are any"
+    )
+    cpus_per_replica: int | None = Field(
+        None,
+        ge=1,
+        description="CPU cores that Ray sets aside per replica, for decoding, encoding and, "
+        "without a GPU, the network; default: what fills a node and leaves one core",
+    )
+    threads_per_replica: int | None = Field(
+        None,
+        ge=1,
+        description="threads of a replica's decoding and, without a GPU, of its network; "
+        "default: the cores of its node over the replicas there",
+    )
+    io_threads: int = Field(
+        16, ge=1, le=256, description="objects that one fetch or write task moves at a time"
+    )
+
+    lock_lease_s: float = Field(
+        30.0,
+        gt=0,
+        description="seconds without a sign of life after which the lock of a killed run is "
+        "taken over",
+    )
+    log_interval_s: float = Field(
+        30.0, gt=0, description="seconds between two lines of progress where there is no terminal"
+    )
+
+    @model_validator(mode="after")
+    def _only_random_weights_have_no_record(self) -> "LabelSettings":
+        if not self.random_weights:
+            for name in ("classes", "network", "width"):
+                if name in self.model_fields_set:
+                    raise ValueError(
+                        f"{name} is for weights=random:SEED only; a checkpoint's record says it"
+                    )
+        elif not self.weights.removeprefix("random:").isdecimal():
+            raise ValueError(f"weights={self.weights!r}: random: needs a number, as in random:0")
+        return self
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether an untrained network is asked for."""
+        return self.weights.startswith("random:")
+
+    def recorded(self) -> dict[str, object]:
+        """Give the settings as they may stand in run.json: without a URL's password."""
+        fields = self.model_dump()
+        fields["s3_endpoint_url"] = without_secret(self.s3_endpoint_url)
+        return fields
+
+
+def without_secret(url: str | None) -> str | None:
+    """Remove user, password and query from a URL.
+
+    Args:
+        url: Any URL, or None.
+    """
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,0 +1,70 @@
+"""Class indices to PNG and back: pure functions.
+
+The file is an 8-bit palette PNG: a pixel's value is its class index and the palette holds the
+class colours, so that one file serves programs (indices) and people (colours).
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+IGNORE_INDEX = 255
+# The colour that PASCAL VOC gives its void pixels.
+IGNORE_COLOUR = (224, 224, 192)
+
+
+def make_palette(colours: Sequence[tuple[int, int, int]]) -> bytes:
+    """Lay out the palette of a mask.
+
+    Args:
+        colours: RGB per class, in order of the class index, values 0 to 255; at most 255 of them.
+
+    Returns:
+        768 bytes: 256 RGB triples, black where there is no class, `IGNORE_COLOUR` at 255.
+    """
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colours)] = colours
+    palette[IGNORE_INDEX] = IGNORE_COLOUR
+    return palette.tobytes()
+
+
+def encode_mask(mask: NDArray[np.uint8], palette: bytes, compress_level: int) -> bytes:
+    """Encode class indices as a palette PNG.
+
+    Args:
+        mask: Class indices, uint8 of shape (H, W).
+        palette: 768 bytes from `make_palette`.
+        compress_level: zlib level, 0 (none) to 9 (smallest); pixels do not depend on it.
+
+    Returns:
+        The PNG file; the same arguments give the same bytes.
+    """
+    image = Image.fromarray(mask)
+    image.putpalette(palette)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def decode_mask(png: bytes) -> NDArray[np.uint8]:
+    """Read the class indices of a mask file.
+
+    Args:
+        png: A file from `encode_mask`.
+
+    Returns:
+        Class indices, uint8 of shape (H, W).
+
+    Raises:
+        ValueError: The file is no 8-bit palette PNG.
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if image.mode != "P":
+                raise ValueError(f"the PNG has mode {image.mode}, a mask has mode P")
+            return np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"no readable PNG: {error}") from error

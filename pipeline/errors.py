@@ -1,0 +1,137 @@
+"""What can go wrong, and what each of it means for the run.
+
+PipelineError              ends the command with its own exit code
+ + SettingError            2  the user must change a setting
+ + InputError              3  there is nothing to do it on
+ + StoreError              5  the object store did not answer: run the same command again
+ + FingerprintMismatch     6  the run was started with another network or decoder
+ + LockHeld                7  another run is at work on the same thing
+ + BrokenPromise           1  verify found what must not be
+Stopped                    5  SIGTERM or SIGINT: run the same command again
+ImageError                 never leaves its step: it becomes the status of one row
+
+Everything else that is raised is a bug (exit code 1, with its traceback).
+"""
+
+from enum import StrEnum
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_TOO_MANY_BAD_IMAGES = 4
+
+
+class ErrorCode(StrEnum):
+    """Why one image has no mask. The values are a contract: they stand in the images table."""
+
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    TIMEOUT = "timeout"
+    THROTTLED = "throttled"
+    CHANGED = "changed"
+    TOO_MANY_BYTES = "too_many_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    CORRUPT = "corrupt"
+    TRUNCATED = "truncated"
+    UNSUPPORTED_MODE = "unsupported_mode"
+    OUT_OF_MEMORY = "out_of_memory"
+
+    @property
+    def transient(self) -> bool:
+        """Whether the cause lies outside the image's bytes, so that a retry can succeed."""
+        return self in _TRANSIENT
+
+
+_TRANSIENT = frozenset(
+    {
+        ErrorCode.NOT_FOUND,
+        ErrorCode.FORBIDDEN,
+        ErrorCode.TIMEOUT,
+        ErrorCode.THROTTLED,
+        ErrorCode.CHANGED,
+        ErrorCode.OUT_OF_MEMORY,
+    }
+)
+
+
+class ImageError(Exception):
+    """One image is bad; its row says so and the run goes on."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        """Keep the code beside the message.
+
+        Args:
+            code: What readers of the images table filter by.
+            message: What happened, the value and the limit, for a person.
+        """
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[ErrorCode, str]]:
+        """Travel between processes with both arguments."""
+        return (ImageError, (self.code, self.message))
+
+
+class PipelineError(Exception):
+    """The command ends with `exit_code`; the message tells the user what to do."""
+
+    exit_code = EXIT_BUG
+
+
+class SettingError(PipelineError):
+    """A setting is wrong; raised before any work."""
+
+    exit_code = 2
+
+
+class InputError(PipelineError):
+    """There is nothing to do it on: the input is missing, unreadable, or its names collide."""
+
+    exit_code = 3
+
+
+class StoreError(PipelineError):
+    """The object store refused or did not answer."""
+
+    exit_code = 5
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        """Keep the kind of the failure beside the message.
+
+        Args:
+            code: The code an image gets that fails for this reason.
+            message: What was tried, on which URI, and what the store said.
+        """
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str]]:
+        """Travel between processes with both arguments."""
+        return (StoreError, (self.code, self.message))
+
+
+class FingerprintMismatch(PipelineError):
+    """The run exists and was started with something else that decides the masks' pixels."""
+
+    exit_code = 6
+
+
+class LockHeld(PipelineError):
+    """Another process is at work on the same input with the same network."""
+
+    exit_code = 7
+
+
+class BrokenPromise(PipelineError):
+    """The output contradicts itself."""
+
+
+class Stopped(BaseException):
+    """The process was told to end; what is committed stays, the rest is left for the next call.
+
+    A BaseException, as KeyboardInterrupt is, so that no handler of errors swallows it.
+    """
+
+    exit_code = 5

@@ -1,0 +1,54 @@
+"""Fetch: a shard's planned images -> their encoded bytes. I/O only, in threads.
+
+In: a ShardTask. Out: a ShardRow whose images have `data`, or the error that stood in the way.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.errors import ErrorCode, StoreError
+from pipeline.runs import read_shard
+from pipeline.schema import ImageRow, ShardRow, ShardTask
+from pipeline.storage import Storage
+
+
+class Fetch:
+    """Reads the images of one shard, each in the version that was planned."""
+
+    def __init__(self, storage: Storage, max_image_bytes: int, threads: int) -> None:
+        """Take the settings along to the worker.
+
+        Args:
+            storage: Of plan and images.
+            max_image_bytes: Larger images are not read.
+            threads: Images read at a time.
+        """
+        self._storage = storage
+        self._max_image_bytes = max_image_bytes
+        self._threads = threads
+
+    def __call__(self, task: ShardTask) -> ShardRow:
+        """Fetch one shard.
+
+        Raises:
+            StoreError: The plan can't be read; an image that can't be read is a row.
+        """
+        images = read_shard(self._storage, task)
+        with ThreadPoolExecutor(self._threads) as pool:
+            return ShardRow(shard=task["shard"], images=list(pool.map(self._fetch, images)))
+
+    def _fetch(self, image: ImageRow) -> ImageRow:
+        data: bytes | None = None
+        code: ErrorCode | None = None
+        message: str | None = None
+        try:
+            data = self._storage.read_version(image["uri"], image["etag"], self._max_image_bytes)
+        except StoreError as error:
+            code, message = error.code, error.message
+        num_bytes = image["num_bytes"] if data is None else len(data)
+        return {
+            **image,
+            "num_bytes": num_bytes,
+            "data": data,
+            "error_code": code and str(code),
+            "error_message": message,
+        }

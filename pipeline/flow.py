@@ -1,0 +1,101 @@
+"""The flow: the whole job as one chain, one Ray row per shard.
+
+    plan -> shards | fetch | segment | write | receipts -> publish
+
+Resources are stated here and nowhere else.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from pipeline import publish, report, segment
+from pipeline.config import LabelSettings
+from pipeline.fetch import Fetch
+from pipeline.job import Job, Outcome
+from pipeline.progress import Progress
+from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
+from pipeline.runs import Run
+from pipeline.schema import Receipt, ShardTask
+from pipeline.write import Write
+
+_log = logging.getLogger(__name__)
+
+# Shards in one replica: one on the device, one being decoded, one being encoded.
+_CALLS_PER_REPLICA = 3
+# Waiting for a GPU must not end a run.
+_NO_PROGRESS_TIMEOUT_S = 7 * 24 * 3600.0
+
+
+def label(job: Job, start_ray: Callable[[], None]) -> Outcome:
+    """Do the whole job, or what is missing of it.
+
+    Args:
+        job: What to do.
+        start_ray: Connects to a cluster or starts one; called only if there are shards to do.
+
+    Raises:
+        PipelineError: As `pipeline.errors` says, each with its exit code.
+    """
+    found = job.look()
+    if (done := job.nothing_left(found)) is not None:
+        return done
+    with job.locked(found) as held:
+        if isinstance(held, Outcome):
+            return held
+        run, lock = held
+        todo = run.missing()
+        num_done = run.record.num_images - run.num_images(todo)
+        _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
+        with Progress(run.record.num_images, num_done, job.settings.log_interval_s) as progress:
+            if todo:
+                start_ray()
+                load = partial(segment.open_predictor, run.storage, job.network)
+                for receipt in label_shards(run, todo, job.settings, load):
+                    progress.add(receipt)
+                    lock.check()
+        manifest = publish.publish(run, partial(report.as_html, run))
+    return Outcome(run, manifest, manifest.num_images, manifest.num_failed, progress.images_per_s)
+
+
+def label_shards(
+    run: Run, todo: list[ShardTask], settings: LabelSettings, load: segment.LoadPredictor
+) -> Iterator[Receipt]:
+    """Run shards through Ray Data and give a receipt for each committed one, in any order.
+
+    Args:
+        run: Whose shards they are.
+        todo: The shards.
+        settings: Of the job.
+        load: Gives a replica its network.
+    """
+    # Ray takes seconds to import, which a run with nothing to do must not wait for.
+    import ray.data  # noqa: PLC0415
+
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = 0
+    context.max_consecutive_actor_init_deaths = 5
+    context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
+    context.enable_progress_bars = False
+    replicas = choose_replicas(settings, ray.nodes(), len(todo))  # type: ignore[no-untyped-call]  # Ray's
+    _log.info("%s", replicas)
+    threads = settings.io_threads
+    # Ray types every row as dict[str, Any], ours are TypedDicts.
+    shards: Any = ray.data.from_items([dict(task) for task in todo], override_num_blocks=len(todo))
+    yield from (
+        shards.map(Fetch(run.storage, settings.max_image_bytes, threads), num_cpus=FETCH_CPUS)
+        .map(
+            segment.Segmenter,
+            fn_constructor_args=(load, run.record.network.classes, settings, replicas.placement),
+            num_cpus=replicas.num_cpus,
+            num_gpus=replicas.num_gpus,
+            compute=ray.data.ActorPoolStrategy(
+                size=replicas.number,
+                max_concurrent_calls_per_actor=_CALLS_PER_REPLICA,
+                enable_true_multi_threading=True,
+            ),
+        )
+        .map(Write(run, threads), num_cpus=WRITE_CPUS)
+        .iter_rows()
+    )

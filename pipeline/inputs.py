@@ -1,0 +1,152 @@
+"""What the user named as input, as a stream of sources: folder, prefix, glob, image, manifest."""
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
+
+from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.storage import Entry, Storage, has_wildcard, normalise_uri
+
+# A file with one of these endings is planned, also where the decoder does not read the format:
+# then its row says so. Others (checksums, thumbnails' databases, notes) are not images.
+IMAGE_ENDINGS = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
+        *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm"),
+        *(".pnm", ".tga", ".ico", ".psd"),
+    )
+)
+
+_MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to be planned.
+
+    `key` is its name under the input. `version` and `num_bytes` are None where a manifest names
+    an object that can't be looked up; its row will say why.
+    """
+
+    key: str
+    uri: str
+    version: str | None
+    num_bytes: int | None
+
+
+class Sources:
+    """The images of an input; iterate once, then read `num_ignored`."""
+
+    def __init__(self, storage: Storage, input_uri: str, output_uri: str, threads: int) -> None:
+        """Find out what kind of input it is, without listing it yet.
+
+        Args:
+            storage: Where it is.
+            input_uri: What the user named, normalised.
+            output_uri: Left out of a listing if it lies inside the input.
+            threads: Look-ups at a time, for manifests.
+        """
+        self._storage = storage
+        self._input = input_uri
+        self._output = output_uri.rstrip("/") + "/"
+        self._threads = threads
+        self.num_ignored = 0
+
+    def __iter__(self) -> Iterator[Source]:
+        """List the images, in no order.
+
+        Raises:
+            InputError: The input is missing, unreadable, or a manifest without `uri`.
+        """
+        try:
+            yield from self._find()
+        except StoreError as error:
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+                raise InputError(f"input={self._input!r}: {error.message}") from error
+            raise
+
+    def _find(self) -> Iterator[Source]:
+        entry = self._single()
+        if entry is not None and entry.uri.lower().endswith(_MANIFEST_ENDINGS):
+            yield from self._manifest(entry.uri)
+        elif entry is not None:
+            key = entry.uri.rpartition("/")[2]
+            yield Source(key, entry.uri, entry.version, entry.num_bytes)
+        elif has_wildcard(self._input):
+            yield from self._glob()
+        else:
+            yield from self._folder(self._input)
+
+    def _single(self) -> Entry | None:
+        try:
+            return self._storage.stat(self._input)
+        except StoreError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return None
+            raise
+
+    def _folder(self, folder: str) -> Iterator[Source]:
+        prefix = folder.rstrip("/") + "/"
+        for entry in self._storage.walk(folder):
+            if entry.uri.startswith(self._output):
+                continue
+            if os.path.splitext(entry.uri)[1].lower() not in IMAGE_ENDINGS:
+                self.num_ignored += 1
+                continue
+            yield Source(entry.uri.removeprefix(prefix), entry.uri, entry.version, entry.num_bytes)
+
+    def _glob(self) -> Iterator[Source]:
+        fixed = re.split(r"[*?\[]", self._input, maxsplit=1)[0].rpartition("/")[0]
+        pattern = re.compile(glob_translate(self._input))
+        for source in self._folder(fixed):
+            if pattern.match(source.uri):
+                yield source
+
+    def _manifest(self, manifest_uri: str) -> Iterator[Source]:
+        uris = _manifest_uris(self._storage.read(manifest_uri), manifest_uri)
+        with ThreadPoolExecutor(self._threads) as pool:
+            yield from pool.map(self._look_up, uris)
+
+    def _look_up(self, uri: str) -> Source:
+        uri = normalise_uri(uri, "uri in the manifest")
+        key = uri.partition("://")[2].lstrip("/")
+        try:
+            entry = self._storage.stat(uri)
+        except StoreError as error:
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+                return Source(key, uri, None, None)
+            raise
+        return Source(key, uri, entry.version, entry.num_bytes)
+
+
+def _manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
+    table = _read_manifest(data, manifest_uri)
+    if "uri" not in table.column_names:
+        raise InputError(
+            f"manifest {manifest_uri} has no column `uri`; it has {', '.join(table.column_names)}"
+        )
+    for row, uri in enumerate(table.column("uri").to_pylist()):
+        if not isinstance(uri, str) or not uri.strip():
+            raise InputError(f"manifest {manifest_uri}, row {row}: uri is {uri!r}, not a text")
+        yield uri.strip()
+
+
+def _read_manifest(data: bytes, manifest_uri: str) -> pa.Table:
+    ending = os.path.splitext(manifest_uri)[1].lower()
+    try:
+        if ending == ".parquet":
+            return pq.read_table(pa.BufferReader(data))
+        if ending == ".csv":
+            return pyarrow.csv.read_csv(io.BytesIO(data))
+        return pyarrow.json.read_json(io.BytesIO(data))
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"manifest {manifest_uri} can't be read: {error}") from error

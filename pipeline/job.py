@@ -1,0 +1,174 @@
+"""One `label` command as work: what there is to do, and the right to do it.
+
+Between the steps, which know nothing of each other, and the flow, which runs them.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from pipeline import plan, segment
+from pipeline.config import LabelSettings
+from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.lock import Lock, probe_conditional_put
+from pipeline.plan import Draft
+from pipeline.runs import Manifest, NetworkRecord, Run, list_runs
+from pipeline.segment import Network
+from pipeline.storage import Storage, normalise_uri
+
+_log = logging.getLogger(__name__)
+
+
+_REFUSALS = (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a command finds: a run to go on with, or the draft of a new one.
+
+    `runs` are the runs of this network that it saw, each with whether it was finished.
+    """
+
+    run: Run | None
+    draft: Draft | None
+    runs: frozenset[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did.
+
+    Attributes:
+        run: The run; None if all images were done by earlier ones.
+        manifest: Of the run.
+        num_images: Images that were judged: of the run, or of the input.
+        num_failed: Of these, without a mask.
+        images_per_s: Speed of this command, start-up included; None if nothing was to be done.
+    """
+
+    run: Run | None
+    manifest: Manifest | None
+    num_images: int
+    num_failed: int
+    images_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A `label` command, its settings checked and its network known."""
+
+    settings: LabelSettings
+    storage: Storage
+    output: str
+    network: Network
+    record: NetworkRecord
+
+    def look(self) -> Found:
+        """Find out what is to be done; reads, and changes nothing.
+
+        Raises:
+            InputError: As `plan.draft`.
+            FingerprintMismatch: As `plan.run_to_continue`.
+        """
+        runs = self._runs()
+        run = plan.run_to_continue(self.storage, self.settings, self.record)
+        if run is not None:
+            return Found(run, None, runs)
+        return Found(None, plan.draft(self.storage, self.settings, self.record), runs)
+
+    def nothing_left(self, found: Found) -> Outcome | None:
+        """Give the outcome of earlier work if it leaves nothing to do, else None."""
+        if found.run is not None:
+            manifest = found.run.manifest() if found.run.finished() else None
+            if manifest is None:
+                return None
+            return Outcome(found.run, manifest, manifest.num_images, manifest.num_failed)
+        assert found.draft is not None, "either a run or a draft"
+        if found.draft.images.num_rows or self.settings.run_id:
+            # A run that the scheduler has named exists afterwards, be it empty.
+            return None
+        return Outcome(None, None, found.draft.num_skipped, found.draft.num_skipped_failed)
+
+    def earlier_images_per_s(self) -> float | None:
+        """Give the speed of the newest finished run of this network; None without one."""
+        for run in reversed(list_runs(self.storage, self.output)):
+            manifest = run.manifest()
+            if manifest is None or run.record.network.fingerprint != self.record.fingerprint:
+                continue
+            seconds = (manifest.finished_at - manifest.created_at).total_seconds()
+            if manifest.num_images and seconds > 0:
+                return manifest.num_images / seconds
+        return None
+
+    @contextmanager
+    def locked(self, found: Found) -> Iterator[tuple[Run, Lock] | Outcome]:
+        """Take the lock and open the run.
+
+        Args:
+            found: What `look` has found before the lock was asked for.
+
+        Yields:
+            The run and the lock; an outcome if somebody else has done the work meanwhile.
+
+        Raises:
+            LockHeld: Another process is at it.
+            SettingError: The output can't be written, or the weights are not what they should be.
+        """
+        storage = self._writable_storage()
+        place = f"{self.output}/locks/{plan.identity(self.settings, self.record.fingerprint)}"
+        with Lock(storage, place, self.settings.lock_lease_s) as lock:
+            if self._runs() != found.runs:
+                found = self.look()
+            if (done := self.nothing_left(found)) is not None:
+                yield done
+                return
+            segment.check_weights(storage, self.network)
+            run = found.run
+            if run is None:
+                assert found.draft is not None, "either a run or a draft"
+                run = plan.start_run(storage, self.settings, self.record, found.draft)
+            yield replace(run, storage=storage), lock
+
+    def _runs(self) -> frozenset[tuple[str, bool]]:
+        return frozenset(
+            (run.run_id, run.finished())
+            for run in list_runs(self.storage, self.output)
+            if run.record.network.fingerprint == self.record.fingerprint
+        )
+
+    def _writable_storage(self) -> Storage:
+        try:
+            conditional_put = probe_conditional_put(self.storage, self.output)
+        except StoreError as error:
+            if self.output.startswith("s3://") and error.code not in _REFUSALS:
+                raise
+            raise SettingError(
+                f"output={self.settings.output!r} can't be written: {error}"
+            ) from error
+        if not conditional_put:
+            _log.warning(
+                "THE STORE IGNORES If-None-Match: %s. Commits are safe only while one process "
+                "writes; this run relies on its lock for that.",
+                self.output,
+            )
+        return replace(self.storage, conditional_put=conditional_put)
+
+
+def open_job(settings: LabelSettings) -> Job:
+    """Check what can be checked without a listing.
+
+    Raises:
+        SettingError: A URI or the checkpoint is wrong.
+    """
+    storage = settings.storage()
+    normalise_uri(settings.input, "input")
+    output = normalise_uri(settings.output, "output")
+    network = segment.describe_network(storage, settings)
+    try:
+        storage.children(f"{output}/runs")
+    except StoreError as error:
+        if error.code in _REFUSALS:
+            raise SettingError(f"output={settings.output!r} can't be read: {error}") from error
+        raise
+    return Job(settings, storage, output, network, network.record())

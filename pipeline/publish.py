@@ -1,0 +1,145 @@
+"""Publish: commit records -> the two tables, the manifest, the report, `_SUCCESS`.
+
+In: a run of which every shard has its commit. Out: its manifest.
+
+Runs on the driver, in bounded memory. All of it is computed from the commit records, so that a
+publication that was cut off is simply done again, with the same bytes.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import ErrorCode
+from pipeline.runs import ClassTotal, Manifest, Run, TablePart
+from pipeline.schema import CLASS_STATISTICS, IMAGES, OK
+from pipeline.stats import ClassTotals
+from pipeline.storage import sha256_hex
+
+_ROWS_PER_FILE = 100_000
+
+
+def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
+    """Publish a run that is committed to the last shard.
+
+    Args:
+        run: The run.
+        render: Makes the report, as HTML.
+
+    Returns:
+        The manifest that stands in the output.
+
+    Raises:
+        StoreError: The store did not take it; call again.
+    """
+    missing = len(run.missing())
+    assert not missing, f"{missing} shards of run {run.run_id} have no commit"
+    totals = _Totals()
+    images: list[TablePart] = []
+    statistics: list[TablePart] = []
+    for number, commits in enumerate(_batches(run.commits())):
+        totals.add(commits)
+        images.append(_put(run, "images", number, commits.select(IMAGES.names)))
+        statistics.append(_put(run, "class_statistics", number, _statistics(run, commits)))
+    manifest = totals.manifest(run, images, statistics)
+    run.storage.create(run.manifest_uri, manifest.model_dump_json(indent=1).encode())
+    run.storage.write(f"{run.folder}/report.html", render(manifest).encode())
+    run.storage.remove_leftovers(run.masks_folder)
+    run.storage.remove_leftovers(run.folder)
+    run.storage.create(run.success_uri, b"")
+    return manifest
+
+
+class _Totals:
+    """Sums over the commit records."""
+
+    def __init__(self) -> None:
+        self.num_images = self.num_ok = self.num_pixels = 0
+        self.errors: Counter[str] = Counter()
+        self.classes = ClassTotals()
+        self.finished_at: datetime | None = None
+
+    def add(self, commits: pa.Table) -> None:
+        succeeded = commits.filter(pc.equal(commits["status"], OK))
+        self.num_images += commits.num_rows
+        self.num_ok += succeeded.num_rows
+        heights = succeeded["height"].cast(pa.int64())
+        self.num_pixels += pc.sum(pc.multiply(heights, succeeded["width"])).as_py() or 0
+        self.errors.update(code for code in commits["error_code"].to_pylist() if code)
+        for classes in succeeded["classes"].to_pylist():
+            self.classes.add(classes)
+        latest = pc.max(commits["labelled_at"]).as_py()
+        self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
+
+    def manifest(self, run: Run, images: list[TablePart], statistics: list[TablePart]) -> Manifest:
+        record = run.record
+        return Manifest(
+            run_id=record.run_id,
+            fingerprint=record.network.fingerprint,
+            input=record.input,
+            untrained=record.network.untrained,
+            created_at=record.created_at,
+            finished_at=self.finished_at or record.created_at,
+            num_images=self.num_images,
+            num_ok=self.num_ok,
+            num_failed=self.num_images - self.num_ok,
+            num_skipped=record.num_skipped,
+            num_shards=record.num_shards,
+            num_pixels=self.num_pixels,
+            errors={str(code): self.errors[code] for code in ErrorCode if self.errors[code]},
+            classes=[
+                ClassTotal(
+                    id=label.id,
+                    name=label.name,
+                    color=label.color,
+                    num_pixels=self.classes.pixels[label.id],
+                    num_images=self.classes.images[label.id],
+                )
+                for label in record.network.classes
+            ],
+            images=images,
+            class_statistics=statistics,
+        )
+
+
+def _batches(commits: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    batch: list[pa.Table] = []
+    for table in commits:
+        # The write-ids of the records differ; a table made of them has none.
+        batch.append(table.replace_schema_metadata(None))
+        if sum(part.num_rows for part in batch) >= _ROWS_PER_FILE:
+            yield pa.concat_tables(batch)
+            batch = []
+    if batch:
+        yield pa.concat_tables(batch)
+
+
+def _statistics(run: Run, commits: pa.Table) -> pa.Table:
+    names = {label.id: label.name for label in run.record.network.classes}
+    rows: list[dict[str, Any]] = [
+        {
+            **entry,
+            "image_id": image["image_id"],
+            "key": image["key"],
+            "run_id": image["run_id"],
+            "class_name": names[entry["class_id"]],
+            "pixel_fraction": entry["pixel_count"] / (image["height"] * image["width"]),
+        }
+        for image in commits.filter(pc.equal(commits["status"], OK)).to_pylist()
+        for entry in image["classes"]
+    ]
+    return pa.Table.from_pylist(rows, CLASS_STATISTICS)
+
+
+def _put(run: Run, table_name: str, number: int, table: pa.Table) -> TablePart:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    file = f"{table_name}/run={run.run_id}/part-{number:05d}.parquet"
+    run.storage.write(f"{run.output}/{file}", buffer.getvalue())
+    return TablePart(file=file, num_rows=table.num_rows, sha256=sha256_hex(buffer.getvalue()))

@@ -1,0 +1,325 @@
+"""Segment: encoded bytes -> decode -> FCN -> mask files and class statistics.
+
+In: a ShardRow with `data`. Out: the same with `png`, sizes and statistics, or an error.
+
+Decoding and encoding run in threads beside the network, because JPEG decoders and zlib release
+the GIL; Ray calls a replica from several threads, and one lock lets the network have one at a time.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    ClassLabel,
+    numbered_classes,
+    parse_classes,
+)
+from pipeline.config import LabelSettings
+from pipeline.decode import DECODER, check_num_pixels, decode_image, read_size
+from pipeline.encode import encode_mask, make_palette
+from pipeline.errors import ErrorCode, ImageError, SettingError, StoreError
+from pipeline.runs import ClassRecord, NetworkRecord
+from pipeline.schema import ClassPixels, ImageRow, ShardRow
+from pipeline.storage import Storage, normalise_uri
+
+if TYPE_CHECKING:  # importing these loads torch
+    from fcn.predictor import Prediction, Predictor
+
+_log = logging.getLogger(__name__)
+
+# Decoded pixels that one call holds at a time: 16 Mi pixels are 48 MiB of RGB. Which images share
+# a chunk depends on the shard alone, so that its masks do too.
+_CHUNK_PIXELS = 16 << 20
+_DEFAULT_NUM_CLASSES = 21
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a replica loads.
+
+    `uri` is None for random weights.
+    """
+
+    checkpoint: Checkpoint
+    uri: str | None
+    precision: str
+
+    def record(self) -> NetworkRecord:
+        """Give what run.json and the tables say of the network."""
+        deciding = self._deciding()
+        text = json.dumps(deciding, sort_keys=True)
+        return NetworkRecord(
+            fingerprint=hashlib.sha256(text.encode()).hexdigest()[:32],
+            weights=self.uri or self.checkpoint.weights_sha256,
+            untrained=self.checkpoint.untrained,
+            deciding=deciding,
+            classes=[
+                ClassRecord(id=index, name=label.name, color=label.colour)
+                for index, label in enumerate(self.checkpoint.classes)
+            ],
+        )
+
+    def _deciding(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self.checkpoint)
+        del fields["provenance"]
+        fields["classes"] = [[label.name, *label.colour] for label in self.checkpoint.classes]
+        for name in ("mean", "std"):
+            fields[name] = list(fields[name])
+        return {**fields, "decoder": DECODER, "precision": self.precision}
+
+
+def describe_network(storage: Storage, settings: LabelSettings) -> Network:
+    """Read the checkpoint's record, without the weights and without torch.
+
+    Raises:
+        SettingError: There is no such checkpoint, or it does not fit the settings.
+    """
+    try:
+        if settings.random_weights:
+            return Network(_random_record(storage, settings), None, settings.precision)
+        uri = normalise_uri(settings.weights, "weights")
+        if not uri.endswith(".safetensors"):
+            raise SettingError(f"weights={settings.weights!r} must end in .safetensors")
+        record_uri = uri.removesuffix(".safetensors") + ".json"
+        record = Checkpoint.from_json(_read(storage, record_uri, "weights"))
+    except CheckpointError as error:
+        raise SettingError(f"weights={settings.weights!r}: {error}") from error
+    _check_expectations(record, settings)
+    return Network(record, uri, settings.precision)
+
+
+def check_weights(storage: Storage, network: Network) -> None:
+    """Compare the weights' bytes with their record, before any replica is started.
+
+    Raises:
+        SettingError: They differ, or the network is unknown.
+    """
+    if network.uri is None:
+        return
+    found = hashlib.sha256(_read(storage, network.uri, "weights")).hexdigest()
+    if found != network.checkpoint.weights_sha256:
+        raise SettingError(
+            f"weights={network.uri!r} has sha256 {found}, but its record says "
+            f"{network.checkpoint.weights_sha256}; copy both files again"
+        )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a replica runs on.
+
+    Attributes:
+        use_gpu: Whether Ray gives it a GPU, which it then is alone in seeing.
+        threads: For decoding and encoding and, without a GPU, for the network.
+        batch_size: Images of one size that go through the network together.
+    """
+
+    use_gpu: bool
+    threads: int
+    batch_size: int
+
+
+LoadPredictor = Callable[[Placement], "Predictor"]
+
+
+def open_predictor(storage: Storage, network: Network, placement: Placement) -> "Predictor":
+    """Load the network in the replica.
+
+    Args:
+        storage: Of the weights.
+        network: What to load.
+        placement: Where to.
+    """
+    # Only a replica needs torch, whose import takes seconds: not the driver, which names the class.
+    import fcn.predictor  # noqa: PLC0415
+    import fcn.weights  # noqa: PLC0415
+
+    record = network.checkpoint
+    if network.uri is None:
+        model = fcn.weights.random_network(record, int(record.weights_sha256[len("random:") :]))
+    else:
+        model = fcn.weights.load(record, storage.read(network.uri))
+    return fcn.predictor.Predictor(
+        model,
+        record,
+        device="cuda" if placement.use_gpu else "cpu",
+        precision=network.precision,
+        batch_size=placement.batch_size,
+        # Ray allows one thread per CPU that it has set aside, which would leave cores idle.
+        num_threads=None if placement.use_gpu else placement.threads,
+    )
+
+
+class Segmenter:
+    """One replica: an actor that holds an FCN and turns shards into mask files."""
+
+    def __init__(
+        self,
+        load: LoadPredictor,
+        classes: Sequence[ClassRecord],
+        settings: LabelSettings,
+        placement: Placement,
+    ) -> None:
+        """Load the network.
+
+        Args:
+            load: Gives the network on its device.
+            classes: Whose colours the palette of the masks holds.
+            settings: Of the job.
+            placement: What the replica runs on.
+        """
+        self._predictor = load(placement)
+        self._device = threading.Lock()
+        self._pool = ThreadPoolExecutor(placement.threads)
+        self._palette = make_palette([label.color for label in classes])
+        self._max_image_pixels = settings.max_image_pixels
+        self._png_compress_level = settings.png_compress_level
+
+    def __call__(self, shard: ShardRow) -> ShardRow:
+        """Label one shard; an image that can't be labelled is a row."""
+        measured = list(self._pool.map(self._measure, shard["images"]))
+        labelled: list[ImageRow] = []
+        for chunk in _chunks(measured):
+            labelled += self._label(chunk)
+        return ShardRow(shard=shard["shard"], images=labelled)
+
+    def _measure(self, image: ImageRow) -> ImageRow:
+        image = {**image, "height": None, "width": None, "png": None, "mean_confidence": None}
+        image["classes"] = []
+        data = image.get("data")
+        if data is None:
+            return image
+        try:
+            height, width = read_size(data)
+            image |= {"height": height, "width": width}
+            check_num_pixels(height, width, self._max_image_pixels)
+        except ImageError as error:
+            return _failed(image, error.code, error.message)
+        return image
+
+    def _label(self, chunk: list[ImageRow]) -> list[ImageRow]:
+        decoded = list(self._pool.map(self._decode, chunk))
+        pixels = [found for found in decoded if isinstance(found, np.ndarray)]
+        with self._device:
+            predictions = iter(self._predictor.predict(pixels))
+        found = [next(predictions) if isinstance(one, np.ndarray) else one for one in decoded]
+        return list(self._pool.map(self._finish, chunk, found))
+
+    def _decode(self, image: ImageRow) -> NDArray[np.uint8] | ImageError:
+        data = image.pop("data", None)
+        if data is None:
+            code, message = image["error_code"], image["error_message"]
+            assert code is not None, f"{image['uri']} lost its error"
+            assert message is not None, f"{image['uri']} lost its error"
+            return ImageError(ErrorCode(code), message)
+        try:
+            return decode_image(data, self._max_image_pixels)
+        except ImageError as error:
+            return error
+
+    def _finish(self, image: ImageRow, found: "Prediction | ImageError | None") -> ImageRow:
+        if isinstance(found, ImageError):
+            return _failed(image, found.code, found.message)
+        if found is None:
+            size = f"{image['height']} x {image['width']}"
+            return _failed(
+                image,
+                ErrorCode.OUT_OF_MEMORY,
+                f"{size} pixels need more memory than the replica has",
+            )
+        image["height"], image["width"] = found.mask.shape
+        image["png"] = encode_mask(found.mask, self._palette, self._png_compress_level)
+        image["mean_confidence"] = found.mean_confidence
+        image["classes"] = _class_pixels(found)
+        return image
+
+
+def _failed(image: ImageRow, code: ErrorCode, message: str) -> ImageRow:
+    return {**image, "data": None, "error_code": str(code), "error_message": message}
+
+
+def _class_pixels(prediction: "Prediction") -> list[ClassPixels]:
+    total = int(prediction.class_pixels.sum())
+    assert total == prediction.mask.size, f"counted {total} of {prediction.mask.size} pixels"
+    return [
+        ClassPixels(
+            class_id=int(index),
+            pixel_count=int(prediction.class_pixels[index]),
+            mean_confidence=_finite(float(prediction.class_confidence[index])),
+        )
+        for index in np.flatnonzero(prediction.class_pixels)
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _chunks(images: list[ImageRow]) -> Iterator[list[ImageRow]]:
+    chunk: list[ImageRow] = []
+    num_pixels = 0
+    for image in images:
+        size = (image["height"] or 0) * (image["width"] or 0) if image.get("data") else 0
+        if chunk and num_pixels + size > _CHUNK_PIXELS:
+            yield chunk
+            chunk, num_pixels = [], 0
+        chunk.append(image)
+        num_pixels += size
+    if chunk:
+        yield chunk
+
+
+def _random_record(storage: Storage, settings: LabelSettings) -> Checkpoint:
+    return Checkpoint(
+        network=settings.network,
+        classes=_classes(storage, settings),
+        width=settings.width,
+        weights_sha256=settings.weights,
+    )
+
+
+def _classes(storage: Storage, settings: LabelSettings) -> tuple[ClassLabel, ...]:
+    if settings.classes is None:
+        return numbered_classes(settings.num_classes or _DEFAULT_NUM_CLASSES)
+    uri = normalise_uri(settings.classes, "classes")
+    classes = parse_classes(_read(storage, uri, "classes"))
+    if settings.num_classes not in (None, len(classes)):
+        raise SettingError(
+            f"num_classes={settings.num_classes}, but {uri} has {len(classes)} classes"
+        )
+    return classes
+
+
+def _check_expectations(record: Checkpoint, settings: LabelSettings) -> None:
+    if settings.num_classes not in (None, record.num_classes):
+        raise SettingError(
+            f"num_classes={settings.num_classes}, but the checkpoint {settings.weights} has "
+            f"{record.num_classes} classes; leave num_classes out, or use another checkpoint"
+        )
+    if settings.weights_sha256 not in (None, record.weights_sha256):
+        raise SettingError(
+            f"weights_sha256={settings.weights_sha256}, but the checkpoint {settings.weights} "
+            f"has {record.weights_sha256}"
+        )
+
+
+def _read(storage: Storage, uri: str, field: str) -> bytes:
+    try:
+        return storage.read(uri)
+    except StoreError as error:
+        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            raise SettingError(f"{field}: {error.message}") from error
+        raise
