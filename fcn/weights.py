@@ -44,7 +44,7 @@ def random_network(record: Checkpoint, seed: int) -> nn.Module:
 
     Args:
         record: Which network, and its classes.
-        seed: Of PyTorch's default initialisation.
+        seed: Of the network's initialisation.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

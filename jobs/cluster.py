@@ -24,7 +24,7 @@ def start_ray(settings: LabelSettings) -> None:
         SettingError: There is no cluster at the address.
     """
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
-    import ray  # noqa: PLC0415
+    import ray.data  # noqa: PLC0415
 
     if ray.is_initialized():
         return
@@ -41,6 +41,16 @@ def start_ray(settings: LabelSettings) -> None:
         )
     # Ray has just put its own handler in place.
     stop_on_signals()
+    _quieten()
+
+
+def _quieten() -> None:
+    # Plans and finished datasets are in Ray's own files; the log here is about images.
+    for handler in logging.getLogger("ray.data").handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.WARNING)
+    # It regrets that its progress bars are off; ours counts images.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 def stop_on_signals() -> None:

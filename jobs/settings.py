@@ -47,7 +47,7 @@ def read_settings(
     try:
         merged = parser()
         given = {name: getattr(merged, name) for name in merged.model_fields_set - {"config"}}
-        return kind(**_defaults(kind, environ), **given)
+        return kind(**{**_defaults(kind, environ), **given})
     except ValidationError as error:
         raise SettingError(_explain(error)) from error
 

@@ -41,9 +41,10 @@ _DAMAGE = (
     IndexError,
     AttributeError,
     EOFError,
-    OverflowError,
     MemoryError,
     NotImplementedError,
+    AssertionError,
+    ArithmeticError,
     RuntimeError,
     struct.error,
     zlib.error,
@@ -67,6 +68,8 @@ _MAGIC = (
     (b"RIFF", "WEBP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
     (b"BM", "BMP"),
 )
 
@@ -115,10 +118,10 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         try:
             image.load()
             orientation = image.getexif().get(_EXIF_ORIENTATION)
+            rgb = _to_rgb(image)
         except _DAMAGE as error:
             raise _damaged(data, str(image.format), error) from error
         upright = _TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
-        rgb = _to_rgb(image)
         return np.asarray(rgb if upright is None else rgb.transpose(upright))
 
 
@@ -136,7 +139,10 @@ def _open(data: bytes) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        samples = np.asarray(image)
+        grey = (samples >> 8).astype(np.uint8)
+        grey[samples == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey).convert("RGB")
     if mode in ("I", "F"):
         raise ImageError(
             ErrorCode.UNSUPPORTED_MODE,
@@ -177,8 +183,18 @@ def _unidentified(data: bytes) -> ImageError:
 
 
 def _damaged(data: bytes, name: str, error: BaseException) -> ImageError:
-    # A WebP says in its RIFF header how long it is; its decoder does not tell cut from damaged.
-    cut_webp = name == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if cut_webp or "truncated" in str(error).lower():
-        return ImageError(ErrorCode.TRUNCATED, f"{name} of {len(data)} bytes ends early: {error}")
-    return ImageError(ErrorCode.CORRUPT, f"{name}: {error or type(error).__name__}")
+    reason = str(error) or type(error).__name__
+    if _ends_early(data, name) or "truncated" in reason.lower():
+        return ImageError(ErrorCode.TRUNCATED, f"{name} of {len(data)} bytes ends early: {reason}")
+    return ImageError(ErrorCode.CORRUPT, f"{name}: {reason}")
+
+
+def _ends_early(data: bytes, name: str) -> bool:
+    """Compare the length with the header, for the decoders that do not tell cut from damaged."""
+    if name == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if name == "TIFF":
+        # Where the first directory starts; compressed files have it after the pixels.
+        start = data[8:16] if data[2:4] in (b"+\0", b"\0+") else data[4:8]
+        return int.from_bytes(start, "little" if data.startswith(b"II") else "big") >= len(data)
+    return False

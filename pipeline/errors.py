@@ -135,3 +135,20 @@ class Stopped(BaseException):
     """
 
     exit_code = 5
+
+
+def own_error(error: BaseException) -> BaseException:
+    """Find the PipelineError that a library has wrapped.
+
+    Args:
+        error: What the library raised.
+
+    Returns:
+        The PipelineError among its causes; without one, the error itself, which is a bug.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, PipelineError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return error

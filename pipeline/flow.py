@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import publish, report, segment
 from pipeline.config import LabelSettings
+from pipeline.errors import own_error
 from pipeline.fetch import Fetch
 from pipeline.job import Job, Outcome
 from pipeline.progress import Progress
@@ -78,12 +79,13 @@ def label_shards(
     context.max_consecutive_actor_init_deaths = 5
     context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # an error of ours keeps its exit code
     replicas = choose_replicas(settings, ray.nodes(), len(todo))  # type: ignore[no-untyped-call]  # Ray's
     _log.info("%s", replicas)
     threads = settings.io_threads
     # Ray types every row as dict[str, Any], ours are TypedDicts.
     shards: Any = ray.data.from_items([dict(task) for task in todo], override_num_blocks=len(todo))
-    yield from (
+    receipts = (
         shards.map(Fetch(run.storage, settings.max_image_bytes, threads), num_cpus=FETCH_CPUS)
         .map(
             segment.Segmenter,
@@ -97,5 +99,8 @@ def label_shards(
             ),
         )
         .map(Write(run, threads), num_cpus=WRITE_CPUS)
-        .iter_rows()
     )
+    try:
+        yield from receipts.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error

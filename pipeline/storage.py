@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+import aiohttp
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.asyn import sync
@@ -287,28 +288,32 @@ class _S3:
         condition = {} if version is None else {"IfMatch": version}
         try:
             # botocore retries until the headers are there; the body may still break off.
-            for attempt in self._retrying(_broken_body):
+            for attempt in self._retrying(lambda error: isinstance(error, _BodyBroke)):
                 with attempt:
-                    return self._get(uri, condition, max_bytes)
+                    found, data = self._get(uri, condition, max_bytes)
         except _S3_ERRORS as error:
             if _s3_code(error) in _PRECONDITION:
                 raise _changed(uri, str(version), "another one") from error
             _raise_s3(error, uri)
-        raise AssertionError("tenacity returns or raises")
+        if version not in (None, found):  # some stores ignore If-Match
+            raise _changed(uri, str(version), found)
+        return data
 
-    def _get(self, uri: str, condition: dict[str, str], max_bytes: int | None) -> bytes:
-        async def get() -> bytes:
+    def _get(self, uri: str, condition: dict[str, str], max_bytes: int | None) -> tuple[str, bytes]:
+        async def get() -> tuple[str, bytes]:
             # The public call_s3 waits for the answer alone; the body must be read in the loop.
             answer = await self._fs._call_s3(  # noqa: SLF001
                 "get_object", **_place(uri), **condition
             )
             async with answer["Body"] as body:
                 _check_size(uri, answer["ContentLength"], max_bytes)
-                data: bytes = await body.read()
-            return data
+                try:
+                    return answer["ETag"].strip('"'), await body.read()
+                except (OSError, BotoCoreError, aiohttp.ClientError) as error:
+                    raise _BodyBroke(f"the answer broke off: {error!r}") from error
 
-        data: bytes = sync(self._fs.loop, get)
-        return data
+        answered: tuple[str, bytes] = sync(self._fs.loop, get)
+        return answered
 
     def write(self, uri: str, data: bytes) -> None:
         self._put(uri, data, {})
@@ -386,6 +391,10 @@ class _S3:
         )
 
 
+class _BodyBroke(OSError):
+    """The headers came, the body did not."""
+
+
 _S3_ERRORS = (OSError, ClientError, BotoCoreError)
 
 
@@ -402,10 +411,6 @@ def _s3_code(error: BaseException) -> str:
         code = str(answer.get("Error", {}).get("Code", ""))
         return code or str(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
     return ""
-
-
-def _broken_body(error: BaseException) -> bool:
-    return isinstance(error, OSError | BotoCoreError) and not _s3_code(error)
 
 
 def _raise_s3(error: BaseException, uri: str) -> NoReturn:

@@ -25,7 +25,10 @@ class FCNAllSkips(nn.Module):
     """
 
     def __init__(self, num_classes: int, width: int = 64, in_channels: int = 3) -> None:
-        """Build the network with PyTorch's default initialisation.
+        """Build the network, untrained.
+
+        Convolutions start as in He et al. 2015 (sec. 2.2), which keeps the signal's scale from
+        layer to layer; PyTorch's default lets it fade over so many layers without batch norm.
 
         Args:
             num_classes: Score maps, background included.
@@ -46,6 +49,10 @@ class FCNAllSkips(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in up_channels[1:])
         self.classifier = nn.Conv2d(width // 2, num_classes, kernel_size=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Score every class at every pixel.

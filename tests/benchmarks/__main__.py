@@ -1,0 +1,37 @@
+"""python -m tests.benchmarks NAME [flags]; without a name it lists what there is."""
+
+import importlib
+import importlib.util
+import sys
+
+_BENCHMARKS = {
+    "efficiency": "images/s of the whole job over images/s of the bare Predictor loop",
+    "start_up": "seconds from the command to the first commit, by phase",
+    "device_share": "share of its time that a stand-in device of 7 ms per image is kept busy",
+    "memory": "peak memory of driver and replica at two numbers of images",
+    "plan_memory": "time and memory of planning a million images",
+}
+
+
+def main() -> int:
+    """Run one benchmark, with the rest of the command line as its flags."""
+    names = [name for name in _BENCHMARKS if importlib.util.find_spec(_module(name))]
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("", "-h", "--help"):
+        print("usage: python -m tests.benchmarks NAME [--help] ...\n")
+        print("\n".join(f"  {one:<13} {_BENCHMARKS[one]}" for one in names))
+        return 0
+    if name not in names:
+        print(f"there is no benchmark {name!r}; there are: {', '.join(names)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"python -m tests.benchmarks {name}", *sys.argv[2:]]
+    importlib.import_module(_module(name)).main()
+    return 0
+
+
+def _module(name: str) -> str:
+    return f"tests.benchmarks.{name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

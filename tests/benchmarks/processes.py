@@ -1,0 +1,139 @@
+"""CPU time and memory of a job's processes, by the role they play, and what others take."""
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+ROLES = ("driver", "replica", "tasks", "ray")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at a job's processes.
+
+    Attributes:
+        at: Seconds since the epoch.
+        cpu_s: CPU seconds used so far, per role; ended processes are kept.
+        machine_s: CPU seconds used so far by everything on the machine.
+        uss: Bytes that belong to the role's processes alone, per role; empty if not asked for.
+        pss: The same with shared pages, each divided among the processes that share it.
+    """
+
+    at: float
+    cpu_s: dict[str, float]
+    machine_s: float
+    uss: dict[str, int]
+    pss: dict[str, int]
+
+
+class Watch:
+    """Samples a process and its descendants inside a `with` block."""
+
+    def __init__(self, pid: int, interval_s: float, *, memory: bool = False) -> None:
+        """Name the root process, which is the driver.
+
+        Args:
+            pid: Of the root.
+            interval_s: Between two samples.
+            memory: Whether to measure memory too, which takes milliseconds per process.
+        """
+        self.samples: list[Sample] = []
+        self._root = pid
+        self._interval_s = interval_s
+        self._memory = memory
+        self._roles: dict[int, str] = {}
+        self._cpu_s: dict[int, float] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            self.samples.append(self._look())
+
+    def _look(self) -> Sample:
+        uss: Counter[str] = Counter()
+        pss: Counter[str] = Counter()
+        for process in family(self._root):
+            try:
+                role = self._role(process)
+                times = process.cpu_times()
+                self._cpu_s[process.pid] = times.user + times.system
+                if self._memory:
+                    memory = process.memory_full_info()
+                    uss[role] += memory.uss
+                    pss[role] += memory.pss
+            except psutil.Error:
+                continue  # ended meanwhile
+        cpu_s: Counter[str] = Counter()
+        for pid, seconds in self._cpu_s.items():
+            cpu_s[self._roles[pid]] += seconds
+        return Sample(time.time(), dict(cpu_s), machine_cpu_s(), dict(uss), dict(pss))
+
+    def _role(self, process: psutil.Process) -> str:
+        name = process.name()
+        if process.pid == self._root:
+            role = "driver"
+        elif "Segmenter" in name:
+            role = "replica"
+        elif name.startswith(("ray::Map(", "ray::IDLE")):
+            role = "tasks"
+        else:
+            role = "ray"
+        # A worker is idle before it becomes the replica, which it then stays.
+        if self._roles.get(process.pid) != "replica":
+            self._roles[process.pid] = role
+        return self._roles[process.pid]
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """List a process and its descendants; none if it has ended."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def machine_cpu_s() -> float:
+    """CPU seconds that everything on the machine has used, stolen ones included."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def cpu_between(samples: list[Sample], start: float, end: float) -> tuple[dict[str, float], float]:
+    """Compare the first and the last sample of a time span.
+
+    Args:
+        samples: Of a `Watch`.
+        start: Seconds since the epoch.
+        end: The same.
+
+    Returns:
+        CPU cores that each role kept busy on average, and cores that other processes did.
+    """
+    within = [sample for sample in samples if start <= sample.at <= end]
+    if len(within) < 2:
+        return dict.fromkeys(ROLES, float("nan")), float("nan")
+    first, last = within[0], within[-1]
+    seconds = last.at - first.at
+    own = {r: (last.cpu_s.get(r, 0.0) - first.cpu_s.get(r, 0.0)) / seconds for r in ROLES}
+    others = (last.machine_s - first.machine_s) / seconds - sum(own.values())
+    return own, others

@@ -1,0 +1,55 @@
+"""What the tests share: real S3 servers, one Ray for the session, pictures."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import CREDENTIALS, Server, moto_server, rclone_server
+
+# Before Ray or a server starts: their processes inherit it.
+os.environ.update(CREDENTIALS)
+os.environ.update({"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"})
+for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "RAY_ADDRESS"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server that honours If-None-Match."""
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def naive_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server that ignores If-None-Match."""
+    folder = tmp_path_factory.mktemp("rclone")
+    (folder / "data").mkdir()
+    with rclone_server(folder / "data", folder / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[str]:
+    """Give the address of a Ray with two cores that all tests share."""
+    import ray  # noqa: PLC0415 - most tests need no Ray
+
+    import ray.data  # noqa: PLC0415 - its loggers exist from now on
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.init(num_cpus=2, include_dashboard=False, logging_level="WARNING")
+    yield context.address_info["address"]
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """Give the folder of the CamVid photographs, which are never part of the repository."""
+    folder = Path(__file__).parent.parent.parent / "shared" / "camvid"
+    if not folder.is_dir():
+        pytest.skip(f"the CamVid photographs are not at {folder}")
+    return folder

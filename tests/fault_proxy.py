@@ -1,0 +1,122 @@
+"""A proxy between the product and an S3 server, which makes named faults happen on purpose.
+
+A fault strikes at a request, before the server sees it or after the server has done it: the
+moments that a kill or a lost answer separates.
+"""
+
+import http.client
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+_HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
+
+
+@dataclass
+class Fault:
+    """What happens at a request, the first `times` times.
+
+    `when` is "before" or "after" the server has done it. `act` runs then; if it returns a status,
+    the client gets that instead of the server's answer, at None the connection is cut.
+    """
+
+    method: str
+    path: str
+    when: str
+    act: Callable[[], int | None]
+    times: int = 1
+    struck: int = 0
+
+    def strikes(self, method: str, path: str, when: str) -> bool:
+        return (
+            self.struck < self.times
+            and (self.method, self.when) == (method, when)
+            and re.search(self.path, path) is not None
+        )
+
+
+@dataclass
+class Proxy:
+    """A running proxy; add to `faults` at any time, read `requests` afterwards."""
+
+    endpoint_url: str
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, method: str, path: str, when: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.strikes(method, path, when):
+                    fault.struck += 1
+                    return fault
+        return None
+
+
+@contextmanager
+def fault_proxy(upstream_url: str) -> Iterator[Proxy]:
+    """Run a proxy in front of a server."""
+    upstream = urlsplit(upstream_url)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_request(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            with proxy.lock:
+                proxy.requests.append((self.command, self.path))
+            if self._struck("before"):
+                return
+            connection = http.client.HTTPConnection(upstream.hostname, upstream.port, timeout=60)
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in (*_HOP_BY_HOP, "expect"):
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            data = answer.read()
+            connection.close()
+            if self._struck("after"):
+                return
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in (*_HOP_BY_HOP, "content-length", "date", "server"):
+                    self.send_header(name, value)
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else len(data)
+            self.send_header("Content-Length", str(length or 0))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_request  # noqa: N815 - http.server's
+
+        def _struck(self, when: str) -> bool:
+            fault = proxy.take(self.command, self.path, when)
+            if fault is None:
+                return False
+            status = fault.act()
+            if status is not None:
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            else:
+                self.close_connection = True
+                self.connection.close()
+            return True
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # clients that were killed
+    proxy = Proxy(f"http://127.0.0.1:{server.server_port}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()

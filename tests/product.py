@@ -1,0 +1,93 @@
+"""Use the product as its users do, and read what it has written."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.__main__ import main
+from jobs.scenes import draw_scene
+from pipeline.runs import Run, list_runs
+from pipeline.storage import Storage
+
+# A network so small that the flow around it is what a test waits for.
+NETWORK = ("--weights", "random:0", "--width", "4", "--num-classes", "5")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def label(source: object, output: object, *flags: object) -> int:
+    """Run `label` in this process; give its exit code."""
+    return main(label_flags(source, output, *flags))
+
+
+def label_flags(source: object, output: object, *flags: object) -> list[str]:
+    return ["label", "--input", str(source), "--output", str(output), *NETWORK, *map(str, flags)]
+
+
+def start(arguments: list[str], log: Path, **environ: str) -> subprocess.Popen[bytes]:
+    """Start the command as a process of its own, with its own Ray."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs", *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=REPOSITORY,
+            env={**os.environ, **environ},
+        )
+
+
+def the_run(output: str, storage: Storage | None = None) -> Run:
+    """Give the newest run of an output."""
+    return list_runs(storage or Storage(), output)[-1]
+
+
+def tables(run: Run) -> tuple[list[dict], list[dict]]:
+    """Read both published tables without what differs between equal runs."""
+    manifest = run.manifest()
+    assert manifest is not None, "the run is not published"
+    found = []
+    for parts in (manifest.images, manifest.class_statistics):
+        rows = pa.concat_tables(
+            pq.read_table(pa.BufferReader(run.storage.read(f"{run.output}/{part.file}")))
+            for part in parts
+        ).to_pylist()
+        for row in rows:
+            row.pop("labelled_at", None)
+            row.pop("run_id")
+            if row.get("mask_uri"):
+                row["mask_uri"] = row["mask_uri"].replace(run.run_id, "RUN")
+        found.append(rows)
+    return found[0], found[1]
+
+
+def mask_hashes(run: Run) -> dict[str, str]:
+    """Hash every file below the run's folder of masks."""
+    prefix = run.masks_folder + "/"
+    return {
+        entry.uri.removeprefix(prefix): hashlib.sha256(run.storage.read(entry.uri)).hexdigest()
+        for entry in run.storage.walk(run.masks_folder)
+    }
+
+
+def draw_photographs(folder: Path, number: int, size: tuple[int, int] = (40, 60)) -> Path:
+    """Write small JPEGs, each another picture."""
+    from PIL import Image  # noqa: PLC0415 - most tests of runs draw nothing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(number):
+        Image.fromarray(draw_scene(index, *size)[0]).save(folder / f"photo_{index:03d}.jpg")
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Give path -> (mtime in ns, inode) of every file."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
