@@ -10,13 +10,16 @@ RUN := $(VENV)/bin/python
 
 .PHONY: install check test demo bench lock clean
 
+# The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
+	@[ "$$(cat $(VENV)/.checkout 2>/dev/null)" = "$(CURDIR)" ] || \
+		($(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable . && echo "$(CURDIR)" > $(VENV)/.checkout)
 
 $(STAMP): requirements-dev.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"fcn-pipeline needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: call make with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --require-hashes -r requirements-dev.lock
-	@rm -f $(VENV)/.installed-*
+	@rm -f $(VENV)/.installed-* $(VENV)/.checkout
 	@touch $@
 
 demo: install

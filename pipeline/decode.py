@@ -32,7 +32,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 # What Pillow's decoders of these formats raise on damaged files, collected by fuzzing
 # (tests/pipeline/test_decode.py). MemoryError: a header that promises what the file can't hold.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -119,7 +119,7 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             image.load()
             orientation = image.getexif().get(_EXIF_ORIENTATION)
             rgb = _to_rgb(image)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise _damaged(data, str(image.format), error) from error
         upright = _TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
         return np.asarray(rgb if upright is None else rgb.transpose(upright))
@@ -132,7 +132,7 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except PIL.UnidentifiedImageError as error:
         raise _unidentified(data) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(data, _sniff(data) or "image", error) from error
 
 
@@ -175,7 +175,7 @@ def _unidentified(data: bytes) -> ImageError:
     try:
         # The plugin itself says why it refused, which Image.open keeps to itself.
         Image.OPEN[name][0](io.BytesIO(data), "")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if "unknown pixel mode" in str(error) or "Unsupported" in str(error):
             return ImageError(ErrorCode.UNSUPPORTED_MODE, f"{name}: {error}")
         return _damaged(data, name, error)

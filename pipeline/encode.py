@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+# Importing it also lifts Pillow's own limit on pixels: a mask is as large as its image.
+from pipeline.decode import DAMAGE
+
 IGNORE_INDEX = 255
 # The colour that PASCAL VOC gives its void pixels.
 IGNORE_COLOUR = (224, 224, 192)
@@ -63,8 +66,9 @@ def decode_mask(png: bytes) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            if image.mode != "P":
-                raise ValueError(f"the PNG has mode {image.mode}, a mask has mode P")
-            return np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"no readable PNG: {error}") from error
+            mode, mask = image.mode, np.asarray(image)
+    except DAMAGE as error:
+        raise ValueError(f"no readable PNG: {str(error) or type(error).__name__}") from error
+    if mode != "P":
+        raise ValueError(f"the PNG has mode {mode}, a mask has mode P")
+    return mask

@@ -4,6 +4,7 @@ URIs are `s3://bucket/key` or `file:///absolute/path`, never percent-encoded. Ea
 library is translated here, once, into `StoreError` with the code that an image would get for it.
 """
 
+import errno
 import glob
 import hashlib
 import os
@@ -140,8 +141,10 @@ def normalise_uri(text: str, field: str) -> str:
         field: The setting's name, for the message.
 
     Raises:
-        SettingError: The scheme is another one.
+        SettingError: The text is empty, or the scheme is another one.
     """
+    if not text.strip():
+        raise SettingError(f"{field} is empty; give a local path, file:// or s3://")
     if text.startswith("s3://"):
         bucket, _, key = text.removeprefix("s3://").partition("/")
         if not bucket:
@@ -183,6 +186,7 @@ class _Backend(Protocol):
 
 # A write goes to a name with this mark first; the mark tells leftovers of killed processes.
 _TEMPORARY = ".fcn-tmp-"
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class _Local:
@@ -245,8 +249,10 @@ class _Local:
                 path = os.path.join(folder, name)
                 try:
                     found = os.stat(path)
-                except FileNotFoundError:
-                    continue  # removed since, or a link to nowhere
+                except OSError as error:
+                    if error.errno in _NOWHERE:
+                        continue  # removed since, or a link to nowhere
+                    _raise_local(error, f"file://{path}")
                 if stat.S_ISREG(found.st_mode):
                     yield Entry(f"file://{path}", _local_version(found), found.st_size)
 
@@ -262,7 +268,15 @@ class _Local:
         for folder, _, names in os.walk(local_path(folder_uri)):
             for name in names:
                 if _TEMPORARY in name:
-                    os.unlink(os.path.join(folder, name))
+                    self._remove(os.path.join(folder, name))
+
+    def _remove(self, path: str) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # another process removes leftovers too
+        except OSError as error:
+            _raise_local(error, f"file://{path}")
 
 
 class _S3:

@@ -56,7 +56,8 @@ class RedPredictor:
 def encode(picture: Image.Image, format_name: str, **options: Any) -> bytes:
     """Encode a picture with Pillow."""
     buffer = io.BytesIO()
-    picture.save(buffer, format=format_name, **options)
+    # Pillow's JPEG writer leaves its options in the picture, where its TIFF writer trips over them.
+    picture.copy().save(buffer, format=format_name, **options)
     return buffer.getvalue()
 
 

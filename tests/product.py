@@ -60,7 +60,8 @@ def tables(run: Run) -> tuple[list[dict], list[dict]]:
             row.pop("labelled_at", None)
             row.pop("run_id")
             if row.get("mask_uri"):
-                row["mask_uri"] = row["mask_uri"].replace(run.run_id, "RUN")
+                place = row["mask_uri"].removeprefix(f"{run.output}/")
+                row["mask_uri"] = place.replace(run.run_id, "RUN")
         found.append(rows)
     return found[0], found[1]
 

@@ -1,0 +1,132 @@
+"""The kill matrix: SIGKILL to the driver and all its Ray processes, at named and random moments.
+
+After each kill the same command is run again, and what it leaves is compared with what a run
+leaves that nobody has disturbed.
+"""
+
+import random
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.__main__ import main
+from pipeline.runs import Run
+from pipeline.storage import Storage
+from tests.fault_proxy import Fault, fault_proxy
+from tests.product import draw_photographs, label, label_flags, mask_hashes, start, tables, the_run
+from tests.servers import Server
+
+_NUM_PHOTOGRAPHS = 40
+_FLAGS = ("--max-shard-images", 4, "--lock-lease-s", 2)
+# Ray is up after some 8 s; the moments of the random kills lie around its work.
+_RANDOM_SEEDS = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a run leaves that nobody has disturbed."""
+
+    photographs: Path
+    tables: tuple[list[dict], list[dict]]
+    masks: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_session: str) -> Undisturbed:
+    folder = draw_photographs(tmp_path_factory.mktemp("photographs"), _NUM_PHOTOGRAPHS)
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert label(folder, output, *_FLAGS) == 0
+    run = the_run(f"file://{output}")
+    return Undisturbed(folder, tables(run), mask_hashes(run))
+
+
+def kill_everything(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGKILL to a process and to all that descend from it, in one sweep."""
+    try:
+        family = [*psutil.Process(process.pid).children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for one in family:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def assert_same(run: Run, undisturbed: Undisturbed, *, but_for: set[str]) -> None:
+    images, statistics = tables(run)
+    expected_images, expected_statistics = undisturbed.tables
+    assert mask_hashes(run) == undisturbed.masks
+    assert _without(images, but_for) == _without(expected_images, but_for)
+    assert _without(statistics, but_for) == _without(expected_statistics, but_for)
+
+
+def _without(rows: list[dict], names: set[str]) -> list[dict]:
+    return [{name: row[name] for name in row if name not in names} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "when"),
+    [
+        pytest.param("PUT", r"/run\.json", "after", id="after the plan"),
+        pytest.param("PUT", r"/masks/.*photo_017", "before", id="amid the masks of a shard"),
+        pytest.param("PUT", r"/commits/shard-000003", "before", id="between masks and commit"),
+        pytest.param("PUT", r"/commits/shard-000003", "after", id="after a commit"),
+        pytest.param("PUT", r"/manifest\.json", "before", id="between tables and manifest"),
+        pytest.param("PUT", r"/_SUCCESS", "before", id="between publish and _SUCCESS"),
+    ],
+)
+def test_a_kill_at_a_named_moment_loses_nothing(
+    undisturbed: Undisturbed, s3: Server, tmp_path: Path, method: str, path: str, when: str
+):
+    """Killed at this very request, the same command finishes what an undisturbed run leaves."""
+    bucket = s3.make_bucket()
+    for photograph in undisturbed.photographs.iterdir():
+        s3.put(bucket, f"in/{photograph.name}", photograph.read_bytes())
+    places = (f"s3://{bucket}/in", f"s3://{bucket}/out")
+    with fault_proxy(s3.endpoint_url) as proxy:
+        killed = threading.Event()
+
+        def kill() -> None:
+            kill_everything(process)
+            killed.set()
+
+        proxy.faults.append(Fault(method, path, when, kill))
+        flags = (*_FLAGS, "--s3-endpoint-url", proxy.endpoint_url)
+        process = start(label_flags(*places, *flags), tmp_path / "log")
+        assert killed.wait(120), (tmp_path / "log").read_text()
+
+        assert label(*places, *flags) == 0
+
+    storage = Storage(s3.endpoint_url)
+    assert main(["verify", places[1], "--s3-endpoint-url", s3.endpoint_url]) == 0
+    assert len(storage.children(f"{places[1]}/runs")) == 1
+    # The photographs are the same, in another place.
+    assert_same(the_run(places[1], storage), undisturbed, but_for={"uri", "etag", "image_id"})
+
+
+@pytest.mark.parametrize("seed", _RANDOM_SEEDS)
+def test_a_kill_at_a_random_moment_loses_nothing(
+    undisturbed: Undisturbed, tmp_path: Path, seed: int
+):
+    """Killed whenever, on a local disk, the same command finishes what an undisturbed run leaves."""
+    output = tmp_path / "out"
+    process = start(label_flags(undisturbed.photographs, output, *_FLAGS), tmp_path / "log")
+    # From the plan on, at a moment in the next 12 seconds, in which the whole run lies.
+    while not list(output.glob("runs/*/run.json")) and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(random.Random(seed).uniform(0, 12))
+    kill_everything(process)
+
+    assert label(undisturbed.photographs, output, *_FLAGS) == 0
+
+    assert main(["verify", str(output)]) == 0
+    assert len(list((output / "runs").iterdir())) == 1
+    assert not list(output.rglob("*fcn-tmp*"))
+    assert_same(the_run(f"file://{output}"), undisturbed, but_for=set())
