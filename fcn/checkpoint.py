@@ -12,6 +12,9 @@ from typing import Any
 IGNORE_INDEX = 255
 MAX_CLASSES = 255
 
+# The keys of fcn.models.NETWORKS, here so that a wrong name is found without torch.
+NETWORK_NAMES = ("fcn_all_skips",)
+
 
 class CheckpointError(ValueError):
     """A checkpoint or its record can't be used; the message says why."""
@@ -59,6 +62,12 @@ class Checkpoint:
             raise CheckpointError(
                 f"{len(self.classes)} classes; a mask of 8 bits holds 1 to {MAX_CLASSES}"
             )
+        if self.network not in NETWORK_NAMES:
+            raise CheckpointError(
+                f"network={self.network!r} is unknown; there are: {', '.join(NETWORK_NAMES)}"
+            )
+        if self.width < 2 or self.width % 2:
+            raise CheckpointError(f"width={self.width}; it is an even number from 2 up")
         names = [label.name for label in self.classes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

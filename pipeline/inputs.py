@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.csv
@@ -26,6 +27,7 @@ IMAGE_ENDINGS = frozenset(
     )
 )
 
+_LOOK_UPS_AT_A_TIME = 10_000
 _MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 
@@ -52,7 +54,7 @@ class Sources:
         Args:
             storage: Where it is.
             input_uri: What the user named, normalised.
-            output_uri: Left out of a listing if it lies inside the input.
+            output_uri: Left out of a listing.
             threads: Look-ups at a time, for manifests.
         """
         self._storage = storage
@@ -81,7 +83,7 @@ class Sources:
         elif entry is not None:
             key = entry.uri.rpartition("/")[2]
             yield Source(key, entry.uri, entry.version, entry.num_bytes)
-        elif has_wildcard(self._input):
+        elif has_wildcard(self._input) and not self._storage.children(self._input):
             yield from self._glob()
         else:
             yield from self._folder(self._input)
@@ -96,13 +98,18 @@ class Sources:
 
     def _folder(self, folder: str) -> Iterator[Source]:
         prefix = folder.rstrip("/") + "/"
+        # Inside the input all of the output is left out; around it or at its place, its masks.
+        inside = self._output.startswith(prefix) and self._output != prefix
+        left_out = self._output if inside else f"{self._output}masks/run="
         for entry in self._storage.walk(folder):
-            if entry.uri.startswith(self._output):
+            if entry.uri.startswith(left_out):
                 continue
             if os.path.splitext(entry.uri)[1].lower() not in IMAGE_ENDINGS:
                 self.num_ignored += 1
                 continue
-            yield Source(entry.uri.removeprefix(prefix), entry.uri, entry.version, entry.num_bytes)
+            # A name that is no UTF-8 can't stand in a table; its row will say that it is not found.
+            uri = entry.uri.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            yield Source(uri.removeprefix(prefix), uri, entry.version, entry.num_bytes)
 
     def _glob(self) -> Iterator[Source]:
         fixed = re.split(r"[*?\[]", self._input, maxsplit=1)[0].rpartition("/")[0]
@@ -114,7 +121,9 @@ class Sources:
     def _manifest(self, manifest_uri: str) -> Iterator[Source]:
         uris = _manifest_uris(self._storage.read(manifest_uri), manifest_uri)
         with ThreadPoolExecutor(self._threads) as pool:
-            yield from pool.map(self._look_up, uris)
+            # A pool holds all that it is given, so it is given some at a time.
+            while some := list(islice(uris, _LOOK_UPS_AT_A_TIME)):
+                yield from pool.map(self._look_up, some)
 
     def _look_up(self, uri: str) -> Source:
         uri = normalise_uri(uri, "uri in the manifest")

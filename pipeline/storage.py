@@ -8,6 +8,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -184,8 +185,9 @@ class _Backend(Protocol):
     def remove_leftovers(self, folder_uri: str) -> None: ...
 
 
-# A write goes to a name with this mark first; the mark tells leftovers of killed processes.
+# A write goes to such a name first, which tells leftovers of killed processes from masks.
 _TEMPORARY = ".fcn-tmp-"
+_LEFTOVER = re.compile(r"\.fcn-tmp-[0-9a-f]{12}")
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -267,7 +269,7 @@ class _Local:
     def remove_leftovers(self, folder_uri: str) -> None:
         for folder, _, names in os.walk(local_path(folder_uri)):
             for name in names:
-                if _TEMPORARY in name:
+                if _LEFTOVER.fullmatch(name):
                     self._remove(os.path.join(folder, name))
 
     def _remove(self, path: str) -> None:

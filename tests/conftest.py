@@ -36,7 +36,6 @@ def naive_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def ray_session() -> Iterator[str]:
     """Give the address of a Ray with two cores that all tests share."""
     import ray  # noqa: PLC0415 - most tests need no Ray
-
     import ray.data  # noqa: PLC0415 - its loggers exist from now on
 
     logging.getLogger("ray").setLevel(logging.ERROR)

@@ -57,63 +57,73 @@ class Proxy:
         return None
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Passes one request on, unless a fault strikes."""
+
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+    upstream: tuple[str, int]
+
+    def do_request(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with self.proxy.lock:
+            self.proxy.requests.append((self.command, self.path))
+        if self._struck("before"):
+            return
+        answer, data = self._pass_on(body)
+        if self._struck("after"):
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in (*_HOP_BY_HOP, "content-length", "date", "server"):
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else len(data)
+        self.send_header("Content-Length", str(length or 0))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_request  # noqa: N815 - http.server's
+
+    def _pass_on(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection(*self.upstream, timeout=60)
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in (*_HOP_BY_HOP, "expect"):
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer, data
+
+    def _struck(self, when: str) -> bool:
+        fault = self.proxy.take(self.command, self.path, when)
+        if fault is None:
+            return False
+        status = fault.act()
+        if status is not None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.close_connection = True
+            self.connection.close()
+        return True
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
 @contextmanager
 def fault_proxy(upstream_url: str) -> Iterator[Proxy]:
     """Run a proxy in front of a server."""
     upstream = urlsplit(upstream_url)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_request(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            with proxy.lock:
-                proxy.requests.append((self.command, self.path))
-            if self._struck("before"):
-                return
-            connection = http.client.HTTPConnection(upstream.hostname, upstream.port, timeout=60)
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in (*_HOP_BY_HOP, "expect"):
-                    connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            data = answer.read()
-            connection.close()
-            if self._struck("after"):
-                return
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in (*_HOP_BY_HOP, "content-length", "date", "server"):
-                    self.send_header(name, value)
-            length = answer.getheader("Content-Length") if self.command == "HEAD" else len(data)
-            self.send_header("Content-Length", str(length or 0))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_request  # noqa: N815 - http.server's
-
-        def _struck(self, when: str) -> bool:
-            fault = proxy.take(self.command, self.path, when)
-            if fault is None:
-                return False
-            status = fault.act()
-            if status is not None:
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            else:
-                self.close_connection = True
-                self.connection.close()
-            return True
-
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # clients that were killed
     proxy = Proxy(f"http://127.0.0.1:{server.server_port}")
+    place = (upstream.hostname, upstream.port)
+    server.RequestHandlerClass = type("Handler", (_Handler,), {"proxy": proxy, "upstream": place})
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield proxy

@@ -47,8 +47,8 @@ class Server:
 
     def objects(self, bucket: str, prefix: str = "") -> dict[str, tuple[str, object]]:
         """Give key -> (ETag, time of the last change) of everything in a bucket."""
-        pages = self.client().get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=prefix
+        pages = (
+            self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         )
         return {
             found["Key"]: (found["ETag"], found["LastModified"])

@@ -5,6 +5,7 @@ In the tensor names: N batch, C channels, H and W pixels at the stride of the le
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ class FCNAllSkips(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast("torch.Tensor", module.bias))
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Score every class at every pixel.

@@ -115,7 +115,7 @@ def test_a_kill_at_a_named_moment_loses_nothing(
 def test_a_kill_at_a_random_moment_loses_nothing(
     undisturbed: Undisturbed, tmp_path: Path, seed: int
 ):
-    """Killed whenever, on a local disk, the same command finishes what an undisturbed run leaves."""
+    """Killed whenever, the same command finishes on a disk what an undisturbed run leaves."""
     output = tmp_path / "out"
     process = start(label_flags(undisturbed.photographs, output, *_FLAGS), tmp_path / "log")
     # From the plan on, at a moment in the next 12 seconds, in which the whole run lies.

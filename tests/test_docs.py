@@ -1,0 +1,112 @@
+"""The documentation is run: commands, queries, links, and what it says of files and codes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from jobs.__main__ import COMMANDS, _usage, main
+from pipeline.errors import ErrorCode
+from tests.product import REPOSITORY
+
+_README = (REPOSITORY / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", _README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def after_demo(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder in which `make demo` has been run: its recipe is `python -m jobs demo`."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    recipe = re.search(r"^demo: install\n\t\$\(RUN\) (.*)$", (REPOSITORY / "Makefile").read_text(),
+                       re.MULTILINE)  # fmt: skip
+    assert recipe is not None
+    assert recipe.group(1) == "-m jobs demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["demo"]) == 0
+    return folder
+
+
+def test_the_demo_shows_what_a_newcomer_wants_to_see(
+    after_demo: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """A second demo finds nothing to do; the report names places, classes and failures."""
+    monkeypatch.chdir(after_demo)
+    assert main(["demo"]) == 0
+    assert (
+        "Nothing to do: all 61 images were labelled before, 5 of them failed."
+        in capfd.readouterr().out
+    )
+    assert main(["report", "demo/output"]) == 0
+    shown = capfd.readouterr().out
+    for words in ("/masks/run=", "/class_statistics/run=", "report.html", "untrained", "sky",
+                  "broken/bomb.png: too_many_pixels", "56 of 61 images have a mask"):  # fmt: skip
+        assert words in shown
+
+
+def test_the_commands_of_the_readme_run(after_demo: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every `fcn` line of the README runs as it stands, after `make demo`."""
+    monkeypatch.chdir(after_demo)
+    commands = [line for block in blocks("sh") for line in block.splitlines() if "fcn " in line]
+
+    codes = [main(shlex.split(line)[1:]) for line in commands]
+
+    assert len(commands) == 4
+    assert codes == [0] * 4
+
+
+def test_the_queries_of_the_readme_run(after_demo: Path, monkeypatch: pytest.MonkeyPatch):
+    """The README's queries give a row per image, and class shares that sum to one."""
+    monkeypatch.chdir(after_demo)
+
+    newest, shares = (duckdb.sql(query).fetchall() for query in blocks("sql"))
+
+    assert len(newest) == 61
+    assert sum(share for _, _, share, _ in shares) == pytest.approx(1)
+
+
+def test_make_targets_of_the_readme_exist():
+    """Every `make` line of the README names a target of the Makefile."""
+    targets = re.findall(r"^make (\w+)$", _README, re.MULTILINE)
+    makefile = (REPOSITORY / "Makefile").read_text()
+
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(name: str):
+    """Every relative link names a file of the repository."""
+    text = (REPOSITORY / name).read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+def test_codes_are_documented():
+    """Every error code of an image, and every exit code, stands in the README and the help."""
+    transient, permanent = re.search(
+        r"Transient,(.*?)\nPermanent:(.*?)\n", _README, re.DOTALL
+    ).groups()  # fmt: skip
+
+    for code in ErrorCode:
+        assert f"`{code}`" in (transient if code.transient else permanent)
+    for number in range(8):
+        assert f"| {number} | " in _README
+        assert re.search(rf"^  {number}  ", _usage(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
+    """`fcn COMMAND --help` prints its flags and exits 0, and the README names the command."""
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+
+    assert ended.value.code == 0
+    assert f"usage: fcn {command}" in capsys.readouterr().out
+    assert re.search(rf"(fcn|make) +{command}", _README)
