@@ -14,6 +14,8 @@ from pipeline.storage import Storage
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
+# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
+# first, these last.
 class StoreSettings(BaseModel):
     """How to reach object storage; credentials come the way AWS tools find them."""
 
@@ -36,9 +38,7 @@ class StoreSettings(BaseModel):
         return Storage(self.s3_endpoint_url, self.io_timeout_s, self.io_attempts)
 
 
-class OutputSettings(StoreSettings):
-    """Which output to read: `verify` and `report`."""
-
+class _OutputFields(BaseModel):
     output: CliPositionalArg[str] = Field(
         description="folder or bucket prefix that the runs were written to"
     )
@@ -47,9 +47,11 @@ class OutputSettings(StoreSettings):
     )
 
 
-class LabelSettings(StoreSettings):
-    """What to label, with which network, and how: `label` and `plan`."""
+class OutputSettings(StoreSettings, _OutputFields):
+    """Which output to read: `verify` and `report`."""
 
+
+class _LabelFields(BaseModel):
     input: str = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
         "(.parquet, .csv, .jsonl); local, file:// or s3://"
@@ -170,6 +172,10 @@ class LabelSettings(StoreSettings):
     log_interval_s: float = Field(
         30.0, gt=0, description="seconds between two lines of progress where there is no terminal"
     )
+
+
+class LabelSettings(StoreSettings, _LabelFields):
+    """What to label, with which network, and how: `label` and `plan`."""
 
     @model_validator(mode="after")
     def _only_random_weights_have_no_record(self) -> "LabelSettings":

@@ -38,10 +38,8 @@ def test_the_demo_shows_what_a_newcomer_wants_to_see(
     """A second demo finds nothing to do; the report names places, classes and failures."""
     monkeypatch.chdir(after_demo)
     assert main(["demo"]) == 0
-    assert (
-        "Nothing to do: all 61 images were labelled before, 5 of them failed."
-        in capfd.readouterr().out
-    )
+    again = "Nothing to do: all 61 images were labelled before, 5 of them failed."
+    assert again in capfd.readouterr().out
     assert main(["report", "demo/output"]) == 0
     shown = capfd.readouterr().out
     for words in ("/masks/run=", "/class_statistics/run=", "report.html", "untrained", "sky",
@@ -101,7 +99,7 @@ def test_codes_are_documented():
         assert re.search(rf"^  {number}  ", _usage(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS])
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
     """`fcn COMMAND --help` prints its flags and exits 0, and the README names the command."""
     with pytest.raises(SystemExit) as ended:
