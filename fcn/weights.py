@@ -11,6 +11,8 @@ from torch import nn
 from fcn.checkpoint import Checkpoint, CheckpointError
 from fcn.models import build
 
+_MAX_SHOWN = 10
+
 
 def load(record: Checkpoint, data: bytes) -> nn.Module:
     """Build a network and load its weights, in evaluation mode.
@@ -84,4 +86,9 @@ def _check(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) ->
         if name in found and found[name].shape != tensor.shape
     ]
     if breaks:
-        raise CheckpointError("the weights do not fit the network: " + "; ".join(breaks))
+        more = f"; and {len(breaks) - _MAX_SHOWN} more" if len(breaks) > _MAX_SHOWN else ""
+        raise CheckpointError(
+            "the weights do not fit the network of their record: "
+            + "; ".join(breaks[:_MAX_SHOWN])
+            + more
+        )

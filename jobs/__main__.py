@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
         return COMMANDS[name][0](arguments[1:], environment())
     except PipelineError as error:
-        _log.error("%s", error)
+        # Ray adds advice of its own in further lines.
+        _log.error("%s", str(error).partition("\nFailed to apply UDF")[0])
         return error.exit_code
     except Stopped as signal:
         _log.error("stopped by %s before the end; run the same command again to go on", signal)

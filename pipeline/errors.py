@@ -141,14 +141,15 @@ def own_error(error: BaseException) -> BaseException:
     """Find the PipelineError that a library has wrapped.
 
     Args:
-        error: What the library raised.
+        error: What the library raised; Ray's own errors have their source in `cause`.
 
     Returns:
-        The PipelineError among its causes; without one, the error itself, which is a bug.
+        The innermost PipelineError of its causes; without one, the error itself, which is a bug.
     """
+    found = error
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, PipelineError):
-            return cause
+            found = cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
+    return found

@@ -181,7 +181,13 @@ class Segmenter:
             settings: Of the job.
             placement: What the replica runs on.
         """
-        self._predictor = load(placement)
+        self._refusal: SettingError | None = None
+        try:
+            self._predictor = load(placement)
+        except CheckpointError as error:
+            # Ray would take an error here for the death of a node and try again: the first shard
+            # reports it.
+            self._refusal = SettingError(f"weights: {error}")
         self._device = threading.Lock()
         self._pool = ThreadPoolExecutor(placement.threads)
         self._palette = make_palette([label.color for label in classes])
@@ -189,7 +195,13 @@ class Segmenter:
         self._png_compress_level = settings.png_compress_level
 
     def __call__(self, shard: ShardRow) -> ShardRow:
-        """Label one shard; an image that can't be labelled is a row."""
+        """Label one shard; an image that can't be labelled is a row.
+
+        Raises:
+            SettingError: The weights do not fit the network that their record names.
+        """
+        if self._refusal is not None:
+            raise self._refusal
         measured = list(self._pool.map(self._measure, shard["images"]))
         labelled: list[ImageRow] = []
         for chunk in _chunks(measured):
