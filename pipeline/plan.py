@@ -277,6 +277,9 @@ def _worth_retrying(failed: pa.Table, settings: LabelSettings) -> pa.Array:
     again = pc.is_in(failed["error_code"], pa.array(transient))
     for condition in (fits_bytes, fits_pixels):
         again = pc.or_(again, pc.fill_null(condition, fill_value=False))
+    # Of several runs' answers for the same bytes one that lies in the bytes settles it.
+    hopeless = failed.filter(pc.invert(again))["image_id"].unique()
+    again = pc.and_(again, pc.invert(pc.is_in(failed["image_id"], hopeless)))
     return failed.filter(again)["image_id"].unique()
 
 

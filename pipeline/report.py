@@ -1,33 +1,15 @@
-"""Report: the manifest and the tables of a run -> what a person reads.
+"""Report: the manifest and the tables of a run -> what a person reads."""
 
-Keys, names and messages come from outside, so everything is escaped for HTML.
-"""
-
-import html
-import os
+import importlib.resources
 from collections.abc import Iterator
 
+import jinja2
 import pyarrow.compute as pc
 
 from pipeline.runs import Manifest, Run
 from pipeline.schema import ERROR
 
 _MAX_FAILED_SHOWN = 20
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #ddd;
-overflow-wrap: anywhere }} .number {{ text-align: right }}
-.swatch {{ display: inline-block; width: 1em; height: 1em; border: 1px solid #999 }}
-.bar {{ display: inline-block; height: .8em; background: #4a78b5 }}
-.warning {{ background: #fff1cc; padding: .6rem 1rem }}
-</style></head><body><h1>{title}</h1>
-{body}
-</body></html>
-"""
 
 
 def as_text(run: Run, manifest: Manifest) -> str:
@@ -75,67 +57,12 @@ def as_html(run: Run, manifest: Manifest) -> str:
         run: The run, for its failed images.
         manifest: Its manifest.
     """
-    parts = [
-        _definitions(run, manifest),
-        "<h2>Classes</h2>",
-        _class_table(manifest),
-    ]
-    if manifest.untrained:
-        warning = "The network is untrained (weights=random:SEED): its classes mean nothing."
-        parts.insert(0, f'<p class="warning">{warning}</p>')
-    if manifest.num_failed:
-        parts += ["<h2>Failed images</h2>", _failed_tables(run, manifest)]
-    title = html.escape(f"Run {manifest.run_id}")
-    return _PAGE.format(title=title, body="\n".join(parts))
-
-
-def _definitions(run: Run, manifest: Manifest) -> str:
-    network = run.record.network
-    seconds = (manifest.finished_at - manifest.created_at).total_seconds()
-    facts = {
-        "Images": f"{manifest.num_images:,}: {manifest.num_ok:,} with a mask, "
-        f"{manifest.num_failed:,} failed; {manifest.num_skipped:,} more were done earlier",
-        "Input": manifest.input,
-        "Masks": run.masks_folder,
-        "Network": f"{network.deciding['network']}, weights {network.weights}",
-        "Fingerprint": manifest.fingerprint,
-        "Planned": f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
-        "Last image": f"{manifest.finished_at:%Y-%m-%d %H:%M:%S} UTC, {seconds:,.0f} s later",
-    }
-    rows = (f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _class_table(manifest: Manifest) -> str:
-    rows = []
-    for label in manifest.classes:
-        share = label.num_pixels / manifest.num_pixels if manifest.num_pixels else 0.0
-        colour = "rgb({}, {}, {})".format(*label.color)
-        rows.append(
-            f'<tr><td><span class="swatch" style="background: {colour}"></span> '
-            f"{label.id}</td><td>{html.escape(label.name)}</td>"
-            f'<td class="number">{label.num_pixels:,}</td>'
-            f'<td class="number">{label.num_images:,}</td>'
-            f'<td><span class="bar" style="width: {10 * share:.2f}rem"></span> '
-            f"{share:.1%}</td></tr>"
-        )
-    head = "<tr><th>Class</th><th>Name</th><th>Pixels</th><th>Images</th><th>Share</th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>"
-
-
-def _failed_tables(run: Run, manifest: Manifest) -> str:
-    codes = "".join(
-        f'<tr><td>{code}</td><td class="number">{number:,}</td></tr>'
-        for code, number in manifest.errors.items()
-    )
-    images = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>"
-        for row in _failed(run, manifest)
-    )
-    return (
-        f"<table><tr><th>Code</th><th>Images</th></tr>{codes}</table>"
-        f"<h3>The first {_MAX_FAILED_SHOWN}</h3>"
-        f"<table><tr><th>Image</th><th>Code</th><th>Reason</th></tr>{images}</table>"
+    source = importlib.resources.files("pipeline").joinpath("report.html").read_text()
+    # Keys, names and messages come from outside: autoescape keeps them text.
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    failed = list(_failed(run, manifest))
+    return environment.from_string(source).render(
+        run=run, manifest=manifest, network=run.record.network, failed=failed
     )
 
 
@@ -147,10 +74,11 @@ def _failed(run: Run, manifest: Manifest) -> Iterator[tuple[str, str, str]]:
         bad = table.filter(pc.equal(table["status"], ERROR)).slice(0, left)
         left -= bad.num_rows
         for row in bad.to_pylist():
-            yield row["key"], row["error_code"], _one_line(row["error_message"])
+            yield _printable(row["key"]), row["error_code"], _printable(row["error_message"])
         if not left:
             return
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split(os.linesep)).strip()[:300]
+def _printable(text: str) -> str:
+    """Replace what would break a line or steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)[:300]

@@ -67,11 +67,12 @@ def random_pixels(seed: int, *shape: int) -> NDArray[np.uint8]:
 
 
 def draw_images(folder: Path, number: int) -> Path:
-    """Write noise as `in/image_0.png`, ...: sizes differ, pixels survive."""
+    """Write noise as `in/image_0.png`, ...: sizes differ; what is there already is kept."""
     (folder / "in").mkdir(exist_ok=True)
     for index in range(number):
-        pixels = random_pixels(index, 5 + index % 3, 7, 3)
-        Image.fromarray(pixels).save(folder / "in" / f"image_{index}.png")
+        path = folder / "in" / f"image_{index}.png"
+        if not path.exists():
+            Image.fromarray(random_pixels(index, 5 + index % 3, 7, 3)).save(path)
     return folder / "in"
 
 

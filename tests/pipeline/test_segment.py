@@ -1,0 +1,501 @@
+"""Segment: a replica without Ray and without a network; what makes a network the same."""
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, numbered_classes
+from jobs.scenes import huge_png
+from pipeline.config import LabelSettings
+from pipeline.encode import decode_mask
+from pipeline.errors import ErrorCode, SettingError
+from pipeline.runs import ClassRecord
+from pipeline.schema import ImageRow, ShardRow
+from pipeline.segment import (
+    LoadPredictor,
+    Network,
+    Placement,
+    Segmenter,
+    check_weights,
+    describe_network,
+)
+from pipeline.storage import Storage, sha256_hex
+from tests.helpers import (
+    NUM_CLASSES,
+    FakePrediction,
+    RedPredictor,
+    encode,
+    predict_red,
+    random_pixels,
+)
+
+_STORAGE = Storage()
+_CLASSES = [
+    ClassRecord(id=index, name=label.name, color=label.colour)
+    for index, label in enumerate(numbered_classes(NUM_CLASSES))
+]
+
+
+def _segmenter(load: LoadPredictor, **fields: Any) -> Segmenter:
+    settings = LabelSettings(input="in", output="out", weights="random:0", **fields)
+    return Segmenter(load, _CLASSES, settings, Placement(use_gpu=False, threads=2, batch_size=8))
+
+
+def _replica(predictor: Any = None, **fields: Any) -> Segmenter:
+    return _segmenter(lambda _: predictor or RedPredictor(), **fields)
+
+
+def _row(key: str, data: bytes | None, code: str | None = None) -> ImageRow:
+    return ImageRow(
+        image_id=f"id of {key}",
+        key=key,
+        uri=f"file:///in/{key}",
+        etag="1",
+        num_bytes=len(data or b""),
+        mask_key=f"{key}.png",
+        data=data,
+        error_code=code,
+        error_message=code and f"message of {code}",
+    )
+
+
+def _png(seed: int, height: int, width: int) -> bytes:
+    return encode(Image.fromarray(random_pixels(seed, height, width, 3)), "PNG")
+
+
+def _shard(*data: bytes) -> ShardRow:
+    return ShardRow(shard=7, images=[_row(str(index), one) for index, one in enumerate(data)])
+
+
+# One shard
+
+
+def test_an_image_gets_its_mask_and_its_counts() -> None:
+    """The mask file, the sizes and the statistics of an image are those of its prediction."""
+    pixels = random_pixels(0, 5, 9, 3) % 3
+    predicted = predict_red(pixels)
+    labelled = _replica()(_shard(encode(Image.fromarray(pixels), "PNG")))
+    assert labelled["shard"] == 7
+    [image] = labelled["images"]
+    assert decode_mask(image["png"]).tolist() == predicted.mask.tolist()
+    assert (image["height"], image["width"], image["mean_confidence"]) == (5, 9, 0.5)
+    assert image["classes"] == [
+        {"class_id": 0, "pixel_count": predicted.class_pixels[0], "mean_confidence": 0.125},
+        {"class_id": 1, "pixel_count": predicted.class_pixels[1], "mean_confidence": 0.25},
+        {"class_id": 2, "pixel_count": predicted.class_pixels[2], "mean_confidence": 0.375},
+    ]
+    assert (image["error_code"], image["error_message"]) == (None, None)
+    assert "data" not in image
+
+
+def test_the_mask_has_the_colours_of_the_classes() -> None:
+    """The palette of a mask file holds the classes' colours."""
+    [image] = _replica()(_shard(encode(Image.new("RGB", (2, 2), (1, 0, 0)), "PNG")))["images"]
+    assert image["png"][image["png"].index(b"PLTE") + 4 :][:6] == bytes([0, 0, 0, 128, 0, 0])
+
+
+def test_images_come_back_in_their_order() -> None:
+    """Good and bad images keep their places, and what the plan says of them."""
+    rows = [
+        _row("a", _png(0, 4, 4)),
+        _row("b", None, "not_found"),
+        _row("c", b"<html>"),
+        _row("d", _png(1, 3, 5)),
+    ]
+    labelled = _replica()(ShardRow(shard=0, images=rows))["images"]
+    planned = ("image_id", "key", "uri", "etag", "num_bytes", "mask_key")
+    assert [[image[name] for name in planned] for image in labelled] == [
+        [row[name] for name in planned] for row in rows
+    ]
+    assert [image["error_code"] for image in labelled] == [
+        *(None, "not_found", "unsupported_format", None),
+    ]
+
+
+@pytest.mark.parametrize("code", ["not_found", "forbidden", "changed", "too_many_bytes"])
+def test_errors_of_fetch_pass_through(code: str) -> None:
+    """An image that could not be fetched keeps its code and message, and gets no mask."""
+    [image] = _replica()(ShardRow(shard=0, images=[_row("a", None, code)]))["images"]
+    assert (image["error_code"], image["error_message"]) == (code, f"message of {code}")
+    assert (image["png"], image["classes"], image["height"]) == (None, [], None)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "size"),
+    [
+        (b"", "truncated", (None, None)),
+        (_png(0, 30, 40)[:400], "truncated", (30, 40)),
+        (encode(Image.new("F", (4, 3)), "TIFF"), "unsupported_mode", (3, 4)),
+        (huge_png(30_000, 20_000), "too_many_pixels", (30_000, 20_000)),
+    ],
+    ids=["empty", "cut off", "float", "huge"],
+)
+def test_bad_images_are_rows(data: bytes, code: str, size: tuple[int | None, int | None]) -> None:
+    """An image that can't be decoded is a row with the code, and the size if it is known."""
+    good = _png(1, 4, 4)
+    before, image, after = _replica()(_shard(good, data, good))["images"]
+    assert (image["error_code"], image["png"], image["classes"]) == (code, None, [])
+    assert (image["height"], image["width"]) == size
+    assert image["error_message"]
+    assert before["png"] == after["png"] is not None
+
+
+def test_the_limit_on_pixels_is_the_setting() -> None:
+    """`max_image_pixels` decides, and the message says so."""
+    [image] = _replica(max_image_pixels=15)(_shard(_png(0, 4, 4)))["images"]
+    assert image["error_code"] == ErrorCode.TOO_MANY_PIXELS
+    assert "the limit is 15" in image["error_message"]
+    [image] = _replica(max_image_pixels=16)(_shard(_png(0, 4, 4)))["images"]
+    assert image["error_code"] is None
+
+
+def test_sizes_are_those_of_the_upright_picture() -> None:
+    """The height and width of a turned photograph are those that people see, as its mask's."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(Image.new("RGB", (30, 20)), "JPEG", exif=exif)
+    [image] = _replica()(_shard(data))["images"]
+    assert (image["height"], image["width"]) == (30, 20)
+    assert decode_mask(image["png"]).shape == (30, 20)
+
+
+class _SmallPredictor(RedPredictor):
+    """Has no memory for pictures of more than 20 pixels."""
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
+        found = super().predict(images)
+        return [one if one and one.mask.size <= 20 else None for one in found]
+
+
+def test_an_image_that_the_device_can_not_hold_is_a_row() -> None:
+    """Out of memory is the error of that image alone, with its size."""
+    shard = _shard(_png(0, 4, 5), _png(1, 5, 5), _png(2, 4, 5))
+    labelled = _replica(_SmallPredictor())(shard)["images"]
+    assert [image["error_code"] for image in labelled] == [None, "out_of_memory", None]
+    assert "5 x 5 pixels" in labelled[1]["error_message"]
+    assert labelled[1]["png"] is None
+
+
+class _ForgetfulPredictor(RedPredictor):
+    """Counts one pixel too few."""
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
+        found = [predict_red(image) for image in images]
+        return [
+            dataclasses.replace(one, class_pixels=one.class_pixels - [1, 0, 0, 0]) for one in found
+        ]
+
+
+def test_counts_that_miss_a_pixel_are_a_bug() -> None:
+    """Statistics that do not sum to the picture end the run and are never written."""
+    with pytest.raises(AssertionError, match="counted 15 of 16 pixels"):
+        _replica(_ForgetfulPredictor())(_shard(_png(0, 4, 4)))
+
+
+def test_a_bug_in_the_network_is_not_a_bad_image() -> None:
+    """What the predictor raises is raised."""
+
+    class Broken:
+        def predict(self, _: object) -> None:
+            raise RuntimeError("a kernel failed")
+
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        _replica(Broken())(_shard(_png(0, 4, 4)))
+
+
+def test_weights_that_do_not_fit_end_the_run_as_a_setting() -> None:
+    """A checkpoint that can't be loaded is reported by the first shard, as a setting."""
+
+    def load(_: Placement) -> Any:
+        raise CheckpointError("the weights do not fit the network: missing: a")
+
+    replica = _segmenter(load)
+    with pytest.raises(SettingError, match="missing: a"):
+        replica(_shard(_png(0, 4, 4)))
+
+
+def test_an_empty_shard_is_nothing() -> None:
+    """A shard without images is labelled without asking the network."""
+    predictor = RedPredictor()
+    assert _replica(predictor)(ShardRow(shard=3, images=[])) == {"shard": 3, "images": []}
+    assert predictor.calls == []
+
+
+# Chunks
+
+
+def _calls(shard: ShardRow) -> list[list[tuple[int, ...]]]:
+    predictor = RedPredictor()
+    _replica(predictor)(shard)
+    return predictor.calls
+
+
+def test_chunks_respect_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are decoded some at a time: as many in a row as the budget of pixels holds."""
+    monkeypatch.setattr("pipeline.segment._CHUNK_PIXELS", 40)
+    heights = (2, 2, 1, 5, 1, 9, 1, 3)
+    shard = _shard(*(_png(index, height, 8) for index, height in enumerate(heights)))
+    assert [[shape[0] for shape in call] for call in _calls(shard)] == [
+        *([2, 2, 1], [5], [1], [9], [1, 3]),
+    ]
+
+
+def test_bad_images_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that is not decoded does not count for the budget."""
+    monkeypatch.setattr("pipeline.segment._CHUNK_PIXELS", 40)
+    huge = huge_png(30_000, 30_000)
+    assert _calls(_shard(_png(0, 2, 8), huge, b"", _png(1, 3, 8))) == [[(2, 8, 3), (3, 8, 3)]]
+
+
+def test_chunks_depend_on_the_shard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network sees the same groups whatever the replica did before, with any threads."""
+    monkeypatch.setattr("pipeline.segment._CHUNK_PIXELS", 100)
+    shard = _shard(*(_png(index, 1 + index % 5, 8) for index in range(20)))
+    predictor = RedPredictor()
+    replica = _replica(predictor)
+    replica(_shard(_png(99, 4, 4)))
+    replica(shard)
+    replica(shard)
+    alone = _calls(shard)
+    assert len(alone) > 3
+    assert predictor.calls == [[(4, 4, 3)], *alone, *alone]
+
+
+# Several calls at a time
+
+
+class _OneAtATime(RedPredictor):
+    """Notices when two calls overlap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inside = threading.Lock()
+        self.overlapped = False
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
+        self.overlapped |= not self._inside.acquire(blocking=False)
+        time.sleep(0.002)
+        found = super().predict(images)
+        if self._inside.locked():
+            self._inside.release()
+        return found
+
+
+def test_calls_at_the_same_time_share_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three threads get what one gets, and never two of them are on the device at once."""
+    monkeypatch.setattr("pipeline.segment._CHUNK_PIXELS", 100)
+    shards = [
+        _shard(*(_png(10 * number + index, 4, 8) for index in range(8))) for number in range(9)
+    ]
+    alone = [_replica()(shard) for shard in shards]
+    predictor = _OneAtATime()
+    replica = _replica(predictor)
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(replica, shards))
+    assert together == alone
+    assert len(predictor.calls) == 27
+    assert not predictor.overlapped
+
+
+# The fingerprint
+
+_CHECKPOINT = Checkpoint("fcn_all_skips", numbered_classes(3), width=4, weights_sha256="random:0")
+_RENAMED = (ClassLabel("background", (0, 0, 0)), *numbered_classes(3)[1:])
+_RECOLOURED = (ClassLabel("class_0", (9, 9, 9)), *numbered_classes(3)[1:])
+
+
+def _fingerprint(precision: str = "fp32", uri: str | None = None, **fields: Any) -> str:
+    return Network(dataclasses.replace(_CHECKPOINT, **fields), uri, precision).record().fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_sha256": "random:1"},
+        {"width": 8},
+        {"classes": _RENAMED},
+        {"classes": _RECOLOURED},
+        {"classes": tuple(reversed(_CHECKPOINT.classes))},
+        {"channel_order": "BGR"},
+        {"mean": (0.5, 0.5, 0.5)},
+        {"std": (0.5, 0.5, 0.5)},
+        {"ignore_index": 254},
+        {"precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_what_decides_the_pixels_is_in_the_fingerprint(change: dict[str, Any]) -> None:
+    """Other weights, network, classes, preprocessing or precision are another fingerprint."""
+    assert _fingerprint(**change) != _fingerprint()
+
+
+def test_the_architecture_is_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another network with the same weights file is another fingerprint."""
+    monkeypatch.setattr("fcn.checkpoint.NETWORK_NAMES", ("fcn_all_skips", "another"))
+    assert _fingerprint(network="another") != _fingerprint()
+
+
+@pytest.mark.parametrize("change", [{"provenance": {"a": 1}}, {"uri": "s3://b/w"}], ids=str)
+def test_what_does_not_decide_is_not(change: dict[str, Any]) -> None:
+    """Where the weights lie and come from is no part of the fingerprint."""
+    assert _fingerprint(**change) == _fingerprint()
+
+
+def test_the_decoder_is_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other rules of decoding, or another Pillow, are another fingerprint."""
+    before = _fingerprint()
+    monkeypatch.setattr("pipeline.segment.DECODER", "rules-2 pillow-0")
+    assert _fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"batch_size": 99}, {"png_compress_level": 9}, {"max_shard_images": 1}, {"num_replicas": 4}],
+    ids=str,
+)
+def test_speed_is_no_part_of_the_fingerprint(fields: dict[str, Any]) -> None:
+    """Settings that change speed or size, and no pixel, keep the fingerprint."""
+    given, changed = (
+        LabelSettings(input="in", output="out", weights="random:0", **more) for more in ({}, fields)
+    )
+    records = [describe_network(_STORAGE, one).record() for one in (given, changed)]
+    assert records[0] == records[1]
+
+
+def test_the_fingerprint_survives_the_record() -> None:
+    """What decides the pixels is plain JSON: run.json gives it back as it was."""
+    record = Network(_CHECKPOINT, None, "fp32").record()
+    assert json.loads(json.dumps(record.deciding)) == record.deciding
+    assert type(record).model_validate_json(record.model_dump_json()) == record
+    assert record.untrained
+    assert [(label.id, label.name, label.color) for label in record.classes] == [
+        *((0, "class_0", (0, 0, 0)), (1, "class_1", (128, 0, 0)), (2, "class_2", (0, 128, 0))),
+    ]
+
+
+# The checkpoint
+
+
+def _write_checkpoint(folder: Path, **fields: Any) -> str:
+    data = b"weights, as far as their hash goes"
+    fields = {"weights_sha256": sha256_hex(data), **fields}
+    record = dataclasses.replace(_CHECKPOINT, **fields)
+    (folder / "model.safetensors").write_bytes(data)
+    (folder / "model.json").write_text(record.to_json())
+    return f"{folder}/model.safetensors"
+
+
+def _describe(weights: object, **fields: Any) -> Network:
+    return describe_network(
+        _STORAGE, LabelSettings(input="in", output="out", weights=str(weights), **fields)
+    )
+
+
+def test_a_checkpoint_is_described_by_its_record(tmp_path: Path) -> None:
+    """The network is what the record beside the weights says."""
+    weights = _write_checkpoint(tmp_path)
+    network = _describe(weights, num_classes=3, precision="bf16")
+    assert network.checkpoint.to_json() == (tmp_path / "model.json").read_text()
+    assert (network.uri, network.precision) == (f"file://{weights}", "bf16")
+    assert not network.record().untrained
+    check_weights(_STORAGE, network)
+
+
+def test_weights_are_not_read_to_describe_them(tmp_path: Path) -> None:
+    """Describing a network needs its record only; checking it needs the weights."""
+    weights = _write_checkpoint(tmp_path)
+    Path(weights).unlink()
+    network = _describe(weights)
+    with pytest.raises(SettingError, match=r"weights: .*model\.safetensors does not exist"):
+        check_weights(_STORAGE, network)
+
+
+def test_other_weights_than_the_record_says_are_refused(tmp_path: Path) -> None:
+    """Weights of another hash are refused before a replica starts, with both hashes."""
+    weights = _write_checkpoint(tmp_path, weights_sha256="0" * 64)
+    found = sha256_hex(Path(weights).read_bytes())
+    with pytest.raises(SettingError, match=f"sha256 {found}, but its record says {'0' * 64}"):
+        check_weights(_STORAGE, _describe(weights))
+
+
+def test_a_missing_record_is_a_setting_error(tmp_path: Path) -> None:
+    """Weights without a record are refused, with the name of the record."""
+    weights = _write_checkpoint(tmp_path)
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(SettingError, match=r"weights: .*/model\.json does not exist"):
+        _describe(weights)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_classes": 4}, "num_classes=4, but the checkpoint .* has 3 classes"),
+        ({"weights_sha256": "0" * 64}, f"weights_sha256={'0' * 64}, but the checkpoint .* has "),
+    ],
+)
+def test_another_checkpoint_than_expected_is_refused(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """A checkpoint that is not what the settings expect is refused, with both values."""
+    with pytest.raises(SettingError, match=message):
+        _describe(_write_checkpoint(tmp_path), **fields)
+
+
+def test_a_malformed_record_is_a_setting_error(tmp_path: Path) -> None:
+    """A record that is none is refused, with the setting that named it."""
+    weights = _write_checkpoint(tmp_path)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(SettingError, match=r"weights='.*': no valid checkpoint record"):
+        _describe(weights)
+
+
+@pytest.mark.parametrize("weights", ["model.pth", "model.json", "s3://bucket/model"])
+def test_weights_of_another_kind_are_refused(weights: str) -> None:
+    """Only .safetensors files, which run no code, are taken."""
+    with pytest.raises(SettingError, match=r"must end in \.safetensors"):
+        _describe(weights)
+
+
+def test_random_weights_take_their_classes_from_a_file(tmp_path: Path) -> None:
+    """An untrained network has the classes of the file, or numbered ones."""
+    path = tmp_path / "classes.json"
+    path.write_text('{"classes": [{"id": 0, "name": "sky", "color": [1, 2, 3]}]}')
+    assert _describe("random:5", classes=str(path)).checkpoint.classes == (
+        ClassLabel("sky", (1, 2, 3)),
+    )
+    assert _describe("random:5", num_classes=3).checkpoint.classes == numbered_classes(3)
+    assert _describe("random:5").checkpoint.num_classes == 21
+    assert _describe("random:5", width=32).checkpoint.width == 32
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "message"),
+    [
+        (None, {}, r"classes: .*classes\.json does not exist"),
+        ("{}", {}, "no valid classes file"),
+        (
+            '{"classes": [{"id": 0, "name": "a", "color": [0, 0, 0]}]}',
+            {"num_classes": 2},
+            "has 1 cl",
+        ),
+    ],
+)
+def test_a_bad_classes_file_is_a_setting_error(
+    content: str | None, fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """A classes file that is missing, malformed or of another number is refused."""
+    path = tmp_path / "classes.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingError, match=message):
+        _describe("random:5", classes=str(path), **fields)
