@@ -6,6 +6,7 @@ this record. Preprocessing travels with the weights and is never typed in twice.
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,16 @@ MAX_CLASSES = 255
 
 # The keys of fcn.models.NETWORKS, here so that a wrong name is found without torch.
 NETWORK_NAMES = ("fcn_all_skips",)
+
+_JSON_TYPES = {
+    "network": str,
+    "width": int,
+    "in_channels": int,
+    "channel_order": str,
+    "ignore_index": int,
+    "weights_sha256": str,
+    "provenance": dict,
+}
 
 
 class CheckpointError(ValueError):
@@ -25,7 +36,7 @@ class ClassLabel:
     """One class: its name and its colour in the palette of the masks (RGB, 0 to 255)."""
 
     name: str
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,16 @@ class Checkpoint:
             raise CheckpointError(f"class names appear twice: {', '.join(twice)}")
         if self.channel_order not in ("RGB", "BGR"):
             raise CheckpointError(f"channel_order={self.channel_order!r}; it is RGB or BGR")
+        self._check_normalisation()
+
+    def _check_normalisation(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
             raise CheckpointError(f"mean and std need {self.in_channels} values each")
+        usable = all(map(math.isfinite, (*self.mean, *self.std))) and min(self.std) > 0
+        if not usable:
+            raise CheckpointError(
+                f"mean={self.mean}, std={self.std}; they are finite numbers, std above 0"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -101,6 +120,7 @@ class Checkpoint:
         try:
             fields = json.loads(text)
             labels = tuple(_label(entry) for entry in fields.pop("classes"))
+            _check_types(fields)
             for name in ("mean", "std"):
                 if name in fields:
                     fields[name] = tuple(float(value) for value in fields[name])
@@ -131,10 +151,10 @@ def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:
 
 def numbered_classes(num_classes: int) -> tuple[ClassLabel, ...]:
     """Name classes `class_0`, `class_1`, ... with the colours of the PASCAL VOC palette."""
-    return tuple(ClassLabel(f"class_{index}", voc_colour(index)) for index in range(num_classes))
+    return tuple(ClassLabel(f"class_{index}", voc_color(index)) for index in range(num_classes))
 
 
-def voc_colour(index: int) -> tuple[int, int, int]:
+def voc_color(index: int) -> tuple[int, int, int]:
     """Colour of a class index in the PASCAL VOC palette.
 
     The bits of the index are dealt to red, green and blue in turn, from the highest bit of the
@@ -148,8 +168,14 @@ def voc_colour(index: int) -> tuple[int, int, int]:
     return (red, green, blue)
 
 
+def _check_types(fields: dict[str, Any]) -> None:
+    for name, kind in _JSON_TYPES.items():
+        if name in fields and type(fields[name]) is not kind:
+            raise CheckpointError(f"{name}={fields[name]!r} is no {kind.__name__}")
+
+
 def _label(entry: dict[str, Any]) -> ClassLabel:
-    colour = tuple(int(value) for value in entry["color" if "color" in entry else "colour"])
+    colour = tuple(int(value) for value in entry["color"])
     if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
         raise CheckpointError(f"class {entry['name']!r}: a colour is three values from 0 to 255")
     return ClassLabel(str(entry["name"]), colour)

@@ -23,7 +23,7 @@ def load(record: Checkpoint, data: bytes) -> nn.Module:
 
     Raises:
         CheckpointError: The SHA-256 differs from the record's, the file is no safetensors file,
-            or tensors are missing, surplus or of another shape.
+            or tensors are missing, surplus, of another shape or not finite.
     """
     found = hashlib.sha256(data).hexdigest()
     if found != record.weights_sha256:
@@ -84,6 +84,11 @@ def _check(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) ->
         f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in found and found[name].shape != tensor.shape
+    ]
+    breaks += [
+        f"{name} holds NaN or infinity"
+        for name, tensor in found.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
     if breaks:
         more = f"; and {len(breaks) - _MAX_SHOWN} more" if len(breaks) > _MAX_SHOWN else ""

@@ -16,7 +16,7 @@ from pipeline.decode import DAMAGE
 
 IGNORE_INDEX = 255
 # The colour that PASCAL VOC gives its void pixels.
-IGNORE_COLOUR = (224, 224, 192)
+IGNORE_COLOR = (224, 224, 192)
 
 
 def make_palette(colours: Sequence[tuple[int, int, int]]) -> bytes:
@@ -26,11 +26,11 @@ def make_palette(colours: Sequence[tuple[int, int, int]]) -> bytes:
         colours: RGB per class, in order of the class index, values 0 to 255; at most 255 of them.
 
     Returns:
-        768 bytes: 256 RGB triples, black where there is no class, `IGNORE_COLOUR` at 255.
+        768 bytes: 256 RGB triples, black where there is no class, `IGNORE_COLOR` at 255.
     """
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(colours)] = colours
-    palette[IGNORE_INDEX] = IGNORE_COLOUR
+    palette[IGNORE_INDEX] = IGNORE_COLOR
     return palette.tobytes()
 
 

@@ -14,7 +14,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
-from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
 from pipeline.storage import Entry, Storage, has_wildcard, normalise_uri
 
 # A file with one of these endings is planned, also where the decoder does not read the format:
@@ -126,7 +126,10 @@ class Sources:
                 yield from pool.map(self._look_up, some)
 
     def _look_up(self, uri: str) -> Source:
-        uri = normalise_uri(uri, "uri in the manifest")
+        try:
+            uri = normalise_uri(uri, "uri")
+        except SettingError as error:
+            raise InputError(f"manifest {self._input}: {error}") from error
         key = uri.partition("://")[2].lstrip("/")
         try:
             entry = self._storage.stat(uri)
@@ -157,5 +160,5 @@ def _read_manifest(data: bytes, manifest_uri: str) -> pa.Table:
         if ending == ".csv":
             return pyarrow.csv.read_csv(io.BytesIO(data))
         return pyarrow.json.read_json(io.BytesIO(data))
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"manifest {manifest_uri} can't be read: {error}") from error

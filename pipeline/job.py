@@ -13,7 +13,7 @@ from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.lock import Lock, probe_conditional_put
 from pipeline.plan import Draft
-from pipeline.runs import Manifest, NetworkRecord, Run, list_runs
+from pipeline.runs import Manifest, NetworkRecord, Run, finished_ids, list_runs
 from pipeline.segment import Network
 from pipeline.storage import Storage, normalise_uri
 
@@ -131,11 +131,13 @@ class Job:
             yield replace(run, storage=storage), lock
 
     def _runs(self) -> frozenset[tuple[str, bool]]:
-        return frozenset(
-            (run.run_id, run.finished())
+        runs = [
+            run
             for run in list_runs(self.storage, self.output)
             if run.record.network.fingerprint == self.record.fingerprint
-        )
+        ]
+        finished = finished_ids(runs)
+        return frozenset((run.run_id, run.run_id in finished) for run in runs)
 
     def _writable_storage(self) -> Storage:
         try:

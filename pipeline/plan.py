@@ -23,7 +23,16 @@ import pyarrow.parquet as pq
 from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.inputs import Source, Sources
-from pipeline.runs import NetworkRecord, PlanPart, Run, RunRecord, find_run, list_runs, run_folder
+from pipeline.runs import (
+    NetworkRecord,
+    PlanPart,
+    Run,
+    RunRecord,
+    find_run,
+    finished_ids,
+    list_runs,
+    run_folder,
+)
 from pipeline.schema import ERROR, OK, PLAN
 from pipeline.storage import Storage, normalise_uri, sha256_hex
 
@@ -85,7 +94,8 @@ def run_to_continue(
     wanted = identity(settings, network.fingerprint)
     if settings.run_id is None:
         same = [run for run in list_runs(storage, output) if run.record.identity == wanted]
-        return next((run for run in reversed(same) if not run.finished()), None)
+        finished = finished_ids(same)
+        return next((run for run in reversed(same) if run.run_id not in finished), None)
     run = find_run(storage, output, settings.run_id)
     if run is None:
         return None
@@ -167,6 +177,7 @@ def _to_table(sources: Iterable[Source], mask_name: str) -> pa.Table:
     chunks: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
     for source in sources:
+        _check_utf8(source.uri)
         rows.append(
             {
                 "image_id": image_id(source.uri, source.version),
@@ -184,6 +195,14 @@ def _to_table(sources: Iterable[Source], mask_name: str) -> pa.Table:
     return pa.concat_tables(chunks)
 
 
+def _check_utf8(uri: str) -> None:
+    # Linux allows any bytes in a name, tables and JSON hold UTF-8.
+    try:
+        uri.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name {uri!r} is no UTF-8; rename the file") from error
+
+
 def image_id(uri: str, version: str | None) -> str:
     """Hash an image's URI and version: another id is another picture.
 
@@ -194,7 +213,7 @@ def image_id(uri: str, version: str | None) -> str:
     Returns:
         32 hexadecimal digits.
     """
-    return sha256_hex(f"{uri}\0{version or ''}".encode(errors="surrogateescape"))[:32]
+    return sha256_hex(f"{uri}\0{version or ''}".encode())[:32]
 
 
 def mask_key(key: str, mask_name: str) -> str:

@@ -4,7 +4,7 @@
 a run.json has a whole plan. _SUCCESS appears last of all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -259,6 +259,13 @@ def list_runs(storage: Storage, output: str) -> list[Run]:
         found = pool.map(lambda name: find_run(storage, output, name), names)
         runs = [run for run in found if run is not None]
     return sorted(runs, key=lambda run: (run.record.created_at, run.run_id))
+
+
+def finished_ids(runs: Sequence[Run]) -> set[str]:
+    """Look up which runs are finished, many at a time: an output may hold years of nights."""
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        finished = pool.map(Run.finished, runs)
+        return {run.run_id for run, yes in zip(runs, finished, strict=True) if yes}
 
 
 def require_runs(storage: Storage, output: str, run_id: str | None) -> list[Run]:

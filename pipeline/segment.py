@@ -67,7 +67,7 @@ class Network:
             untrained=self.checkpoint.untrained,
             deciding=deciding,
             classes=[
-                ClassRecord(id=index, name=label.name, color=label.colour)
+                ClassRecord(id=index, name=label.name, color=label.color)
                 for index, label in enumerate(self.checkpoint.classes)
             ],
         )
@@ -75,7 +75,7 @@ class Network:
     def _deciding(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self.checkpoint)
         del fields["provenance"]
-        fields["classes"] = [[label.name, *label.colour] for label in self.checkpoint.classes]
+        fields["classes"] = [[label.name, *label.color] for label in self.checkpoint.classes]
         for name in ("mean", "std"):
             fields[name] = list(fields[name])
         return {**fields, "decoder": DECODER, "precision": self.precision}

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.encode import IGNORE_COLOUR, decode_mask, encode_mask, make_palette
+from pipeline.encode import IGNORE_COLOR, decode_mask, encode_mask, make_palette
 from tests.helpers import encode, random_pixels
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -61,14 +61,14 @@ def test_the_file_is_an_8_bit_palette_png(top: int) -> None:
 def test_the_palette_holds_the_colours_of_the_classes() -> None:
     """The palette has 256 colours: the classes', black where there is none, 255 as void."""
     triples = [tuple(_PALETTE[index : index + 3]) for index in range(0, 768, 3)]
-    assert triples == [*_COLOURS, *[(0, 0, 0)] * 252, IGNORE_COLOUR]
+    assert triples == [*_COLOURS, *[(0, 0, 0)] * 252, IGNORE_COLOR]
 
 
 def test_255_classes_have_a_colour_each() -> None:
     """The largest number of classes leaves the ignore index its own colour."""
     colours = [(index, 255 - index, 7) for index in range(255)]
     palette = make_palette(colours)
-    assert palette == b"".join(bytes(colour) for colour in [*colours, IGNORE_COLOUR])
+    assert palette == b"".join(bytes(colour) for colour in [*colours, IGNORE_COLOR])
 
 
 def test_people_see_the_colours() -> None:

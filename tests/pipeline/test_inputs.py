@@ -259,6 +259,17 @@ def test_an_unreadable_manifest_is_an_input_error(ending: str, tmp_path: Path) -
         list(_sources(path))
 
 
+def test_a_damaged_parquet_manifest_is_an_input_error(tmp_path: Path) -> None:
+    """A Parquet file with both of its marks and damage between them is refused by name."""
+    path = tmp_path / "list.parquet"
+    _write_manifest(path, ["/a.jpg"])
+    whole = path.read_bytes()
+    for start in range(4, len(whole) - 40, 40):
+        path.write_bytes(whole[:start] + b"\xff" * 40 + whole[start + 40 :])
+        with pytest.raises(InputError):
+            list(_sources(path))
+
+
 def test_numbers_are_no_uris(tmp_path: Path) -> None:
     """A column `uri` that holds numbers is refused."""
     (tmp_path / "list.csv").write_text("uri\n7\n")
@@ -266,10 +277,10 @@ def test_numbers_are_no_uris(tmp_path: Path) -> None:
         list(_sources(tmp_path / "list.csv"))
 
 
-def test_an_unsupported_scheme_in_a_manifest_is_a_setting_error(tmp_path: Path) -> None:
+def test_an_unsupported_scheme_in_a_manifest_is_an_input_error(tmp_path: Path) -> None:
     """A URI of another scheme is refused, and said to stand in the manifest."""
     _write_manifest(tmp_path / "list.csv", ["gs://bucket/a.jpg"])
-    with pytest.raises(SettingError, match=r"uri in the manifest='gs://bucket/a\.jpg'"):
+    with pytest.raises(InputError, match=r"manifest .*list\.csv: uri='gs://bucket/a\.jpg'"):
         list(_sources(tmp_path / "list.csv"))
 
 

@@ -41,7 +41,7 @@ from tests.helpers import (
 
 _STORAGE = Storage()
 _CLASSES = [
-    ClassRecord(id=index, name=label.name, color=label.colour)
+    ClassRecord(id=index, name=label.name, color=label.color)
     for index, label in enumerate(numbered_classes(NUM_CLASSES))
 ]
 
