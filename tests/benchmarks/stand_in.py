@@ -56,6 +56,9 @@ def open_stand_in(seconds_per_image: float, log: str, placement: Placement) -> "
         log: As `StandIn` says.
         placement: Not needed: it runs nowhere.
     """
+    # A replica imports torch while it loads, never while it predicts.
+    import fcn.predictor  # noqa: F401, PLC0415
+
     stand_in: Predictor = StandIn(seconds_per_image, log)  # type: ignore[assignment]  # as it is used
     return stand_in
 
@@ -76,7 +79,7 @@ def busy_share(log: str) -> tuple[float, float]:
 
 
 def _bands(size: tuple[int, ...]) -> "Prediction":
-    from fcn.predictor import Prediction  # noqa: PLC0415 - only the replica needs torch
+    from fcn.predictor import Prediction  # noqa: PLC0415
 
     mask = np.zeros(size, np.uint8)
     for band, index in zip(np.array_split(mask, len(_BANDS)), _BANDS, strict=True):

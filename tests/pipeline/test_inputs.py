@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError, SettingError
+from pipeline.errors import InputError
 from pipeline.inputs import IMAGE_ENDINGS, Source, Sources
 from pipeline.storage import Storage, normalise_uri
 
