@@ -4,6 +4,7 @@ Same-size images go through the network together; nothing is resized. Argmax and
 on the device, so that one byte per pixel comes back.
 """
 
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,9 @@ class Predictor:
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
+        # TensorFloat-32, cuDNN's default, is not the fp32 that the fingerprint says.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         self._device = torch.device(device)
         self._network = nn.Sequential(Preprocess(record), network).eval().to(self._device)
         self._num_classes = record.num_classes
@@ -130,6 +134,21 @@ class Predictor:
             class_confidence=class_confidence,
             mean_confidence=float(sums.sum() / pixels.sum() / _CONFIDENCE_STEPS),
         )
+
+
+def limit_memory(num_bytes: int) -> None:
+    """Let this process ask for so much more memory and no more.
+
+    What exceeds it is an error that `Predictor` catches, so that one image gets no mask; without
+    the limit the kernel kills the process, and whoever restarts it meets the image again.
+
+    Args:
+        num_bytes: Of private memory, on top of what the process has by now (Linux, RLIMIT_DATA).
+    """
+    with open("/proc/self/statm", encoding="ascii") as file:
+        data_pages = int(file.read().split()[5])
+    limit = data_pages * resource.getpagesize() + num_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def _same_size_batches(images: Sequence[NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from jobs import demo, label, plan, report, verify
 from jobs.cluster import stop_on_signals
 from jobs.settings import environment
-from pipeline.errors import PipelineError, SettingError, Stopped
+from pipeline.errors import EXIT_OK, PipelineError, SettingError, Stopped
 
 _log = logging.getLogger("fcn")
 
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = arguments[0] if arguments else "--help"
-    if name in ("--help", "-h"):
+    name = arguments[0] if arguments else ""
+    if name in ("", "--help", "-h"):
         print(_usage())
-        return 0
+        return EXIT_OK if name else SettingError.exit_code
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )

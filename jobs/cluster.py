@@ -32,12 +32,16 @@ def start_ray(settings: LabelSettings) -> None:
     if settings.ray_address:
         try:
             ray.init(address=settings.ray_address, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError) as error:
             raise SettingError(f"ray_address={settings.ray_address!r}: {error}") from error
     else:
         cores = len(os.sched_getaffinity(0))
+        # "local": without it Ray would join a cluster that happens to run on this machine.
         ray.init(
-            num_cpus=max(_MIN_CPUS, cores), include_dashboard=False, logging_level=logging.WARNING
+            address="local",
+            num_cpus=max(_MIN_CPUS, cores),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
         )
     # Ray has just put its own handler in place.
     stop_on_signals()

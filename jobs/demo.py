@@ -11,12 +11,12 @@ from jobs.scenes import CLASSES, write_demo_images
 _NUM_SCENES = 56
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001 - as every command
     """Draw scenes, label and verify them, and say where everything is.
 
     Args:
         argv: Flags.
-        environ: Environment variables.
+        environ: Not used: the demo is the same everywhere.
 
     Returns:
         The exit code of the labelling, or of the verification if that fails.
@@ -41,5 +41,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     }
     arguments = [text for flag, value in flags.items() for text in (flag, str(value))]
     print("Running: fcn label " + " ".join(arguments))
-    code = label.run(arguments, environ)
-    return verify.run([str(folder / "output")], environ) or code
+    # On this machine and with these settings, whatever the environment says.
+    code = label.run(arguments, {})
+    return verify.run([str(folder / "output")], {}) or code

@@ -37,20 +37,22 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:
-    """Judge a finished run by its error budget, and say so in the log.
+    """Judge what was done by the error budget, and say so in the log.
 
     Args:
-        outcome: Of the run.
+        outcome: Of the command.
         max_error_rate: The budget, 0 to 1.
     """
-    rate = outcome.num_failed / outcome.num_images if outcome.num_images else 0.0
-    if rate <= max_error_rate:
+    if outcome.error_rate <= max_error_rate:
         return EXIT_OK
     _log.error(
-        "%d of %d images failed (%.2f %%), max_error_rate allows %.2f %%; everything is committed",
+        "%.2f %% of the images have no mask (%d of %d in this run, %d of %d done before), "
+        "max_error_rate allows %.2f %%; everything is committed",
+        100 * outcome.error_rate,
         outcome.num_failed,
         outcome.num_images,
-        100 * rate,
+        outcome.num_skipped_failed,
+        outcome.num_skipped,
         100 * max_error_rate,
     )
     return EXIT_TOO_MANY_BAD_IMAGES
@@ -59,8 +61,8 @@ def exit_code(outcome: Outcome, max_error_rate: float) -> int:
 def _say(outcome: Outcome) -> None:
     if outcome.run is None or outcome.manifest is None:
         print(
-            f"Nothing to do: all {outcome.num_images} images were labelled before, "
-            f"{outcome.num_failed} of them failed."
+            f"Nothing to do: all {outcome.num_skipped} images were done before, "
+            f"{outcome.num_skipped_failed} of them failed."
         )
         return
     print(report.as_text(outcome.run, outcome.manifest))

@@ -28,7 +28,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _describe(job: Job, found: Found) -> list[str]:
     if found.run is not None:
-        return _describe_run(found)
+        return _describe_run(job, found)
     assert found.draft is not None, "either a run or a draft"
     images = found.draft.images
     num_bytes = pc.sum(images["num_bytes"]).as_py() or 0
@@ -50,15 +50,21 @@ def _describe(job: Job, found: Found) -> list[str]:
     return lines
 
 
-def _describe_run(found: Found) -> list[str]:
+def _describe_run(job: Job, found: Found) -> list[str]:
     run = found.run
     assert run is not None, "called with a run"
     todo = run.missing()
+    num_done = run.record.num_images - run.num_images(todo)
+    done = f"already done     {num_done:,} of this run, {run.record.num_skipped:,} by earlier ones"
     state = "is finished" if run.finished() else "would be continued"
     return [
         f"run {run.run_id} {state}",
         f"images to do     {run.num_images(todo):,} of {run.record.num_images:,}",
+        f"bytes to read    {run.record.num_bytes:,} in the whole run",
         f"shards           {len(todo):,} of {run.record.num_shards:,}",
+        done,
+        f"fingerprint      {job.record.fingerprint}",
+        *_estimate(job, run.num_images(todo)),
     ]
 
 

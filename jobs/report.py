@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from jobs.settings import read_settings
 from pipeline import report
 from pipeline.config import OutputSettings
-from pipeline.errors import EXIT_OK, InputError
+from pipeline.errors import EXIT_OK
 from pipeline.runs import require_runs
 from pipeline.storage import normalise_uri
 
@@ -21,7 +21,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         The exit code.
 
     Raises:
-        InputError: There is no published run.
+        InputError: There is no run.
     """
     settings = read_settings(OutputSettings, "report", argv, environ)
     output = normalise_uri(settings.output, "output")
@@ -36,7 +36,5 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             )
         else:
             texts.append(report.as_text(one, manifest))
-    if not texts:
-        raise InputError(f"output={output!r} holds no run")
     print("\n\n".join(texts))
     return EXIT_OK

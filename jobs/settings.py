@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, TypeVar
 
 import yaml
@@ -17,11 +19,13 @@ from pydantic_settings import (
 
 from pipeline.config import LabelSettings, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
-from pipeline.storage import normalise_uri
+from pipeline.storage import Storage, normalise_uri
 
 _Settings = TypeVar("_Settings", bound=StoreSettings)
 
 _PREFIX = "FCN_"
+# Kubernetes tells every pod of a service named fcn-... in variables of these endings.
+_KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_\w+)?$")
 _CONFIG_HELP = "YAML file with settings (local, file:// or s3://); flags and FCN_... go before it"
 
 
@@ -42,8 +46,9 @@ def read_settings(
         SystemExit: Flags that do not parse, with 2; or after --help, with 0.
     """
     _refuse_unknown_variables(environ)
-    file_values = _read_config(_config_uri(argv, environ), environ)
-    parser = _parser(kind, command, list(argv), file_values)
+    before = _before_the_rest(argv, environ)
+    file_values = _read_config(before.config, before.s3_endpoint_url)
+    parser = _parser(kind, command, list(argv), file_values, environ)
     try:
         merged = parser()
         given = {name: getattr(merged, name) for name in merged.model_fields_set - {"config"}}
@@ -52,8 +57,23 @@ def read_settings(
         raise SettingError(_explain(error)) from error
 
 
+class _GivenEnvironment(EnvSettingsSource):
+    """Reads the environment that it is given, not that of the process."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(settings_cls, env_ignore_empty=True)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._environ.items() if value}
+
+
 def _parser(
-    kind: type[StoreSettings], command: str, argv: list[str], file_values: dict[str, Any]
+    kind: type[StoreSettings],
+    command: str,
+    argv: list[str],
+    file_values: dict[str, Any],
+    environ: Mapping[str, str],
 ) -> type[BaseSettings]:
     class WithSources(kind, BaseSettings):  # type: ignore[valid-type, misc]  # kind is a variable
         model_config = SettingsConfigDict(
@@ -72,7 +92,7 @@ def _parser(
             cls, settings_cls: type[BaseSettings], **_: PydanticBaseSettingsSource
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return (
-                EnvSettingsSource(settings_cls, env_ignore_empty=True),
+                _GivenEnvironment(settings_cls, environ),
                 InitSettingsSource(settings_cls, init_kwargs=file_values),
             )
 
@@ -84,17 +104,22 @@ def _parser(
     )
 
 
-def _config_uri(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
+def _before_the_rest(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
+    """Parse what must be known to read the config file."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", default=environ.get(f"{_PREFIX}CONFIG"))
-    uri: str | None = parser.parse_known_args(list(argv))[0].config
-    return uri
+    parser.add_argument("--config", default=environ.get(f"{_PREFIX}CONFIG") or None)
+    endpoint = (
+        environ.get(f"{_PREFIX}S3_ENDPOINT_URL")
+        or _defaults(StoreSettings, environ)["s3_endpoint_url"]
+    )
+    parser.add_argument("--s3-endpoint-url", default=endpoint)
+    return parser.parse_known_args(list(argv))[0]
 
 
-def _read_config(uri: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
+def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]:
     if uri is None:
         return {}
-    storage = StoreSettings(**_defaults(StoreSettings, environ)).storage()
+    storage = Storage(s3_endpoint_url)
     try:
         values = yaml.safe_load(storage.read(normalise_uri(uri, "config")))
     except StoreError as error:
@@ -103,9 +128,13 @@ def _read_config(uri: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         raise
     except yaml.YAMLError as error:
         raise SettingError(f"config={uri!r} is no YAML: {error}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingError(f"config={uri!r} must hold `name: value` lines, it holds {values!r}")
-    return values
+    # YAML reads run_id: 2026-11-22 as a date.
+    return {
+        name: value.isoformat() if isinstance(value, date) else value
+        for name, value in values.items()
+    }
 
 
 def _defaults(kind: type[StoreSettings], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -120,7 +149,7 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     fields = {*LabelSettings.model_fields, *OutputSettings.model_fields, "config"}
     known = {f"{_PREFIX}{name.upper()}" for name in fields}
     for name in environ:
-        if name.startswith(_PREFIX) and name not in known:
+        if name.startswith(_PREFIX) and name not in known and not _KUBERNETES.search(name):
             raise SettingError(f"environment variable {name} names no setting; see --help")
 
 

@@ -22,7 +22,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         environ: Environment variables.
 
     Returns:
-        0 if all runs are finished and whole, 5 if one is whole as far as it goes.
+        0 if what is finished is whole, 5 if what was asked for is unfinished: the run that
+        `run_id` names, or all there are.
 
     Raises:
         BrokenPromise: Something contradicts something.
@@ -30,7 +31,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = read_settings(OutputSettings, "verify", argv, environ)
     output = normalise_uri(settings.output, "output")
     broken = unfinished = 0
-    for one in require_runs(settings.storage(), output, settings.run_id):
+    runs = require_runs(settings.storage(), output, settings.run_id)
+    for one in runs:
         verdict = verify(one, threads=2 * (os.cpu_count() or 1))
         print(f"run {one.run_id}: {_say(verdict)}")
         broken += sum(verdict.breaks.numbers.values())
@@ -38,9 +40,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if broken:
         raise BrokenPromise(f"{broken} breaks in {output}")
     if unfinished:
-        _log.warning("%d runs are unfinished; run their command again to finish them", unfinished)
-        return StoreError.exit_code
-    return EXIT_OK
+        _log.warning("%d run(s) unfinished; run their command again to finish them", unfinished)
+    return StoreError.exit_code if unfinished == len(runs) else EXIT_OK
 
 
 def _say(verdict: Verdict) -> str:

@@ -3,10 +3,11 @@
 Nothing below `jobs/` reads the environment; `jobs/settings.py` merges file, environment and flags.
 """
 
+import re
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from pipeline.storage import Storage
@@ -27,11 +28,18 @@ class StoreSettings(BaseModel):
         "then AWS_ENDPOINT_URL",
     )
     io_timeout_s: float = Field(
-        60.0, gt=0, description="seconds that one connection or read may stay silent"
+        60.0, gt=0, le=3600, description="seconds that one connection or read may stay silent"
     )
     io_attempts: int = Field(
         5, ge=1, le=50, description="how often a request is tried, with growing pauses between"
     )
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/]+", value):
+            raise ValueError("an endpoint is a URL, as in http://127.0.0.1:9000")
+        return value
 
     def storage(self) -> Storage:
         """Open the storage that these settings describe."""
@@ -166,11 +174,15 @@ class _LabelFields(BaseModel):
     lock_lease_s: float = Field(
         30.0,
         gt=0,
+        le=86_400,
         description="seconds without a sign of life after which the lock of a killed run is "
         "taken over",
     )
     log_interval_s: float = Field(
-        30.0, gt=0, description="seconds between two lines of progress where there is no terminal"
+        30.0,
+        gt=0,
+        le=86_400,
+        description="seconds between two lines of progress where there is no terminal",
     )
 
 
@@ -178,15 +190,19 @@ class LabelSettings(StoreSettings, _LabelFields):
     """What to label, with which network, and how: `label` and `plan`."""
 
     @model_validator(mode="after")
-    def _only_random_weights_have_no_record(self) -> "LabelSettings":
+    def _agree(self) -> "LabelSettings":
+        if self.gpus_per_replica and self.gpus_per_replica > 1 and self.gpus_per_replica % 1:
+            raise ValueError("gpus_per_replica: above 1 Ray gives out whole GPUs only")
         if not self.random_weights:
             for name in ("classes", "network", "width"):
                 if name in self.model_fields_set:
                     raise ValueError(
                         f"{name} is for weights=random:SEED only; a checkpoint's record says it"
                     )
-        elif not self.weights.removeprefix("random:").isdecimal():
+        elif not re.fullmatch(r"random:[0-9]{1,18}", self.weights):
             raise ValueError(f"weights={self.weights!r}: random: needs a number, as in random:0")
+        elif self.weights_sha256 is not None:
+            raise ValueError("weights_sha256 is for a checkpoint; random weights have no file")
         return self
 
     @property

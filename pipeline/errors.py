@@ -109,7 +109,11 @@ class StoreError(PipelineError):
 
     def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str]]:
         """Travel between processes with both arguments."""
-        return (StoreError, (self.code, self.message))
+        return (type(self), (self.code, self.message))
+
+
+class UnsupportedError(StoreError):
+    """The store has no put-if-absent; found out by the probe at the start."""
 
 
 class FingerprintMismatch(PipelineError):

@@ -41,6 +41,8 @@ class Fetch:
         code: ErrorCode | None = None
         message: str | None = None
         try:
+            if image["etag"] is None:
+                self._fail_again(image["uri"])
             data = self._storage.read_version(image["uri"], image["etag"], self._max_image_bytes)
         except StoreError as error:
             code, message = error.code, error.message
@@ -52,3 +54,10 @@ class Fetch:
             "error_code": code and str(code),
             "error_message": message,
         }
+
+    def _fail_again(self, uri: str) -> None:
+        """Say why the plan could not look the image up; what is not planned is not labelled."""
+        self._storage.stat(uri)
+        raise StoreError(
+            ErrorCode.CHANGED, f"{uri} could not be read when the run was planned, and can be now"
+        )

@@ -57,7 +57,7 @@ def label(job: Job, start_ray: Callable[[], None]) -> Outcome:
                     progress.add(receipt)
                     lock.check()
         manifest = publish.publish(run, partial(report.as_html, run))
-    return Outcome(run, manifest, manifest.num_images, manifest.num_failed, progress.images_per_s)
+    return Outcome.of_run(run, manifest, progress.images_per_s)
 
 
 def label_shards(
@@ -80,6 +80,8 @@ def label_shards(
     context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # an error of ours keeps its exit code
+    if len(ray.nodes()) > 1 and "file://" in (run.record.input[:7], run.output[:7]):  # type: ignore[no-untyped-call]  # Ray's
+        _log.warning("several nodes and local paths: they must lie on a disk that all nodes share")
     replicas = choose_replicas(settings, ray.nodes(), len(todo))  # type: ignore[no-untyped-call]  # Ray's
     _log.info("%s", replicas)
     threads = settings.io_threads

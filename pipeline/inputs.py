@@ -15,7 +15,14 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
-from pipeline.storage import Entry, Storage, has_wildcard, normalise_uri
+from pipeline.storage import (
+    Entry,
+    Storage,
+    as_folder,
+    has_wildcard,
+    local_path,
+    normalise_uri,
+)
 
 # A file with one of these endings is planned, also where the decoder does not read the format:
 # then its row says so. Others (checksums, thumbnails' databases, notes) are not images.
@@ -45,6 +52,10 @@ class Source:
     num_bytes: int | None
 
 
+def _is_image(key: str) -> bool:
+    return os.path.splitext(key)[1].lower() in IMAGE_ENDINGS
+
+
 class Sources:
     """The images of an input; iterate once, then read `num_ignored`."""
 
@@ -59,7 +70,7 @@ class Sources:
         """
         self._storage = storage
         self._input = input_uri
-        self._output = output_uri.rstrip("/") + "/"
+        self._output = as_folder(output_uri)
         self._threads = threads
         self.num_ignored = 0
 
@@ -80,6 +91,9 @@ class Sources:
         entry = self._single()
         if entry is not None and entry.uri.lower().endswith(_MANIFEST_ENDINGS):
             yield from self._manifest(entry.uri)
+        elif entry is None and (parts := self._manifest_parts()):
+            for uri in parts:
+                yield from self._manifest(uri)
         elif entry is not None:
             key = entry.uri.rpartition("/")[2]
             yield Source(key, entry.uri, entry.version, entry.num_bytes)
@@ -87,6 +101,15 @@ class Sources:
             yield from self._glob()
         else:
             yield from self._folder(self._input)
+
+    def _manifest_parts(self) -> list[str]:
+        """List the files of a manifest that is a folder, as Spark writes one."""
+        if not self._input.lower().endswith(_MANIFEST_ENDINGS):
+            return []
+        names = self._storage.children(self._input)
+        return [
+            f"{self._input}/{name}" for name in names if name.lower().endswith(_MANIFEST_ENDINGS)
+        ]
 
     def _single(self) -> Entry | None:
         try:
@@ -97,22 +120,34 @@ class Sources:
             raise
 
     def _folder(self, folder: str) -> Iterator[Source]:
-        prefix = folder.rstrip("/") + "/"
-        # Inside the input all of the output is left out; around it or at its place, its masks.
-        inside = self._output.startswith(prefix) and self._output != prefix
-        left_out = self._output if inside else f"{self._output}masks/run="
+        prefix = as_folder(folder)
+        output = self._output_below(prefix)
         for entry in self._storage.walk(folder):
-            if entry.uri.startswith(left_out):
-                continue
-            if os.path.splitext(entry.uri)[1].lower() not in IMAGE_ENDINGS:
-                self.num_ignored += 1
-                continue
             # A name that is no UTF-8 can't stand in a table; its row will say that it is not found.
             uri = entry.uri.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            yield Source(uri.removeprefix(prefix), uri, entry.version, entry.num_bytes)
+            key = uri.removeprefix(prefix)
+            if output and key.startswith(output):
+                continue
+            # Masks of this or another output are no photographs.
+            if "/masks/run=" in f"/{key}" or not _is_image(key):
+                self.num_ignored += 1
+                continue
+            yield Source(key, uri, entry.version, entry.num_bytes)
+
+    def _output_below(self, prefix: str) -> str | None:
+        """Give the output's path below a folder, if it lies there, also by way of links."""
+        output = self._output
+        if output.startswith("file://"):
+            output, prefix = (
+                as_folder("file://" + os.path.realpath(local_path(uri))) for uri in (output, prefix)
+            )
+        below = output.startswith(prefix) and output != prefix
+        return output.removeprefix(prefix) if below else None
 
     def _glob(self) -> Iterator[Source]:
-        fixed = re.split(r"[*?\[]", self._input, maxsplit=1)[0].rpartition("/")[0]
+        fixed = as_folder(re.split(r"[*?\[]", self._input, maxsplit=1)[0].rpartition("/")[0])
+        if fixed == "s3://":
+            raise InputError(f"input={self._input!r}: a bucket's name can't be a pattern")
         pattern = re.compile(glob_translate(self._input))
         for source in self._folder(fixed):
             if pattern.match(source.uri):
@@ -142,9 +177,10 @@ class Sources:
 
 def _manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
     table = _read_manifest(data, manifest_uri)
-    if "uri" not in table.column_names:
+    if table.column_names.count("uri") != 1:
         raise InputError(
-            f"manifest {manifest_uri} has no column `uri`; it has {', '.join(table.column_names)}"
+            f"manifest {manifest_uri} needs one column `uri`; "
+            f"it has {', '.join(table.column_names)}"
         )
     for row, uri in enumerate(table.column("uri").to_pylist()):
         if not isinstance(uri, str) or not uri.strip():

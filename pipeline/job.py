@@ -42,8 +42,10 @@ class Outcome:
     Attributes:
         run: The run; None if all images were done by earlier ones.
         manifest: Of the run.
-        num_images: Images that were judged: of the run, or of the input.
+        num_images: Images of the run; 0 without one.
         num_failed: Of these, without a mask.
+        num_skipped: Images of the input that earlier runs have answered for.
+        num_skipped_failed: Of these, without a mask.
         images_per_s: Speed of this command, start-up included; None if nothing was to be done.
     """
 
@@ -51,7 +53,35 @@ class Outcome:
     manifest: Manifest | None
     num_images: int
     num_failed: int
+    num_skipped: int
+    num_skipped_failed: int
     images_per_s: float | None = None
+
+    @staticmethod
+    def of_run(run: Run, manifest: Manifest, images_per_s: float | None) -> "Outcome":
+        """Read the numbers off a manifest."""
+        return Outcome(
+            run,
+            manifest,
+            manifest.num_images,
+            manifest.num_failed,
+            manifest.num_skipped,
+            manifest.num_skipped_failed,
+            images_per_s,
+        )
+
+    @property
+    def error_rate(self) -> float:
+        """The share of bad images: of the run or of the whole input, whichever is worse.
+
+        A night on which every new image fails is not hidden by a million good ones, and the same
+        command ends with the same code when it is called again and finds nothing to do.
+        """
+        failed = self.num_failed + self.num_skipped_failed
+        return max(
+            self.num_failed / max(1, self.num_images),
+            failed / max(1, self.num_images + self.num_skipped),
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,12 @@ class Job:
         runs = self._runs()
         run = plan.run_to_continue(self.storage, self.settings, self.record)
         if run is not None:
+            if self.settings.retry_failed:
+                _log.warning(
+                    "run %s is unfinished and is finished first; run the same command again for "
+                    "retry_failed",
+                    run.run_id,
+                )
             return Found(run, None, runs)
         return Found(None, plan.draft(self.storage, self.settings, self.record), runs)
 
@@ -83,12 +119,13 @@ class Job:
             manifest = found.run.manifest() if found.run.finished() else None
             if manifest is None:
                 return None
-            return Outcome(found.run, manifest, manifest.num_images, manifest.num_failed)
+            return Outcome.of_run(found.run, manifest, None)
         assert found.draft is not None, "either a run or a draft"
         if found.draft.images.num_rows or self.settings.run_id:
             # A run that the scheduler has named exists afterwards, be it empty.
             return None
-        return Outcome(None, None, found.draft.num_skipped, found.draft.num_skipped_failed)
+        drafted = found.draft
+        return Outcome(None, None, 0, 0, drafted.num_skipped, drafted.num_skipped_failed)
 
     def earlier_images_per_s(self) -> float | None:
         """Give the speed of the newest finished run of this network; None without one."""

@@ -17,7 +17,7 @@ import uuid
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.errors import LockHeld, StoreError
+from pipeline.errors import LockHeld, StoreError, UnsupportedError
 from pipeline.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -70,8 +70,13 @@ class Lock:
         """Release the lock, unless it was lost."""
         self._released.set()
         self._thread.join()
-        if not self._lost.is_set():
+        if self._lost.is_set():
+            return
+        try:
             self._storage.write(self._uri(self._number), self._content(released=True))
+        except StoreError as problem:
+            # The work is judged by what it did; a lock that stays is taken over after its lease.
+            _log.warning("the lock could not be released: %s", problem)
 
     def check(self) -> None:
         """Raise LockHeld if another process has taken the lock over."""
@@ -80,12 +85,14 @@ class Lock:
 
     def _wait_for_death(self, number: int) -> None:
         first = self._read(number)
-        deadline = time.monotonic() + self._lease_s
+        # The holder beats at the pace of its own lease, which may be the longer one.
+        lease_s = max(self._lease_s, float(first.get("lease_s", 0)))
+        deadline = time.monotonic() + lease_s
         if not first.get("released"):
             _log.info(
                 "the lock is held by %s; waiting up to %.0f s for a sign of life",
                 first.get("holder"),
-                self._lease_s,
+                lease_s,
             )
         while not (seen := self._read(number)).get("released"):
             if seen != first or self._latest() != number:
@@ -120,11 +127,20 @@ class Lock:
         return max(numbers, default=0)
 
     def _read(self, number: int) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self._storage.read(self._uri(number)))
-        return content
+        try:
+            content = json.loads(self._storage.read(self._uri(number)))
+        except ValueError:
+            # Cut off by a crash of the machine: nobody who lives wrote this.
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _content(self, *, released: bool = False) -> bytes:
-        fields = {"holder": self._me, "beat": self._beats, "released": released}
+        fields = {
+            "holder": self._me,
+            "lease_s": self._lease_s,
+            "beat": self._beats,
+            "released": released,
+        }
         return json.dumps(fields).encode()
 
     def _uri(self, number: int) -> str:
@@ -153,5 +169,10 @@ def probe_conditional_put(storage: Storage, output: str) -> bool:
         StoreError: The output can't be written.
     """
     uri = f"{output}/locks/probe"
-    storage.create(uri, b"This object stands for the question whether put-if-absent works here.\n")
-    return not storage.create(uri, uuid.uuid4().hex.encode())
+    question = b"This object stands for the question whether put-if-absent works here.\n"
+    try:
+        storage.create(uri, question)
+        return not storage.create(uri, uuid.uuid4().hex.encode())
+    except UnsupportedError:
+        storage.write(uri, question)
+        return False

@@ -91,27 +91,30 @@ def run_to_continue(
         SettingError: The named run has another input, or is finished and asked to retry.
     """
     output = normalise_uri(settings.output, "output")
-    wanted = identity(settings, network.fingerprint)
     if settings.run_id is None:
+        wanted = identity(settings, network.fingerprint)
         same = [run for run in list_runs(storage, output) if run.record.identity == wanted]
         finished = finished_ids(same)
         return next((run for run in reversed(same) if run.run_id not in finished), None)
     run = find_run(storage, output, settings.run_id)
-    if run is None:
-        return None
+    if run is not None:
+        _check_same_work(run, settings, network)
+    return run
+
+
+def _check_same_work(run: Run, settings: LabelSettings, network: NetworkRecord) -> None:
     if run.record.network.fingerprint != network.fingerprint:
         raise FingerprintMismatch(_what_differs(run.record, network))
-    if run.record.identity != wanted:
+    if run.record.identity != identity(settings, network.fingerprint):
         raise SettingError(
-            f"run_id={settings.run_id!r} was started with input={run.record.input!r} and "
+            f"run_id={run.run_id!r} was started with input={run.record.input!r} and "
             f"mask_name={run.record.settings.get('mask_name')!r}; give another run_id"
         )
     if settings.retry_failed and run.finished():
         raise SettingError(
-            f"run_id={settings.run_id!r} is finished and a finished run never changes: "
+            f"run_id={run.run_id!r} is finished and a finished run never changes: "
             "retry_failed needs another run_id, or none"
         )
-    return run
 
 
 def draft(storage: Storage, settings: LabelSettings, network: NetworkRecord) -> Draft:
@@ -125,8 +128,8 @@ def draft(storage: Storage, settings: LabelSettings, network: NetworkRecord) -> 
     listed = _to_table(sources, settings.mask_name)
     if listed.num_rows == 0:
         raise InputError(
-            f"input={settings.input!r} holds no images ({sources.num_ignored} other files); "
-            "is the path right?"
+            f"input={settings.input!r} holds no images ({sources.num_ignored} other files). Is the "
+            "path right? A folder's images are told by their endings; a manifest names any object"
         )
     _check_names(listed, local=output.startswith("file://"))
     earlier = _earlier_rows(storage, output, network.fingerprint)
@@ -164,12 +167,15 @@ def start_run(
         num_bytes=pc.sum(drafted.images["num_bytes"]).as_py() or 0,
         num_shards=drafted.num_shards,
         num_skipped=drafted.num_skipped,
+        num_skipped_failed=drafted.num_skipped_failed,
         plan=list(_write_plan(storage, f"{run_folder(output, run_id)}/plan", drafted)),
     )
     uri = f"{run_folder(output, run_id)}/run.json"
     storage.create(uri, record.model_dump_json(indent=1).encode())
     run = find_run(storage, output, run_id)
     assert run is not None, f"{uri} was written and is not there"
+    # Another driver may have been first to take the name.
+    _check_same_work(run, settings, network)
     return run
 
 
@@ -177,7 +183,6 @@ def _to_table(sources: Iterable[Source], mask_name: str) -> pa.Table:
     chunks: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
     for source in sources:
-        _check_utf8(source.uri)
         rows.append(
             {
                 "image_id": image_id(source.uri, source.version),
@@ -193,14 +198,6 @@ def _to_table(sources: Iterable[Source], mask_name: str) -> pa.Table:
             rows = []
     chunks.append(pa.Table.from_pylist(rows, _LISTED))
     return pa.concat_tables(chunks)
-
-
-def _check_utf8(uri: str) -> None:
-    # Linux allows any bytes in a name, tables and JSON hold UTF-8.
-    try:
-        uri.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"the name {uri!r} is no UTF-8; rename the file") from error
 
 
 def image_id(uri: str, version: str | None) -> str:
@@ -241,17 +238,31 @@ def _check_names(listed: pa.Table, *, local: bool) -> None:
     if len(twice):
         name = min(twice.to_pylist())
         keys = listed.filter(pc.equal(listed["mask_key"], name))["key"].to_pylist()
+        if len(set(keys)) == 1:
+            raise InputError(f"the manifest lists {keys[0]!r} {len(keys)} times; list it once")
         raise InputError(
             f"{len(twice)} mask names would be used twice; the first is {name!r}, "
             f"for {' and '.join(repr(key) for key in sorted(keys)[:3])}. "
             "Use mask_name=full, or remove one of them from the input"
         )
     if local:
-        for name in listed["mask_key"].to_pylist():
-            if any(len(os.fsencode(part)) > _MAX_LOCAL_NAME_BYTES for part in name.split("/")):
+        _check_local_names(set(listed["mask_key"].to_pylist()))
+
+
+def _check_local_names(names: set[str]) -> None:
+    """Refuse what a bucket can hold and a disk can't."""
+    for name in names:
+        parts = name.split("/")
+        if any(len(os.fsencode(part)) > _MAX_LOCAL_NAME_BYTES for part in parts):
+            raise InputError(
+                f"the mask name {name!r} has a part of over {_MAX_LOCAL_NAME_BYTES} bytes, "
+                "which a disk can't hold; write the output to a bucket"
+            )
+        for depth in range(1, len(parts)):
+            if (folder := "/".join(parts[:depth])) in names:
                 raise InputError(
-                    f"the mask name {name!r} has a part of over {_MAX_LOCAL_NAME_BYTES} bytes, "
-                    "which a disk can't hold; write the output to a bucket"
+                    f"the mask names {folder!r} and {name!r} collide on a disk, as a file and a "
+                    "folder; use mask_name=full, or write the output to a bucket"
                 )
 
 
@@ -266,7 +277,9 @@ def _earlier_rows(storage: Storage, output: str, fingerprint: str) -> pa.Table:
         [("image_id", pa.string()), ("status", pa.string()), ("error_code", pa.string()),
          ("num_bytes", pa.int64()), ("height", pa.int32()), ("width", pa.int32())]
     )  # fmt: skip
-    tables = (table.select(_EARLIER).cast(schema) for run in runs for table in run.rows(_EARLIER))
+    # Only what is published counts: the commits of an unfinished run are in no table, and nobody
+    # but its own command ever finishes it.
+    tables = (table.cast(schema) for run in runs for table in run.published(_EARLIER))
     return pa.concat_tables([schema.empty_table(), *tables])
 
 

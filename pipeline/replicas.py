@@ -4,6 +4,7 @@ Ray never fuses two steps whose `num_cpus` differ, so a machine without a GPU ru
 operators as a GPU cluster.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
 from pipeline.segment import Placement
 
+_log = logging.getLogger(__name__)
+
 # Fetch and write wait for the network most of their time.
 FETCH_CPUS = 0.25
 WRITE_CPUS = 0.2
-# The least that a replica may count, to stay apart from both.
+# A replica's share by default: more is better spent on another replica. The least keeps it apart
+# from fetch and write.
+_MAX_REPLICA_CPUS = 4.0
 _MIN_REPLICA_CPUS = 0.3
 
 
@@ -47,7 +52,7 @@ class Replicas:
 def choose_replicas(
     settings: LabelSettings, nodes: Sequence[dict[str, Any]], num_shards: int
 ) -> Replicas:
-    """Fit replicas to a cluster, as far as the settings leave it open.
+    """Fit replicas to the nodes, as far as the settings leave it open.
 
     Args:
         settings: Of the job.
@@ -55,37 +60,56 @@ def choose_replicas(
         num_shards: More replicas than shards are not started.
 
     Raises:
-        SettingError: What is asked for leaves no CPU for reading and writing.
+        SettingError: What is asked for does not fit this machine. A cluster may grow, so there it
+            is a warning.
     """
-    resources = [node["Resources"] for node in nodes if node["Alive"]]
-    cluster_gpus = sum(node.get("GPU", 0.0) for node in resources)
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
     num_gpus = settings.gpus_per_replica
     if num_gpus is None:
-        num_gpus = 1.0 if cluster_gpus else 0.0
-    hosts = [node for node in resources if node.get("GPU" if num_gpus else "CPU", 0)] or resources
-    number = settings.num_replicas
-    if number is None:
-        number = math.floor(cluster_gpus / num_gpus) if num_gpus else len(hosts)
-    number = max(1, min(number, num_shards))
-    node_cpus = min(node.get("CPU", 0.0) for node in hosts)
-    on_one_node = math.ceil(number / len(hosts))
-    threads = settings.threads_per_replica or max(1, int(node_cpus) // on_one_node)
-    num_cpus = settings.cpus_per_replica or _share_of_node(node_cpus, on_one_node)
-    _leave_room(resources, number, num_cpus)
-    placement = Placement(num_gpus > 0, threads, settings.batch_size)
+        num_gpus = 1.0 if any(node.get("GPU") for node in alive) else 0.0
+    num_cpus = settings.cpus_per_replica or _default_cpus(settings, alive, num_gpus)
+    room = [(node, _num_that_fit(node, num_cpus, num_gpus)) for node in alive]
+    hosts = [(node, number) for node, number in room if number]
+    capacity = sum(number for _, number in hosts)
+    if capacity < (settings.num_replicas or 1):
+        _does_not_fit(settings, capacity, num_cpus, num_gpus)
+    number = max(1, min(settings.num_replicas or capacity, num_shards))
+    # Of a node's cores and memory, what falls to each of the replicas that it may get.
+    on_node = [(node, min(fit, math.ceil(number / len(hosts)))) for node, fit in hosts]
+    cores = min((int(node["CPU"]) // fit for node, fit in on_node), default=int(num_cpus))
+    memory = min(
+        (int(node["memory"]) // fit for node, fit in on_node if "memory" in node), default=0
+    )
+    placement = Placement(
+        use_gpu=num_gpus > 0,
+        threads=settings.threads_per_replica or max(1, cores),
+        batch_size=settings.batch_size,
+        memory_bytes=memory or None,
+    )
     return Replicas(number, num_cpus, num_gpus, placement)
 
 
-def _share_of_node(node_cpus: float, num_replicas: int) -> float:
-    # One CPU is left for fetch and write: pools that take all of them wait for ever.
-    return max(_MIN_REPLICA_CPUS, math.floor(100 * (node_cpus - 1) / num_replicas) / 100)
+def _default_cpus(settings: LabelSettings, nodes: list[dict[str, float]], num_gpus: float) -> float:
+    """Give each replica up to four CPUs of the largest node, and leave one for reading."""
+    largest = max(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)), default={})
+    on_node = math.ceil((settings.num_replicas or 1) / max(1, len(nodes)))
+    if num_gpus:
+        on_node = max(1, math.floor(largest.get("GPU", 0.0) / num_gpus))
+    share = math.floor(100 * (largest.get("CPU", 0.0) - 1) / on_node) / 100
+    return min(_MAX_REPLICA_CPUS, max(_MIN_REPLICA_CPUS, share))
 
 
-def _leave_room(resources: list[dict[str, float]], number: int, num_cpus: float) -> None:
-    total = sum(node.get("CPU", 0.0) for node in resources)
-    needed = number * num_cpus + FETCH_CPUS + WRITE_CPUS
-    if needed > total:
-        raise SettingError(
-            f"{number} replica(s) of {num_cpus:g} CPUs and the reading and writing need "
-            f"{needed:g} CPUs, the cluster has {total:g}; lower num_replicas or cpus_per_replica"
-        )
+def _num_that_fit(node: dict[str, float], num_cpus: float, num_gpus: float) -> int:
+    by_cpu = math.floor((node.get("CPU", 0.0) - FETCH_CPUS - WRITE_CPUS) / num_cpus)
+    return max(0, min(by_cpu, math.floor(node.get("GPU", 0.0) / num_gpus)) if num_gpus else by_cpu)
+
+
+def _does_not_fit(settings: LabelSettings, capacity: int, num_cpus: float, num_gpus: float) -> None:
+    message = (
+        f"there is room for {capacity} replica(s) of {num_cpus:g} CPU and {num_gpus:g} GPU beside "
+        f"reading and writing, {settings.num_replicas or 1} are wanted; "
+        "lower num_replicas, cpus_per_replica or gpus_per_replica"
+    )
+    if settings.ray_address is None:
+        raise SettingError(message)
+    _log.warning("%s, or wait for the cluster to grow", message)

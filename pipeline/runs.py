@@ -70,6 +70,7 @@ class RunRecord(_Json):
     num_bytes: int
     num_shards: int
     num_skipped: int
+    num_skipped_failed: int
     plan: list[PlanPart]
 
 
@@ -104,6 +105,7 @@ class Manifest(_Json):
     num_ok: int
     num_failed: int
     num_skipped: int
+    num_skipped_failed: int
     num_shards: int
     num_pixels: int
     errors: dict[str, int]
@@ -208,19 +210,16 @@ class Run:
                 for data in pool.map(self.storage.read, uris):
                     yield pq.read_table(pa.BufferReader(data), columns=columns)
 
-    def rows(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Read the images that the run has answered for, whether it is finished or not.
+    def published(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Read the published images table, file by file; nothing before there is a manifest.
 
         Args:
             columns: Of `schema.IMAGES`.
         """
         manifest = self.manifest()
-        if manifest is None:
-            yield from self.commits(columns)
-            return
-        for part in manifest.images:
+        for part in manifest.images if manifest else ():
             data = self.storage.read(f"{self.output}/{part.file}")
-            yield pq.read_table(pa.BufferReader(data), columns=columns)
+            yield pq.read_table(pa.BufferReader(data), columns=columns).select(columns)
 
 
 def run_folder(output: str, run_id: str) -> str:

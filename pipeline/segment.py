@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 # a chunk depends on the shard alone, so that its masks do too.
 _CHUNK_PIXELS = 16 << 20
 _DEFAULT_NUM_CLASSES = 21
+_NUM_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,13 @@ class Placement:
         use_gpu: Whether Ray gives it a GPU, which it then is alone in seeing.
         threads: For decoding and encoding and, without a GPU, for the network.
         batch_size: Images of one size that go through the network together.
+        memory_bytes: What it may use of the node's memory; None sets no limit.
     """
 
     use_gpu: bool
     threads: int
     batch_size: int
+    memory_bytes: int | None = None
 
 
 LoadPredictor = Callable[[Placement], "Predictor"]
@@ -152,7 +155,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         model = fcn.weights.random_network(record, int(record.weights_sha256[len("random:") :]))
     else:
         model = fcn.weights.load(record, storage.read(network.uri))
-    return fcn.predictor.Predictor(
+    predictor = fcn.predictor.Predictor(
         model,
         record,
         device="cuda" if placement.use_gpu else "cpu",
@@ -161,6 +164,9 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         # Ray allows one thread per CPU that it has set aside, which would leave cores idle.
         num_threads=None if placement.use_gpu else placement.threads,
     )
+    if placement.memory_bytes is not None and not placement.use_gpu:
+        fcn.predictor.limit_memory(placement.memory_bytes)
+    return predictor
 
 
 class Segmenter:
@@ -254,7 +260,7 @@ class Segmenter:
             )
         image["height"], image["width"] = found.mask.shape
         image["png"] = encode_mask(found.mask, self._palette, self._png_compress_level)
-        image["mean_confidence"] = found.mean_confidence
+        image["mean_confidence"] = _finite(found.mean_confidence)
         image["classes"] = _class_pixels(found)
         return image
 
@@ -316,6 +322,11 @@ def _classes(storage: Storage, settings: LabelSettings) -> tuple[ClassLabel, ...
 
 
 def _check_expectations(record: Checkpoint, settings: LabelSettings) -> None:
+    if record.in_channels != _NUM_CHANNELS:
+        raise SettingError(
+            f"weights={settings.weights!r} takes {record.in_channels} channels; images are decoded "
+            f"to {_NUM_CHANNELS} (RGB)"
+        )
     if settings.num_classes not in (None, record.num_classes):
         raise SettingError(
             f"num_classes={settings.num_classes}, but the checkpoint {settings.weights} has "

@@ -1,12 +1,10 @@
 """Class statistics: exact pixel counts that add up over images, shards and machines."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-
-from pipeline.schema import ClassPixels
 
 
 def count_classes(mask: NDArray[np.uint8]) -> dict[int, int]:
@@ -30,12 +28,15 @@ class ClassTotals:
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
 
-    def add(self, classes: Iterable[ClassPixels]) -> None:
-        """Add one image.
+    def add(self, statistics: pa.Table) -> None:
+        """Add any number of images.
 
         Args:
-            classes: The image's classes, each once.
+            statistics: Columns of `schema.CLASS_STATISTICS`: one row per image and class.
         """
-        for entry in classes:
-            self.pixels[entry["class_id"]] += entry["pixel_count"]
-            self.images[entry["class_id"]] += 1
+        sums = statistics.group_by("class_id").aggregate(
+            [("pixel_count", "sum"), ("image_id", "count")]
+        )
+        for row in sums.to_pylist():
+            self.pixels[row["class_id"]] += row["pixel_count_sum"]
+            self.images[row["class_id"]] += row["image_id_count"]

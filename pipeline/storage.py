@@ -12,22 +12,26 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import aiohttp
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from fsspec.asyn import sync
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.errors import ErrorCode, SettingError, StoreError, UnsupportedError
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-_FORBIDDEN = {"401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "ExpiredToken",
-              "SignatureDoesNotMatch", "InvalidToken", "AccountProblem"}  # fmt: skip
+_FORBIDDEN = {
+    *("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "ExpiredToken"),
+    *("SignatureDoesNotMatch", "InvalidToken", "AccountProblem", "InvalidObjectState"),
+}
 _THROTTLED = {"429", "503", "SlowDown", "ServiceUnavailable", "TooManyRequests", "Throttling"}
 _PRECONDITION = {"412", "PreconditionFailed"}
+_NOT_IMPLEMENTED = {"501", "NotImplemented"}
 _CONFLICT = {"409", "ConditionalRequestConflict"}
 
 
@@ -118,11 +122,11 @@ class Storage:
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
         """List all objects below a folder, at any depth, in no order. Raises StoreError."""
-        return self._backend(folder_uri).walk(folder_uri.rstrip("/") + "/")
+        return self._backend(folder_uri).walk(as_folder(folder_uri))
 
     def children(self, folder_uri: str) -> list[str]:
         """List the names directly below a folder, sorted; none if there is no such folder."""
-        return self._backend(folder_uri).children(folder_uri.rstrip("/") + "/")
+        return self._backend(folder_uri).children(as_folder(folder_uri))
 
     def remove_leftovers(self, folder_uri: str) -> None:
         """Remove what writes of killed processes left below a folder; a bucket has none."""
@@ -146,6 +150,8 @@ def normalise_uri(text: str, field: str) -> str:
     """
     if not text.strip():
         raise SettingError(f"{field} is empty; give a local path, file:// or s3://")
+    if "\0" in text or not _is_utf8(text):
+        raise SettingError(f"{field}={text!r} is no text in UTF-8")
     if text.startswith("s3://"):
         bucket, _, key = text.removeprefix("s3://").partition("/")
         if not bucket:
@@ -160,9 +166,22 @@ def normalise_uri(text: str, field: str) -> str:
     return "file://" + os.path.abspath(os.path.expanduser(path if separator else text))
 
 
+def as_folder(uri: str) -> str:
+    """Give a URI the one slash at its end that makes it the prefix of what lies below."""
+    return uri if uri.endswith("/") and not uri.endswith("://") else f"{uri}/"
+
+
 def local_path(uri: str) -> str:
     """The path of a `file://` URI."""
     return uri.removeprefix("file://")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sha256_hex(data: bytes) -> str:
@@ -184,6 +203,8 @@ class _Backend(Protocol):
     def children(self, folder_uri: str) -> list[str]: ...
     def remove_leftovers(self, folder_uri: str) -> None: ...
 
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 # A write goes to such a name first, which tells leftovers of killed processes from masks.
 _TEMPORARY = ".fcn-tmp-"
@@ -227,6 +248,12 @@ class _Local:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise UnsupportedError(
+                        ErrorCode.TIMEOUT, f"{uri}: this disk has no hard links"
+                    ) from error
+                raise
             finally:
                 os.unlink(temporary)
         except OSError as error:
@@ -346,6 +373,8 @@ class _S3:
         except _S3_ERRORS as error:
             if condition and _s3_code(error) in _PRECONDITION:
                 return False
+            if condition and _s3_code(error) in _NOT_IMPLEMENTED:
+                raise UnsupportedError(ErrorCode.TIMEOUT, f"{uri}: {error}") from error
             _raise_s3(error, uri)
         return True
 
@@ -440,7 +469,20 @@ def _raise_s3(error: BaseException, uri: str) -> NoReturn:
     if code in _THROTTLED:
         raise StoreError(ErrorCode.THROTTLED, f"{uri}: the store asks to slow down") from error
     reason = str(error) or type(error).__name__
+    if _is_refusal(error):
+        raise StoreError(
+            ErrorCode.FORBIDDEN, f"{uri}: {reason}; check bucket, region, endpoint and credentials"
+        ) from error
     raise StoreError(ErrorCode.TIMEOUT, f"{uri}: no answer from the store: {reason}") from error
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether asking again can't help: bad names, profiles and regions, and answers 3xx or 4xx."""
+    source = error if isinstance(error, ClientError | BotoCoreError) else error.__cause__
+    if isinstance(source, ClientError):
+        status = source.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        return bool(300 <= status < 500)
+    return isinstance(source, BotoCoreError) and not isinstance(source, HTTPClientError)
 
 
 def _raise_local(error: OSError, uri: str) -> NoReturn:
@@ -474,6 +516,14 @@ def _write_temporary(path: str, data: bytes) -> str:
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex[:12]}")
-    with open(temporary, "xb") as file:
-        file.write(data)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            # Else a power cut can leave the name without the bytes.
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
     return temporary

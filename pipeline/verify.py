@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.encode import decode_mask
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.runs import Manifest, Run, TablePart
-from pipeline.schema import IMAGES, OK
+from pipeline.schema import COMMIT, IMAGES, OK
 from pipeline.stats import count_classes
 
 _MAX_SHOWN = 10
@@ -81,12 +81,11 @@ def verify(run: Run, threads: int) -> Verdict:
     """
     breaks = Breaks()
     missing = {task["shard"] for task in run.missing()}
-    manifest = run.manifest()
-    expected = _planned(run, missing)
+    manifest = _read_manifest(run, breaks)
+    expected = _planned(run, missing, breaks)
     totals = _Totals()
-    num_masks = 0
     with ThreadPoolExecutor(threads) as pool:
-        for commits in run.commits():
+        for commits in _commits(run, breaks):
             _check_plan(commits, expected, breaks)
             for start in range(0, commits.num_rows, _IMAGES_AT_A_TIME):
                 rows = commits.slice(start, _IMAGES_AT_A_TIME).to_pylist()
@@ -95,31 +94,79 @@ def verify(run: Run, threads: int) -> Verdict:
                     for kind, what in found:
                         breaks.add(kind, f"{row['key']}: {what}")
                     totals.add(row)
-                    num_masks += row["status"] == OK
-    for key in expected.values():
-        breaks.add("planned image without a row", key)
+    for planned in expected.values():
+        breaks.add("planned image without a row", str(planned["key"]))
     if manifest is not None:
         _check_manifest(run, manifest, totals, breaks)
         _check_tables(run, manifest, breaks)
         if missing:
             breaks.add("manifest in spite of missing commits", f"{len(missing)} shards")
-    return Verdict(breaks, num_masks, len(missing), manifest is not None and run.finished())
+    finished = manifest is not None and run.finished()
+    return Verdict(breaks, totals.num_ok, len(missing), finished)
 
 
-def _planned(run: Run, missing: set[int]) -> dict[tuple[int, str], str]:
-    planned: dict[tuple[int, str], str] = {}
-    for table in run.plan():
-        for row in table.select(["shard", "image_id", "key"]).to_pylist():
+def _read_manifest(run: Run, breaks: Breaks) -> Manifest | None:
+    try:
+        return run.manifest()
+    except ValueError as error:
+        breaks.add("manifest is unreadable", str(error).partition("\n")[0])
+        return None
+
+
+def _read_table(run: Run, uri: str, breaks: Breaks) -> pa.Table | None:
+    """Read one Parquet file of the run; a break and None if it is missing or damaged."""
+    name = uri.removeprefix(f"{run.output}/")
+    try:
+        return pq.read_table(pa.BufferReader(run.storage.read(uri)))
+    except StoreError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        breaks.add("file is missing", name)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        breaks.add("file is unreadable", f"{name}: {error}")
+    return None
+
+
+def _commits(run: Run, breaks: Breaks) -> Iterator[pa.Table]:
+    for shard in run.committed():
+        table = _read_table(run, run.commit_uri(shard), breaks)
+        if table is not None and table.schema.equals(COMMIT):
+            yield table
+        elif table is not None:
+            breaks.add("commit record has other columns", f"shard {shard}")
+
+
+def _planned(
+    run: Run, missing: set[int], breaks: Breaks
+) -> dict[tuple[int, str], dict[str, str | None]]:
+    planned = {}
+    for part in run.record.plan:
+        table = _read_table(run, f"{run.folder}/plan/{part.file}", breaks)
+        for row in table.to_pylist() if table is not None else ():
             if row["shard"] not in missing:
-                planned[row["shard"], row["image_id"]] = row["key"]
+                planned[row["shard"], row["image_id"]] = {
+                    "key": row["key"],
+                    "uri": row["uri"],
+                    "etag": row["etag"],
+                    "mask_uri": f"{run.masks_folder}/{row['mask_key']}",
+                }
     return planned
 
 
-def _check_plan(commits: pa.Table, expected: dict[tuple[int, str], str], breaks: Breaks) -> None:
-    columns = commits.select(["shard", "image_id", "key"]).to_pylist()
-    for row in columns:
-        if expected.pop((row["shard"], row["image_id"]), None) is None:
+def _check_plan(
+    commits: pa.Table, expected: dict[tuple[int, str], dict[str, str | None]], breaks: Breaks
+) -> None:
+    columns = ["shard", "image_id", "status", "key", "uri", "etag", "mask_uri"]
+    for row in commits.select(columns).to_pylist():
+        planned = expected.pop((row["shard"], row["image_id"]), None)
+        if planned is None:
             breaks.add("row without a planned image, or second row", row["key"])
+            continue
+        if row["status"] != OK:
+            planned["mask_uri"] = None
+        for name, value in planned.items():
+            if row[name] != value:
+                breaks.add("row differs from the plan", f"{name}: {row[name]}, planned {value}")
 
 
 def _check_mask(run: Run, row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -142,6 +189,8 @@ def _check_mask(run: Run, row: dict[str, Any]) -> list[tuple[str, str]]:
         ("mask has another size than its image", mask.shape, size),
         ("class counts differ from the mask", count_classes(mask), counts),
         ("class counts do not sum to the pixels", sum(counts.values()), size[0] * size[1]),
+        ("row is of another run", row["run_id"], run.run_id),
+        ("row is of another network", row["fingerprint"], run.record.network.fingerprint),
     )
     return [
         (kind, f"{found}, committed {committed}")
@@ -166,7 +215,6 @@ class _Totals:
         self.errors: Counter[str] = Counter()
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
-        self.image_ids: set[str] = set()
 
     def add(self, row: dict[str, Any]) -> None:
         self.num_images += 1
@@ -212,14 +260,20 @@ def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Break
 def _check_tables(run: Run, manifest: Manifest, breaks: Breaks) -> None:
     images = _read_parts(run, manifest.images, breaks)
     statistics = _read_parts(run, manifest.class_statistics, breaks)
-    for commits in run.commits():
+    names = {label.id: label.name for label in run.record.network.classes}
+    for commits in _commits(run, Breaks()):  # what is unreadable was named before
         rows = commits.to_pylist()
         for row in rows:
             published = next(images, None)
             if published != {name: row[name] for name in IMAGES.names}:
                 breaks.add("images table differs from the commits", row["key"])
             for entry in row["classes"] if row["status"] == OK else ():
-                _check_statistics(next(statistics, None), row, entry, breaks)
+                _check_statistics(
+                    next(statistics, None),
+                    row,
+                    {**entry, "class_name": names.get(entry["class_id"])},
+                    breaks,
+                )
     for table, left in (("images", images), ("class_statistics", statistics)):
         for row in left:
             breaks.add(f"{table} has a row that no commit knows", str(row["key"]))
@@ -240,17 +294,11 @@ def _check_statistics(
 
 def _read_parts(run: Run, parts: list[TablePart], breaks: Breaks) -> Iterator[dict[str, Any]]:
     for part in parts:
-        try:
-            data = run.storage.read(f"{run.output}/{part.file}")
-        except StoreError as error:
-            if error.code is not ErrorCode.NOT_FOUND:
-                raise
-            breaks.add("table file is missing", part.file)
+        uri = f"{run.output}/{part.file}"
+        table = _read_table(run, uri, breaks)
+        if table is None:
             continue
-        if hashlib.sha256(data).hexdigest() != part.sha256:
+        if hashlib.sha256(run.storage.read(uri)).hexdigest() != part.sha256:
             breaks.add("table file has another sha256", part.file)
-        try:
-            for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches():
-                yield from batch.to_pylist()
-        except pa.ArrowException as error:
-            breaks.add("table file is unreadable", f"{part.file}: {error}")
+        for batch in table.to_batches(_IMAGES_AT_A_TIME):
+            yield from batch.to_pylist()

@@ -38,7 +38,7 @@ def test_the_demo_shows_what_a_newcomer_wants_to_see(
     """A second demo finds nothing to do; the report names places, classes and failures."""
     monkeypatch.chdir(after_demo)
     assert main(["demo"]) == 0
-    again = "Nothing to do: all 61 images were labelled before, 5 of them failed."
+    again = "Nothing to do: all 61 images were done before, 5 of them failed."
     assert again in capfd.readouterr().out
     assert main(["report", "demo/output"]) == 0
     shown = capfd.readouterr().out

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.publish import publish
-from tests.helpers import draw_images, label_run, start_run
+from tests.disk_runs import draw_images, label_run, start_run
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("fcn", "pipeline", "jobs")

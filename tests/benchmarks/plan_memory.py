@@ -25,7 +25,7 @@ from pipeline.plan import draft, start_run
 from pipeline.runs import Run
 from pipeline.schema import COMMIT
 from pipeline.storage import Entry, Storage
-from tests.helpers import make_settings, network_record
+from tests.disk_runs import make_settings, network_record
 
 _BUCKET = "s3://a-bucket-of-photographs"
 

@@ -1,5 +1,7 @@
 """The replica's core: masks in order, exact counts, confidences, and too little memory."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import nn
 from fcn.checkpoint import Checkpoint, numbered_classes
 from fcn.predictor import Prediction, Predictor
 from fcn.weights import random_network
-from tests.helpers import random_pixels
+from tests.disk_runs import random_pixels
 
 _NUM_CLASSES = 5
 _RECORD = Checkpoint("fcn_all_skips", numbered_classes(_NUM_CLASSES), width=4)
@@ -287,3 +289,28 @@ def test_another_error_is_not_swallowed() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         Predictor(network, _RECORD).predict(_images((8, 9), (8, 9)))
     assert network.asked == [2]
+
+
+_LIMITED = """
+import sys
+import numpy as np
+from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.predictor import Predictor, limit_memory
+from fcn.weights import random_network
+record = Checkpoint("fcn_all_skips", numbered_classes(3), width=8, weights_sha256="random:0")
+predictor = Predictor(random_network(record, 0), record, num_threads=1)
+small = np.zeros((64, 64, 3), np.uint8)
+predictor.predict([small])
+limit_memory(600 << 20)
+large, middle = np.zeros((5000, 5000, 3), np.uint8), np.ones((600, 600, 3), np.uint8)
+found = predictor.predict([large, small, *[middle] * 8])
+print(*("none" if one is None else one.mask.size for one in found))
+"""
+
+
+def test_an_image_beyond_the_memory_limit_costs_itself_only() -> None:
+    """Under a real limit the image that does not fit is None, and large batches are halved."""
+    found = subprocess.run(
+        [sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert found.stdout.split() == ["none", "4096", *["360000"] * 8]

@@ -6,7 +6,7 @@ import torch
 
 from fcn.checkpoint import Checkpoint, numbered_classes
 from fcn.preprocess import Preprocess
-from tests.helpers import random_pixels
+from tests.disk_runs import random_pixels
 
 
 def _record(**fields: object) -> Checkpoint:

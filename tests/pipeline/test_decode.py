@@ -18,7 +18,7 @@ from PIL import Image
 from jobs.scenes import huge_png
 from pipeline.decode import check_num_pixels, decode_image, read_size
 from pipeline.errors import ErrorCode, ImageError
-from tests.helpers import encode, random_pixels
+from tests.disk_runs import encode, random_pixels
 
 # Pillow warns of what it then raises.
 pytestmark = pytest.mark.filterwarnings(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.encode import IGNORE_COLOR, decode_mask, encode_mask, make_palette
-from tests.helpers import encode, random_pixels
+from tests.disk_runs import encode, random_pixels
 
 _ROOT = Path(__file__).parent.parent.parent
 

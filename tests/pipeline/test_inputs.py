@@ -246,7 +246,7 @@ def test_a_manifest_without_uris_is_an_input_error(ending: str, tmp_path: Path) 
         path.write_text(
             '{"url": "/a.jpg", "size": 1}' if ending == "jsonl" else "url,size\n/a.jpg,1"
         )
-    with pytest.raises(InputError, match="has no column `uri`; it has url, size"):
+    with pytest.raises(InputError, match="needs one column `uri`; it has url, size"):
         list(_sources(path))
 
 

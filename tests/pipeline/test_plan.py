@@ -30,7 +30,7 @@ from pipeline.runs import Run, read_shard
 from pipeline.schema import PLAN, ImageRow, ShardRow
 from pipeline.storage import Storage, sha256_hex
 from pipeline.write import Write
-from tests.helpers import draw_images, label_run, make_settings, network_record, start_run
+from tests.disk_runs import draw_images, label_run, make_settings, network_record, start_run
 
 _STORAGE = Storage()
 _NETWORK = network_record()
@@ -174,7 +174,7 @@ def test_an_image_named_twice_is_an_input_error(tmp_path: Path) -> None:
     source = _make(tmp_path, "a.jpg")
     manifest = tmp_path / "list.csv"
     manifest.write_text(f"uri\n{source}/a.jpg\n{source}/a.jpg\n")
-    with pytest.raises(InputError, match=r"a\.jpg' and '.*a\.jpg'"):
+    with pytest.raises(InputError, match=r"lists '.*a\.jpg' 2 times; list it once"):
         draft(_STORAGE, make_settings(tmp_path, manifest), _NETWORK)
 
 
@@ -229,7 +229,7 @@ def test_the_plan_says_all_that_is_known_of_an_image(tmp_path: Path) -> None:
 
 
 def _commit(run: Run, errors: dict[str, tuple[str, dict[str, int]]]) -> None:
-    """Commit all of a run; `errors` gives images a code and fields, the others have a mask."""
+    """Finish a run; `errors` gives images a code and fields, the others have a mask."""
 
     def answer(image: ImageRow) -> ImageRow:
         code, fields = errors.get(image["key"], (None, {}))
@@ -239,6 +239,7 @@ def _commit(run: Run, errors: dict[str, tuple[str, dict[str, int]]]) -> None:
     for task in run.missing():
         images = [answer(image) for image in read_shard(run.storage, task)]
         Write(run, 2)(ShardRow(shard=task["shard"], images=images))
+    publish(run, str)
 
 
 def test_answered_images_are_skipped(tmp_path: Path) -> None:
@@ -251,13 +252,14 @@ def test_answered_images_are_skipped(tmp_path: Path) -> None:
     assert (drafted.num_skipped, drafted.num_skipped_failed) == (3, 1)
 
 
-def test_what_is_not_committed_is_planned_again(tmp_path: Path) -> None:
-    """Of an unfinished run, the images of shards without a commit are planned again."""
+@pytest.mark.parametrize("num_committed", [2, 3])
+def test_what_is_not_published_is_planned_again(num_committed: int, tmp_path: Path) -> None:
+    """An unfinished run's commits stand in no table, so another run does its images too."""
     source = _make(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     run = start_run(tmp_path, source, max_shard_images=1)
-    for task in run.missing()[:2]:
+    for task in run.missing()[:num_committed]:
         Write(run, 2)(ShardRow(shard=task["shard"], images=read_shard(_STORAGE, task)))
-    assert _keys(_draft(tmp_path)) == ["c.jpg"]
+    assert _keys(_draft(tmp_path)) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_a_changed_image_is_planned_again(tmp_path: Path) -> None:
@@ -277,19 +279,42 @@ def test_another_network_starts_from_nothing(tmp_path: Path) -> None:
     assert (_keys(drafted), drafted.num_skipped) == (["a.jpg"], 0)
 
 
-def test_finished_and_unfinished_runs_count_alike(tmp_path: Path) -> None:
-    """Rows are taken from the tables of a finished run as from the commits of another."""
+def test_rows_are_read_from_the_tables(tmp_path: Path) -> None:
+    """What earlier runs have answered for is read from their published tables, of all of them."""
     source = draw_images(tmp_path, 2)
     first = start_run(tmp_path, source)
     label_run(first)
     publish(first, str)
     draw_images(tmp_path, 4)
     _commit(start_run(tmp_path, source), {})
-    for record in (tmp_path / "out/runs" / first.run_id / "commits").iterdir():
+    for record in (tmp_path / "out/runs").glob("*/commits/*"):
         record.unlink()
     draw_images(tmp_path, 5)
     drafted = _draft(tmp_path)
-    assert (_keys(drafted)[-1], drafted.num_skipped) == ("image_4.png", 4)
+    assert (_keys(drafted), drafted.num_skipped) == (["image_4.png"], 4)
+
+
+def test_masks_of_another_output_are_no_photographs(tmp_path: Path) -> None:
+    """Below the input, the masks of any output are left out, also behind a link."""
+    source = _make(tmp_path, "a.jpg", "old/masks/run=x/b.png", "new/masks/run=y/c.png")
+    (tmp_path / "link").symlink_to(source)
+    settings = make_settings(tmp_path, tmp_path / "link", output=str(source / "new"))
+    assert _keys(draft(_STORAGE, settings, network_record())) == ["a.jpg"]
+
+
+def test_a_run_id_taken_by_another_network_meanwhile_is_refused(tmp_path: Path) -> None:
+    """Of two drivers that start one run id with different networks the later gets nothing."""
+    source = _make(tmp_path, "a.jpg")
+    start_run(tmp_path, source, run_id="nightly")
+    with pytest.raises(FingerprintMismatch):
+        start_run(tmp_path, source, run_id="nightly", weights="random:1")
+
+
+def test_a_file_and_a_folder_of_one_name_collide_on_a_disk(tmp_path: Path) -> None:
+    """Masks that a disk would need as file and as folder are refused at planning, with both."""
+    _make(tmp_path, "a.jpg", "a.png/b.jpg")
+    with pytest.raises(InputError, match=r"'a\.png' and 'a\.png/b\.png' collide"):
+        _draft(tmp_path)
 
 
 def test_a_draft_of_nothing_new_is_empty(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.runs import Manifest, Run
 from pipeline.schema import CLASS_STATISTICS, IMAGES
 from pipeline.stats import count_classes
 from pipeline.storage import Storage, sha256_hex
-from tests.helpers import draw_images, label_run, start_run
+from tests.disk_runs import draw_images, label_run, start_run
 
 
 def _labelled(folder: Path, **fields: Any) -> Run:
@@ -130,6 +130,23 @@ def test_publishing_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert _files(tmp_path / "out") == before
 
 
+def _order(name: str) -> int:
+    stages = ["images", "class_statistics", "manifest.json", "report.html", "_SUCCESS"]
+    return max((index for index, stage in enumerate(stages) if stage in name), default=-1)
+
+
+def test_a_manifest_that_stands_is_kept(tmp_path: Path) -> None:
+    """Tables that a manifest names are never written again, by whatever version of the code."""
+    run = _labelled(tmp_path)
+    publish(run, _render)
+    (tmp_path / f"out/runs/{run.run_id}/_SUCCESS").unlink()
+    table = tmp_path / f"out/images/run={run.run_id}/part-00000.parquet"
+    before = (table.stat().st_mtime_ns, table.stat().st_ino)
+    publish(run, _render)
+    assert (table.stat().st_mtime_ns, table.stat().st_ino) == before
+    assert run.finished()
+
+
 @pytest.mark.parametrize(
     "lost", ["_SUCCESS", "report.html", "manifest.json", "images", "class_statistics"]
 )
@@ -139,7 +156,8 @@ def test_a_publication_that_was_cut_off_is_completed(lost: str, tmp_path: Path) 
     publish(run, _render)
     before = _files(tmp_path / "out")
     for name in before:
-        if lost in name and "/commits/" not in name:
+        # A publication writes tables, manifest, report and marker: what comes later is lost too.
+        if _order(name) >= _order(lost) and "/commits/" not in name:
             (tmp_path / "out" / name).unlink()
     assert _files(tmp_path / "out") != before
     (tmp_path / f"out/runs/{run.run_id}/_SUCCESS").unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.publish import publish
 from pipeline.report import as_html, as_text
-from tests.helpers import draw_images, label_run, start_run
+from tests.disk_runs import draw_images, label_run, start_run
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from pipeline.segment import (
     describe_network,
 )
 from pipeline.storage import Storage, sha256_hex
-from tests.helpers import (
+from tests.disk_runs import (
     NUM_CLASSES,
     FakePrediction,
     RedPredictor,

@@ -3,29 +3,31 @@
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from pipeline.schema import ClassPixels
+from pipeline.schema import CLASS_STATISTICS
 from pipeline.stats import ClassTotals, count_classes
 
 _MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=30))
 
 
-def _entries(counts: dict[int, int]) -> list[ClassPixels]:
-    return [
-        ClassPixels(class_id=index, pixel_count=count, mean_confidence=None)
+def _rows(counts: dict[int, int]) -> pa.Table:
+    rows = [
+        {"image_id": "x", "class_id": index, "pixel_count": count}
         for index, count in counts.items()
     ]
+    return pa.Table.from_pylist(rows, CLASS_STATISTICS)
 
 
 def _totals(masks: list[NDArray[np.uint8]]) -> ClassTotals:
     totals = ClassTotals()
     for mask in masks:
-        totals.add(_entries(count_classes(mask)))
+        totals.add(_rows(count_classes(mask)))
     return totals
 
 
@@ -69,5 +71,5 @@ def test_totals_are_exact_beyond_64_bits(count: int) -> None:
     """Sums are exact however large they get."""
     totals = ClassTotals()
     for _ in range(3):
-        totals.add(_entries({7: count}))
+        totals.add(_rows({7: count}))
     assert (totals.pixels[7], totals.images[7]) == (3 * count, 3)

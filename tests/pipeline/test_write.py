@@ -19,7 +19,7 @@ from pipeline.stats import count_classes
 from pipeline.storage import sha256_hex
 from pipeline.verify import verify
 from pipeline.write import Write
-from tests.helpers import draw_images, label_run, segmented, start_run
+from tests.disk_runs import draw_images, label_run, segmented, start_run
 
 
 def _files(folder: Path) -> dict[str, bytes]:
