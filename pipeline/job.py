@@ -111,7 +111,14 @@ class Job:
                     run.run_id,
                 )
             return Found(run, None, runs)
-        return Found(None, plan.draft(self.storage, self.settings, self.record), runs)
+        drafted = plan.draft(self.storage, self.settings, self.record)
+        _log.info(
+            "%d images to do, %d done before, %d other files that are no images by their name",
+            drafted.images.num_rows,
+            drafted.num_skipped,
+            drafted.num_ignored,
+        )
+        return Found(None, drafted, runs)
 
     def nothing_left(self, found: Found) -> Outcome | None:
         """Give the outcome of earlier work if it leaves nothing to do, else None."""
