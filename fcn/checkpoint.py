@@ -128,7 +128,7 @@ class Checkpoint:
         except CheckpointError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"no valid checkpoint record: {error!r}") from error
+            raise CheckpointError(f"no valid checkpoint record: {_reason(error)}") from error
 
 
 def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:
@@ -146,7 +146,7 @@ def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"no valid classes file: {error!r}") from error
+        raise CheckpointError(f"no valid classes file: {_reason(error)}") from error
 
 
 def numbered_classes(num_classes: int) -> tuple[ClassLabel, ...]:
@@ -166,6 +166,12 @@ def voc_color(index: int) -> tuple[int, int, int]:
         green |= (index >> (3 * position + 1) & 1) << (7 - position)
         blue |= (index >> (3 * position + 2) & 1) << (7 - position)
     return (red, green, blue)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _check_types(fields: dict[str, Any]) -> None:

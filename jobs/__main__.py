@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jobs import demo, label, plan, report, verify
 from jobs.cluster import stop_on_signals
+from jobs.output import say
 from jobs.settings import environment
-from pipeline.errors import EXIT_OK, PipelineError, SettingError, Stopped
+from pipeline.errors import EXIT_OK, PipelineError, SettingError, Stopped, StoreError
 
 _log = logging.getLogger("fcn")
 
@@ -47,11 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
     if name in ("", "--help", "-h"):
-        print(_usage())
+        say(_usage())
         return EXIT_OK if name else SettingError.exit_code
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    # It says where it found credentials, at every start.
+    for name_of in ("aiobotocore", "botocore"):
+        logging.getLogger(name_of).setLevel(logging.WARNING)
     stop_on_signals()
     try:
         if name not in COMMANDS:
@@ -59,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[name][0](arguments[1:], environment())
     except PipelineError as error:
         # Ray adds advice of its own in further lines.
-        _log.error("%s", str(error).partition("\nFailed to apply UDF")[0])
+        message = str(error).partition("\nFailed to apply UDF")[0]
+        again = "; run the same command again to go on" if isinstance(error, StoreError) else ""
+        _log.error("%s%s", message, again)
         return error.exit_code
     except Stopped as signal:
         _log.error("stopped by %s before the end; run the same command again to go on", signal)

@@ -41,7 +41,7 @@ def start_ray(settings: LabelSettings) -> None:
             address="local",
             num_cpus=max(_MIN_CPUS, cores),
             include_dashboard=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
         )
     # Ray has just put its own handler in place.
     stop_on_signals()
@@ -49,20 +49,24 @@ def start_ray(settings: LabelSettings) -> None:
 
 
 def _quieten() -> None:
-    # Plans and finished datasets are in Ray's own files; the log here is about images.
+    # Plans, finished datasets and the tracebacks of tasks are in Ray's own files; what ends a run
+    # is said once, by the command.
     for handler in logging.getLogger("ray.data").handlers:
         if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.WARNING)
+            handler.setLevel(logging.CRITICAL)
     # It regrets that its progress bars are off; ours counts images.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and SIGINT end the command in order, as `Stopped`; a second one kills it."""
+    """Let SIGTERM and SIGINT end the command in order, as `Stopped`; further ones change nothing.
+
+    `timeout` and process managers send more than one, which must not cut the ending short.
+    """
 
     def stop(number: int, _: types.FrameType | None) -> None:
         for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, signal.SIG_DFL)
+            signal.signal(one, signal.SIG_IGN)
         raise Stopped(signal.Signals(number).name)
 
     for one in (signal.SIGTERM, signal.SIGINT):

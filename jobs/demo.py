@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs import label, verify
+from jobs.output import say
 from jobs.scenes import CLASSES, write_demo_images
 
 _NUM_SCENES = 56
@@ -25,7 +26,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001
     parser.add_argument("--folder", default="demo", help="where to draw and label (default: demo)")
     folder = Path(parser.parse_args(list(argv)).folder).absolute()
     number = write_demo_images(folder / "images", _NUM_SCENES)
-    print(f"Drew {number} image files in {folder / 'images'}; five are broken on purpose.")
+    say(f"Drew {number} image files in {folder / 'images'}; five are broken on purpose.")
     classes = folder / "classes.json"
     entries = [
         {"id": index, "name": name, "color": colour} for index, (name, colour) in enumerate(CLASSES)
@@ -40,7 +41,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001
         "--max-shard-images": 16,
     }
     arguments = [text for flag, value in flags.items() for text in (flag, str(value))]
-    print("Running: fcn label " + " ".join(arguments))
+    say("Running: fcn label " + " ".join(arguments))
     # On this machine and with these settings, whatever the environment says.
     code = label.run(arguments, {})
     return verify.run([str(folder / "output")], {}) or code

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from jobs.cluster import start_ray
+from jobs.output import say
 from jobs.settings import read_settings
 from pipeline import report
 from pipeline.config import LabelSettings
@@ -60,13 +61,13 @@ def exit_code(outcome: Outcome, max_error_rate: float) -> int:
 
 def _say(outcome: Outcome) -> None:
     if outcome.run is None or outcome.manifest is None:
-        print(
+        say(
             f"Nothing to do: all {outcome.num_skipped} images were done before, "
             f"{outcome.num_skipped_failed} of them failed."
         )
         return
-    print(report.as_text(outcome.run, outcome.manifest))
+    say(report.as_text(outcome.run, outcome.manifest))
     if outcome.images_per_s is None:
-        print("\nNothing to do: the run was finished before.")
+        say("\nNothing to do: the run was finished before.")
     elif outcome.images_per_s:
-        print(f"\n{outcome.images_per_s:.1f} images/s, start-up included")
+        say(f"\n{outcome.images_per_s:.1f} images/s, start-up included")

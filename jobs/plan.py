@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow.compute as pc
 
+from jobs.output import say
 from jobs.settings import read_settings
 from pipeline.config import LabelSettings
 from pipeline.errors import EXIT_OK
@@ -22,7 +23,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     settings = read_settings(LabelSettings, "plan", argv, environ)
     job = open_job(settings)
-    print("\n".join(_describe(job, job.look())))
+    say("\n".join(_describe(job, job.look())))
     return EXIT_OK
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from jobs.output import say
 from jobs.settings import read_settings
 from pipeline import report
 from pipeline.config import OutputSettings
@@ -32,9 +33,10 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             todo = one.missing()
             texts.append(
                 f"Run {one.run_id} is unfinished: {len(todo)} of {one.record.num_shards} shards "
-                "to do; run its command again"
+                f"to do; label --input {one.record.input} --weights {one.record.network.weights} "
+                "with its other settings goes on"
             )
         else:
             texts.append(report.as_text(one, manifest))
-    print("\n\n".join(texts))
+    say("\n\n".join(texts))
     return EXIT_OK

@@ -1,6 +1,7 @@
 """Settings of a command: file (--config) < environment (FCN_...) < flags."""
 
 import argparse
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,9 @@ def read_settings(
     _refuse_unknown_variables(environ)
     before = _before_the_rest(argv, environ)
     file_values = _read_config(before.config, before.s3_endpoint_url)
+    # One file may serve all commands: what is a setting of another one is no mistake here.
+    others = {*LabelSettings.model_fields, *OutputSettings.model_fields} - {*kind.model_fields}
+    file_values = {name: file_values[name] for name in file_values if name not in others}
     parser = _parser(kind, command, list(argv), file_values, environ)
     try:
         merged = parser()
@@ -129,7 +133,9 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
     except yaml.YAMLError as error:
         raise SettingError(f"config={uri!r} is no YAML: {error}") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise SettingError(f"config={uri!r} must hold `name: value` lines, it holds {values!r}")
+        raise SettingError(
+            f"config={uri!r} must hold `name: value` lines, it holds {str(values)[:100]}"
+        )
     # YAML reads run_id: 2026-11-22 as a date.
     return {
         name: value.isoformat() if isinstance(value, date) else value
@@ -160,10 +166,16 @@ def _explain(error: ValidationError) -> str:
         value = f"={one['input']!r}" if one["loc"] and one["type"] != "missing" else ""
         problem = {
             "missing": "is missing; give it as a flag, as FCN_... or in the config file",
-            "extra_forbidden": "is no setting of this command; see --help for those there are",
-        }.get(one["type"], one["msg"])
-        lines.append(f"{name}{value}: {problem}")
+            "extra_forbidden": f"is no setting{_similar(name)}; see --help for those there are",
+        }.get(one["type"], one["msg"].removeprefix("Value error, "))
+        lines.append(f"{name}{value}: {problem}" if one["loc"] else problem)
     return "; ".join(lines)
+
+
+def _similar(name: str) -> str:
+    known = [*LabelSettings.model_fields, *OutputSettings.model_fields]
+    found = difflib.get_close_matches(name.replace("-", "_"), known, 1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def environment() -> Mapping[str, str]:

@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
+from jobs.output import say
 from jobs.settings import read_settings
 from pipeline.config import OutputSettings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.runs import require_runs
-from pipeline.storage import normalise_uri
+from pipeline.storage import Storage, normalise_uri
 from pipeline.verify import Verdict, verify
 
 _log = logging.getLogger(__name__)
@@ -34,17 +35,37 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     runs = require_runs(settings.storage(), output, settings.run_id)
     for one in runs:
         verdict = verify(one, threads=2 * (os.cpu_count() or 1))
-        print(f"run {one.run_id}: {_say(verdict)}")
+        say(f"run {one.run_id}: {_describe(verdict)}")
+        if one.record.output != output:
+            say(f"  It was written to {one.record.output}; the tables' mask_uri point there.")
         broken += sum(verdict.breaks.numbers.values())
         unfinished += not verdict.finished
+    if settings.run_id is None:
+        broken += _say_orphans(settings.storage(), output, {one.run_id for one in runs})
     if broken:
-        raise BrokenPromise(f"{broken} breaks in {output}")
+        raise BrokenPromise(
+            f"{broken} breaks in {output}. To label a run's images again, remove its folders "
+            "runs/RUN, masks/run=RUN, images/run=RUN and class_statistics/run=RUN and call label"
+        )
     if unfinished:
         _log.warning("%d run(s) unfinished; run their command again to finish them", unfinished)
     return StoreError.exit_code if unfinished == len(runs) else EXIT_OK
 
 
-def _say(verdict: Verdict) -> str:
+def _say_orphans(storage: Storage, output: str, run_ids: set[str]) -> int:
+    """Name published tables of runs that have no record, and count them."""
+    orphans = [
+        f"{table}/{name}"
+        for table in ("images", "class_statistics")
+        for name in storage.children(f"{output}/{table}")
+        if name.removeprefix("run=") not in run_ids
+    ]
+    for orphan in orphans[:10]:
+        say(f"table of no known run: {orphan}")
+    return len(orphans)
+
+
+def _describe(verdict: Verdict) -> str:
     if verdict.breaks:
         return f"BROKEN\n{verdict.breaks}"
     if not verdict.finished:

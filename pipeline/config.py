@@ -116,7 +116,8 @@ class _LabelFields(BaseModel):
         0.01,
         ge=0,
         le=1,
-        description="share of bad images, 0 to 1, above which the exit code is 4",
+        description="share of bad images, 0 to 1, above which the exit code is 4: of the run's "
+        "images or of the whole input's, whichever is worse",
     )
     max_image_bytes: int = Field(
         64 << 20, ge=1, le=1 << 30, description="largest encoded image in bytes"

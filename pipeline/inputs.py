@@ -96,6 +96,11 @@ class Sources:
                 yield from self._manifest(uri)
         elif entry is not None:
             key = entry.uri.rpartition("/")[2]
+            if "." in key and not _is_image(key):
+                raise InputError(
+                    f"input={self._input!r} is neither an image by its ending nor a manifest "
+                    f"({', '.join(_MANIFEST_ENDINGS)})"
+                )
             yield Source(key, entry.uri, entry.version, entry.num_bytes)
         elif has_wildcard(self._input) and not self._storage.children(self._input):
             yield from self._glob()

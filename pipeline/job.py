@@ -78,10 +78,11 @@ class Outcome:
         command ends with the same code when it is called again and finds nothing to do.
         """
         failed = self.num_failed + self.num_skipped_failed
-        return max(
-            self.num_failed / max(1, self.num_images),
-            failed / max(1, self.num_images + self.num_skipped),
-        )
+        of_input = failed / max(1, self.num_images + self.num_skipped)
+        if self.run is None or self.run.record.settings.get("retry_failed"):
+            # A run of nothing but failed images says little by its own share.
+            return of_input
+        return max(of_input, self.num_failed / max(1, self.num_images))
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ class Job:
             if self.output.startswith("s3://") and error.code not in _REFUSALS:
                 raise
             raise SettingError(
-                f"output={self.settings.output!r} can't be written: {error}"
+                f"output={self.settings.output!r} can't be written: {error}; is there such a "
+                "bucket or disk, and may you write there?"
             ) from error
         if not conditional_put:
             _log.warning(

@@ -160,6 +160,7 @@ def start_run(
         identity=identity(settings, network.fingerprint),
         created_at=now,
         input=normalise_uri(settings.input, "input"),
+        output=output,
         network=network,
         settings=settings.recorded(),
         versions=_versions(),

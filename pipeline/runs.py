@@ -14,11 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.errors import InputError
+from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.schema import ImageRow, ShardTask
 from pipeline.storage import Storage
 
 _READ_THREADS = 16
+_REPAIR = (
+    "restore it, or remove the run's folders below runs, masks, images and class_statistics: "
+    "label then does its images again"
+)
 
 
 class _Json(BaseModel):
@@ -63,6 +67,7 @@ class RunRecord(_Json):
     identity: str
     created_at: datetime
     input: str
+    output: str
     network: NetworkRecord
     settings: dict[str, Any]
     versions: dict[str, str]
@@ -159,7 +164,11 @@ class Run:
         """Read the manifest; None before every shard is committed."""
         if not self.storage.exists(self.manifest_uri):
             return None
-        return Manifest.model_validate_json(self.storage.read(self.manifest_uri))
+        try:
+            return Manifest.model_validate_json(self.storage.read(self.manifest_uri))
+        except ValueError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{self.manifest_uri} is damaged: {reason}; {_REPAIR}") from error
 
     def committed(self) -> list[int]:
         """List the shards that have a commit record, in order."""
@@ -218,8 +227,13 @@ class Run:
         """
         manifest = self.manifest()
         for part in manifest.images if manifest else ():
-            data = self.storage.read(f"{self.output}/{part.file}")
-            yield pq.read_table(pa.BufferReader(data), columns=columns).select(columns)
+            try:
+                data = self.storage.read(f"{self.output}/{part.file}")
+                yield pq.read_table(pa.BufferReader(data), columns=columns).select(columns)
+            except (StoreError, pa.ArrowException, OSError) as error:
+                if isinstance(error, StoreError) and error.code is not ErrorCode.NOT_FOUND:
+                    raise
+                raise InputError(f"{part.file} is damaged: {error}; {_REPAIR}") from error
 
 
 def run_folder(output: str, run_id: str) -> str:
@@ -247,7 +261,8 @@ def find_run(storage: Storage, output: str, run_id: str) -> Run | None:
     try:
         record = RunRecord.model_validate_json(storage.read(uri))
     except ValueError as error:
-        raise InputError(f"{uri} is no run record: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{uri} is damaged: {reason}; {_REPAIR}") from error
     return Run(storage, output, record)
 
 

@@ -486,7 +486,10 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 def _raise_local(error: OSError, uri: str) -> NoReturn:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    if isinstance(error, NotADirectoryError):
+        message = f"{uri}: a part of the path is a file, not a folder"
+        raise StoreError(ErrorCode.NOT_FOUND, message) from error
+    if isinstance(error, FileNotFoundError):
         raise StoreError(ErrorCode.NOT_FOUND, f"{uri} does not exist") from error
     reason = error.strerror or str(error)
     if isinstance(error, PermissionError):

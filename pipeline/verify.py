@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.encode import decode_mask
-from pipeline.errors import ErrorCode, StoreError
+from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.runs import Manifest, Run, TablePart
 from pipeline.schema import COMMIT, IMAGES, OK
 from pipeline.stats import count_classes
@@ -99,17 +99,23 @@ def verify(run: Run, threads: int) -> Verdict:
     if manifest is not None:
         _check_manifest(run, manifest, totals, breaks)
         _check_tables(run, manifest, breaks)
+        _check_no_others(run, manifest, breaks)
         if missing:
             breaks.add("manifest in spite of missing commits", f"{len(missing)} shards")
     finished = manifest is not None and run.finished()
     return Verdict(breaks, totals.num_ok, len(missing), finished)
 
 
+def _first_masks_folder(run: Run) -> str:
+    """Where the run put its masks, which is what its tables say for ever."""
+    return Run(run.storage, run.record.output, run.record).masks_folder
+
+
 def _read_manifest(run: Run, breaks: Breaks) -> Manifest | None:
     try:
         return run.manifest()
-    except ValueError as error:
-        breaks.add("manifest is unreadable", str(error).partition("\n")[0])
+    except InputError as error:
+        breaks.add("manifest is unreadable", str(error))
         return None
 
 
@@ -148,7 +154,7 @@ def _planned(
                     "key": row["key"],
                     "uri": row["uri"],
                     "etag": row["etag"],
-                    "mask_uri": f"{run.masks_folder}/{row['mask_key']}",
+                    "mask_uri": f"{_first_masks_folder(run)}/{row['mask_key']}",
                 }
     return planned
 
@@ -173,13 +179,15 @@ def _check_mask(run: Run, row: dict[str, Any]) -> list[tuple[str, str]]:
     """Compare one image's row with its mask; runs in a thread."""
     if row["status"] != OK:
         return _check_error(row)
+    # Where the output is now, be it moved or a copy of what the tables point at.
+    uri = row["mask_uri"].replace(_first_masks_folder(run), run.masks_folder, 1)
     try:
-        data = run.storage.read(row["mask_uri"])
+        data = run.storage.read(uri)
         mask = decode_mask(data)
     except StoreError as error:
         if error.code is not ErrorCode.NOT_FOUND:
             raise
-        return [("mask is missing", row["mask_uri"])]
+        return [("mask is missing", uri)]
     except ValueError as error:
         return [("mask is unreadable", str(error))]
     counts = {entry["class_id"]: entry["pixel_count"] for entry in row["classes"]}
@@ -290,6 +298,16 @@ def _check_statistics(
     found = {name: published[name] for name in expected} if published else None
     if found != expected:
         breaks.add("class_statistics differs from the commits", f"{row['key']} {entry}")
+
+
+def _check_no_others(run: Run, manifest: Manifest, breaks: Breaks) -> None:
+    """Find tables beside the run's own: whoever reads the folder takes them for published."""
+    named = {part.file for part in (*manifest.images, *manifest.class_statistics)}
+    for table in ("images", "class_statistics"):
+        folder = f"{table}/run={run.run_id}"
+        for name in run.storage.children(f"{run.output}/{folder}"):
+            if f"{folder}/{name}" not in named:
+                breaks.add("table file that no manifest names", f"{folder}/{name}")
 
 
 def _read_parts(run: Run, parts: list[TablePart], breaks: Breaks) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from pipeline.encode import decode_mask, encode_mask, make_palette
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.publish import publish
-from pipeline.runs import Run
+from pipeline.runs import Run, list_runs
 from pipeline.storage import Storage
 from pipeline.verify import Breaks, Verdict, verify
 from tests.disk_runs import draw_images, label_run, start_run
@@ -359,3 +360,22 @@ def test_a_store_that_does_not_answer_proves_nothing(tmp_path: Path) -> None:
     run = _published(tmp_path)
     with pytest.raises(StoreError, match="no answer"):
         _verify(Run(_Silent(), run.output, run.record))
+
+
+def test_a_copy_is_verified_where_it_is(tmp_path: Path) -> None:
+    """The masks of a copied output are read from the copy: without them it is broken."""
+    run = _published(tmp_path)
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    copy = list_runs(Storage(), f"file://{tmp_path}/copy")[0]
+    assert not verify(copy, 2).breaks
+    shutil.rmtree(tmp_path / "copy/masks")
+    assert set(verify(copy, 2).breaks.numbers) == {"mask is missing"}
+    assert not verify(run, 2).breaks
+
+
+def test_a_table_beside_the_manifest_is_found(tmp_path: Path) -> None:
+    """A Parquet file that somebody laid beside a run's tables is named."""
+    run = _published(tmp_path)
+    folder = tmp_path / f"out/images/run={run.run_id}"
+    shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet")
+    assert verify(run, 2).breaks.numbers == {"table file that no manifest names": 1}

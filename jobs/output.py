@@ -1,0 +1,18 @@
+"""What commands print: their result, on stdout. The log goes to stderr."""
+
+import os
+import sys
+
+
+def say(text: str) -> None:
+    """Print a result; a reader that has gone (`| head`) changes nothing of what was done.
+
+    Args:
+        text: Lines for a person.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # As the documentation of Python's signal module says; else the interpreter complains at
+        # its end, with an exit code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
