@@ -37,7 +37,7 @@ from pipeline.schema import ERROR, OK, PLAN
 from pipeline.storage import Storage, normalise_uri, sha256_hex
 
 _SHARDS_PER_FILE = 64
-_ROWS_PER_CHUNK = 50_000
+_ROWS_PER_CHUNK = 2_000
 _MAX_LOCAL_NAME_BYTES = 255
 _PACKAGES = ("fcn-pipeline", "ray", "torch", "pillow", "numpy", "pyarrow")
 

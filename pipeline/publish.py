@@ -21,7 +21,9 @@ from pipeline.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK
 from pipeline.stats import ClassTotals
 from pipeline.storage import sha256_hex
 
-_ROWS_PER_FILE = 100_000
+_IMAGES_PER_FILE = 100_000
+# What is held as columns at a time, and becomes a row group of the tables.
+_IMAGES_AT_A_TIME = 2_000
 
 
 def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
@@ -49,18 +51,55 @@ def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
 
 def _publish_tables(run: Run) -> Manifest:
     totals = _Totals()
-    images: list[TablePart] = []
-    statistics: list[TablePart] = []
-    for number, commits in enumerate(_batches(run.commits())):
+    images = _TableWriter(run, "images", IMAGES)
+    statistics = _TableWriter(run, "class_statistics", CLASS_STATISTICS)
+    for commits in _batches(run.commits()):
         table = _statistics(run, commits)
         totals.add(commits, table)
-        images.append(_put(run, "images", number, commits.select(IMAGES.names)))
-        statistics.append(_put(run, "class_statistics", number, table))
-    manifest = totals.manifest(run, images, statistics)
+        for writer, rows in ((images, commits.select(IMAGES.names)), (statistics, table)):
+            writer.add(rows, num_images=commits.num_rows)
+    manifest = totals.manifest(run, images.close(), statistics.close())
     run.storage.create(run.manifest_uri, manifest.model_dump_json(indent=1).encode())
     standing = run.manifest()
     assert standing is not None, f"{run.manifest_uri} was written and is not there"
     return standing
+
+
+class _TableWriter:
+    """Writes one table as files of up to `_IMAGES_PER_FILE` images; holds one file, compressed."""
+
+    def __init__(self, run: Run, table_name: str, schema: pa.Schema) -> None:
+        self._run = run
+        self._table_name = table_name
+        self._schema = schema
+        self._parts: list[TablePart] = []
+        self._open()
+
+    def add(self, rows: pa.Table, num_images: int) -> None:
+        self._writer.write_table(rows)
+        self._num_rows += rows.num_rows
+        self._num_images += num_images
+        if self._num_images >= _IMAGES_PER_FILE:
+            self._put()
+            self._open()
+
+    def close(self) -> list[TablePart]:
+        if self._num_images:
+            self._put()
+        return self._parts
+
+    def _open(self) -> None:
+        self._buffer = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._buffer, self._schema, compression="zstd")
+        self._num_rows = self._num_images = 0
+
+    def _put(self) -> None:
+        self._writer.close()
+        data = self._buffer.getvalue()
+        number = len(self._parts)
+        file = f"{self._table_name}/run={self._run.run_id}/part-{number:05d}.parquet"
+        self._run.storage.write(f"{self._run.output}/{file}", data)
+        self._parts.append(TablePart(file=file, num_rows=self._num_rows, sha256=sha256_hex(data)))
 
 
 class _Totals:
@@ -122,7 +161,7 @@ def _batches(commits: Iterator[pa.Table]) -> Iterator[pa.Table]:
         # The write-ids of the records differ; a table made of them has none.
         batch.append(table.replace_schema_metadata(None))
         num_rows += table.num_rows
-        if num_rows >= _ROWS_PER_FILE:
+        if num_rows >= _IMAGES_AT_A_TIME:
             yield pa.concat_tables(batch)
             batch, num_rows = [], 0
     if batch:
@@ -151,11 +190,3 @@ def _statistics(run: Run, commits: pa.Table) -> pa.Table:
         "run_id": of_image["run_id"],
     }
     return pa.table(columns, CLASS_STATISTICS)
-
-
-def _put(run: Run, table_name: str, number: int, table: pa.Table) -> TablePart:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    file = f"{table_name}/run={run.run_id}/part-{number:05d}.parquet"
-    run.storage.write(f"{run.output}/{file}", buffer.getvalue())
-    return TablePart(file=file, num_rows=table.num_rows, sha256=sha256_hex(buffer.getvalue()))

@@ -6,6 +6,7 @@ Decoding and encoding run in threads beside the network, because JPEG decoders a
 the GIL; Ray calls a replica from several threads, and one lock lets the network have one at a time.
 """
 
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -212,6 +213,7 @@ class Segmenter:
         labelled: list[ImageRow] = []
         for chunk in _chunks(measured):
             labelled += self._label(chunk)
+        _release_free_memory()
         return ShardRow(shard=shard["shard"], images=labelled)
 
     def _measure(self, image: ImageRow) -> ImageRow:
@@ -263,6 +265,16 @@ class Segmenter:
         image["mean_confidence"] = _finite(found.mean_confidence)
         image["classes"] = _class_pixels(found)
         return image
+
+
+def _release_free_memory() -> None:
+    """Give freed memory back: pictures come and go in many threads, and glibc keeps their pieces.
+
+    Without it the replica's memory grows for thousands of images (docs/performance.md).
+    """
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:  # other C libraries have none
+        release(0)
 
 
 def _failed(image: ImageRow, code: ErrorCode, message: str) -> ImageRow:

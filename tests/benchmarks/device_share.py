@@ -87,3 +87,7 @@ def _print(measured: list[tuple[float, ...]]) -> None:
 def _row(name: str, figures: list[float]) -> list[str]:
     share, rate, *cores = figures
     return [name, f"{share:.3f}", f"{rate:.1f}", *(f"{core:.2f}" for core in cores)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,10 @@
 """Peak memory of driver and replica at two numbers of images: it must not grow with them.
 
 `python -m jobs label` runs on photographs that repeat under other names, with a narrow network so
-that it ends in minutes. Both runs fill all calls of the replica: small shards. USS is what a
-process has for itself alone; PSS adds its part of shared pages, such as Ray's object store.
+that it ends in minutes, in shards so small that the shorter run fills all calls of the replica.
+`anon` is what a process holds for itself: heaps and stacks. `store` is Ray's object store as far
+as the process has touched it: memory that all share, as large as Ray was allowed to make it.
+`pss` is everything, with each shared page divided among those who share it.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from tests.benchmarks.processes import ROLES, Sample
 from tests.benchmarks.table import print_header, print_table
 
 _SAMPLE_S = 0.5
+_KINDS = ("anon", "store", "pss")
 _QUARTERS = 4
 
 
@@ -22,15 +25,16 @@ def main() -> None:
     """Measure and print."""
     arguments = _parse()
     print_header()
+    print(f"width {arguments.width}, {arguments.shard} images per shard\n", flush=True)
     runs = {}
     for number in arguments.numbers:
         with tempfile.TemporaryDirectory() as temporary:
             photos = lay_out(arguments.images, Path(temporary) / "photos", number)
             command = label_command(photos, Path(temporary) / "output", *_flags(arguments))
             runs[number] = watch_command(command, _SAMPLE_S, memory=True)
-    print(f"width {arguments.width}, {arguments.shard} images per shard\n")
     _print_peaks(runs)
-    _print_course(arguments.numbers[-1], runs[arguments.numbers[-1]])
+    for number, samples in runs.items():
+        _print_course(number, samples)
 
 
 def _parse() -> argparse.Namespace:
@@ -55,24 +59,27 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
 def _print_peaks(runs: dict[int, list[Sample]]) -> None:
     rows = []
     for role in ROLES:
-        for kind in ("uss", "pss"):
-            peaks = [_peak(samples, kind, role) for samples in runs.values()]
+        for kind in _KINDS:
+            peaks = [_peak(samples, role, kind) for samples in runs.values()]
             ratio = f"{peaks[-1] / peaks[0]:.2f}" if peaks[0] else "-"
-            rows.append([f"{role}, {kind.upper()}", *(f"{peak:.0f}" for peak in peaks), ratio])
+            rows.append([f"{role}, {kind}", *(f"{peak:.0f}" for peak in peaks), ratio])
     print_table(["peak, MiB", *(f"{number} images" for number in runs), "last / first"], rows)
 
 
 def _print_course(number: int, samples: list[Sample]) -> None:
-    working = [sample for sample in samples if sample.uss.get("replica")]
+    working = [sample for sample in samples if ("replica", "anon") in sample.memory]
     size = max(1, len(working) // _QUARTERS)
     quarters = [working[size * index : size * (index + 1)] for index in range(_QUARTERS)]
     rows = [
-        [role, *(f"{_peak(quarter, 'uss', role):.0f}" for quarter in quarters)]
-        for role in ("driver", "replica")
+        [f"{role}, {kind}", *(f"{_peak(quarter, role, kind):.0f}" for quarter in quarters)]
+        for role, kind in (("driver", "anon"), ("replica", "anon"), ("replica", "store"))
     ]
-    print_table([f"peak USS, MiB, {number} images", "1st quarter", "2nd", "3rd", "4th"], rows)
+    print_table([f"peak, MiB, of {number} images", "1st quarter", "2nd", "3rd", "4th"], rows)
 
 
-def _peak(samples: list[Sample], kind: str, role: str) -> float:
-    found = (getattr(sample, kind).get(role, 0) for sample in samples)
-    return max(found, default=0) / (1 << 20)
+def _peak(samples: list[Sample], role: str, kind: str) -> float:
+    return max((sample.memory.get((role, kind), 0) for sample in samples), default=0) / (1 << 20)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,8 @@ from typing import Self
 import psutil
 
 ROLES = ("driver", "replica", "tasks", "ray")
+# Of Linux' /proc/PID/status and /proc/PID/smaps_rollup, in kB.
+_MEMORY_LINES = {"RssAnon": "anon", "RssShmem": "store", "Pss": "pss"}
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,15 @@ class Sample:
         at: Seconds since the epoch.
         cpu_s: CPU seconds used so far, per role; ended processes are kept.
         machine_s: CPU seconds used so far by everything on the machine.
-        uss: Bytes that belong to the role's processes alone, per role; empty if not asked for.
-        pss: The same with shared pages, each divided among the processes that share it.
+        memory: Bytes per role and kind; empty if not asked for. `anon`: heaps and stacks. `pss`:
+            all pages, files and Ray's object store included, each page divided among the
+            processes that share it. `store`: the pages of the object store that were touched.
     """
 
     at: float
     cpu_s: dict[str, float]
     machine_s: float
-    uss: dict[str, int]
-    pss: dict[str, int]
+    memory: dict[tuple[str, str], int]
 
 
 class Watch:
@@ -69,23 +71,21 @@ class Watch:
             self.samples.append(self._look())
 
     def _look(self) -> Sample:
-        uss: Counter[str] = Counter()
-        pss: Counter[str] = Counter()
+        memory: Counter[tuple[str, str]] = Counter()
         for process in family(self._root):
             try:
                 role = self._role(process)
                 times = process.cpu_times()
                 self._cpu_s[process.pid] = times.user + times.system
                 if self._memory:
-                    memory = process.memory_full_info()
-                    uss[role] += memory.uss
-                    pss[role] += memory.pss
-            except psutil.Error:
+                    for kind, num_bytes in _memory(process.pid).items():
+                        memory[role, kind] += num_bytes
+            except (psutil.Error, OSError):
                 continue  # ended meanwhile
         cpu_s: Counter[str] = Counter()
         for pid, seconds in self._cpu_s.items():
             cpu_s[self._roles[pid]] += seconds
-        return Sample(time.time(), dict(cpu_s), machine_cpu_s(), dict(uss), dict(pss))
+        return Sample(time.time(), dict(cpu_s), machine_cpu_s(), dict(memory))
 
     def _role(self, process: psutil.Process) -> str:
         name = process.name()
@@ -101,6 +101,17 @@ class Watch:
         if self._roles.get(process.pid) != "replica":
             self._roles[process.pid] = role
         return self._roles[process.pid]
+
+
+def _memory(pid: int) -> dict[str, int]:
+    found = {}
+    for file in ("status", "smaps_rollup"):
+        with open(f"/proc/{pid}/{file}", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name in _MEMORY_LINES:
+                    found[_MEMORY_LINES[name]] = int(value.split()[0]) << 10
+    return found
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -135,3 +135,7 @@ def _print(rounds: list[dict[str, float]]) -> None:
 
 def _row(name: str, figures: list[float]) -> list[str]:
     return [name, *(f"{figure:.2f}" for figure in (*figures, statistics.median(figures)))]
+
+
+if __name__ == "__main__":
+    main()

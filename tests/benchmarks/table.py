@@ -7,15 +7,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 
 
 def print_header() -> None:
     """Print the command, the commit, the machine and the date."""
-    command = shlex.join([*shlex.split(sys.argv[0]), *sys.argv[1:]])
+    command = ["python", "-m", "tests.benchmarks", Path(sys.argv[0]).stem, *sys.argv[1:]]
     changed = _git("status", "--porcelain", "--", "fcn", "pipeline", "jobs")
-    print(f"command  {command}")
+    print(f"command  {shlex.join(command)}")
     print(f"commit   {_git('rev-parse', '--short', 'HEAD')}{' with changes' if changed else ''}")
     print(f"machine  {_machine()}")
     print(f"date     {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n", flush=True)

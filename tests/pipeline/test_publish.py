@@ -204,7 +204,8 @@ def test_large_tables_are_cut_into_files(tmp_path: Path, monkeypatch: pytest.Mon
     """A table of many shards is several files, cut between shards, that together are the table."""
     whole = _labelled(tmp_path)
     publish(whole, _render)
-    monkeypatch.setattr("pipeline.publish._ROWS_PER_FILE", 3)
+    monkeypatch.setattr("pipeline.publish._IMAGES_AT_A_TIME", 1)
+    monkeypatch.setattr("pipeline.publish._IMAGES_PER_FILE", 3)
     (tmp_path / "b").mkdir()
     run = _labelled(tmp_path / "b")
     manifest = publish(run, _render)
