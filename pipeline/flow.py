@@ -15,6 +15,7 @@ from pipeline.config import LabelSettings
 from pipeline.errors import own_error
 from pipeline.fetch import Fetch
 from pipeline.job import Job, Outcome
+from pipeline.memory import release_free_memory
 from pipeline.progress import Progress
 from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.runs import Run
@@ -46,6 +47,7 @@ def label(job: Job, start_ray: Callable[[], None]) -> Outcome:
         if isinstance(held, Outcome):
             return held
         run, lock = held
+        release_free_memory()
         todo = run.missing()
         num_done = run.record.num_images - run.num_images(todo)
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)

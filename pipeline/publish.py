@@ -23,7 +23,7 @@ from pipeline.storage import sha256_hex
 
 _IMAGES_PER_FILE = 100_000
 # What is held as columns at a time, and becomes a row group of the tables.
-_IMAGES_AT_A_TIME = 2_000
+_IMAGES_AT_A_TIME = 500
 
 
 def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:

@@ -3,16 +3,15 @@
 In: a ShardRow with `data`. Out: the same with `png`, sizes and statistics, or an error.
 
 Decoding and encoding run in threads beside the network, because JPEG decoders and zlib release
-the GIL; Ray calls a replica from several threads, and one lock lets the network have one at a time.
+the GIL. Ray calls a replica from several threads; the network has one thread of its own, which
+takes the chunks of all calls in turn.
 """
 
-import ctypes
 import dataclasses
 import hashlib
 import json
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from pipeline.config import LabelSettings
 from pipeline.decode import DECODER, check_num_pixels, decode_image, read_size
 from pipeline.encode import encode_mask, make_palette
 from pipeline.errors import ErrorCode, ImageError, SettingError, StoreError
+from pipeline.memory import release_free_memory
 from pipeline.runs import ClassRecord, NetworkRecord
 from pipeline.schema import ClassPixels, ImageRow, ShardRow
 from pipeline.storage import Storage, normalise_uri
@@ -195,7 +195,8 @@ class Segmenter:
             # Ray would take an error here for the death of a node and try again: the first shard
             # reports it.
             self._refusal = SettingError(f"weights: {error}")
-        self._device = threading.Lock()
+        # A thread and not a lock: PyTorch's CPU threads serve one caller faster than several.
+        self._device = ThreadPoolExecutor(1)
         self._pool = ThreadPoolExecutor(placement.threads)
         self._palette = make_palette([label.color for label in classes])
         self._max_image_pixels = settings.max_image_pixels
@@ -213,7 +214,7 @@ class Segmenter:
         labelled: list[ImageRow] = []
         for chunk in _chunks(measured):
             labelled += self._label(chunk)
-        _release_free_memory()
+        release_free_memory()
         return ShardRow(shard=shard["shard"], images=labelled)
 
     def _measure(self, image: ImageRow) -> ImageRow:
@@ -233,8 +234,7 @@ class Segmenter:
     def _label(self, chunk: list[ImageRow]) -> list[ImageRow]:
         decoded = list(self._pool.map(self._decode, chunk))
         pixels = [found for found in decoded if isinstance(found, np.ndarray)]
-        with self._device:
-            predictions = iter(self._predictor.predict(pixels))
+        predictions = iter(self._device.submit(self._predictor.predict, pixels).result())
         found = [next(predictions) if isinstance(one, np.ndarray) else one for one in decoded]
         return list(self._pool.map(self._finish, chunk, found))
 
@@ -265,16 +265,6 @@ class Segmenter:
         image["mean_confidence"] = _finite(found.mean_confidence)
         image["classes"] = _class_pixels(found)
         return image
-
-
-def _release_free_memory() -> None:
-    """Give freed memory back: pictures come and go in many threads, and glibc keeps their pieces.
-
-    Without it the replica's memory grows for thousands of images (docs/performance.md).
-    """
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if release is not None:  # other C libraries have none
-        release(0)
 
 
 def _failed(image: ImageRow, code: ErrorCode, message: str) -> ImageRow:

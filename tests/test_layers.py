@@ -20,7 +20,7 @@ _STEPS = frozenset(
 )
 _LEAVES = frozenset(
     f"pipeline.{leaf}"
-    for leaf in ("decode", "encode", "stats", "schema", "storage", "config", "errors")
+    for leaf in ("decode", "encode", "stats", "schema", "storage", "config", "errors", "memory")
 )
 
 
