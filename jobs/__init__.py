@@ -1,1 +1,7 @@
-"""The commands: parse, call, exit code."""
+"""The commands: they parse, call and give the exit code."""
+
+import os
+
+# Arrow reads this once, on its import. Its own allocator (mimalloc) keeps what is freed, so that
+# the driver would grow with the number of images (docs/performance.md); glibc's gives it back.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

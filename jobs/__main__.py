@@ -12,7 +12,6 @@ from jobs.cluster import stop_on_signals
 from jobs.output import say
 from jobs.settings import environment
 from pipeline.errors import EXIT_OK, PipelineError, SettingError, Stopped, StoreError
-from pipeline.memory import use_one_allocator
 
 _log = logging.getLogger("fcn")
 
@@ -58,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name_of in ("aiobotocore", "botocore"):
         logging.getLogger(name_of).setLevel(logging.WARNING)
     stop_on_signals()
-    use_one_allocator()
     try:
         if name not in COMMANDS:
             raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
