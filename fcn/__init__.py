@@ -1,4 +1,23 @@
 """The network: fully convolutional networks, their weights, and one replica that runs them.
 
-Importing the package does not import torch, so that planning and verifying run without it.
+network = fcn.build("fcn8s_vgg16", num_classes=21)
+network, record = fcn.load("s3://bucket/model.safetensors")
+predictions = fcn.Predictor(network, record).predict(images)
 """
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Predictor", "build", "load"]
+
+_HOMES = {"Predictor": "fcn.predictor", "build": "fcn.models", "load": "fcn.weights"}
+
+
+def __getattr__(name: str) -> Any:
+    """Find a name where it lives: torch is loaded by its first use and not by the package.
+
+    Planning and verifying know the checkpoint records and run where no torch is installed.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

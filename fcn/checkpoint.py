@@ -10,17 +10,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from fcn.architectures import FULL_WIDTH, PADDINGS, UPSAMPLINGS, check_choices
+
 IGNORE_INDEX = 255
 MAX_CLASSES = 255
-
-# The keys of fcn.models.NETWORKS, here so that a wrong name is found without torch.
-NETWORK_NAMES = ("fcn_all_skips",)
 
 _JSON_TYPES = {
     "network": str,
     "width": int,
     "in_channels": int,
     "channel_order": str,
+    "padding": str,
+    "upsampling": str,
+    "untrained_layers": list,
     "ignore_index": int,
     "weights_sha256": str,
     "provenance": dict,
@@ -47,24 +49,31 @@ class Checkpoint:
         network: Name of the architecture, for `fcn.models.build`.
         classes: In order of the class index, background included.
         width: Channels of the first block, for networks that scale.
+        padding: `paper` or `tight`, for the paper's networks.
+        upsampling: `fixed` or `learned`, for the paper's networks.
         in_channels: Channels of the input image.
         channel_order: `RGB` or `BGR`, as the network wants its input.
         mean: Subtracted from every channel, in the range 0 to 1.
         std: What every channel is then divided by, in the range 0 to 1.
         ignore_index: Value of pixels without a class.
         weights_sha256: SHA-256 of the safetensors file; `random:SEED` for untrained weights.
+        untrained_layers: Layers that hold initial values: weights to train from, not to label
+            with. Empty for a whole network.
         provenance: Where the weights come from: data, recipe, commit, metrics.
     """
 
     network: str
     classes: tuple[ClassLabel, ...]
-    width: int = 64
+    width: int = FULL_WIDTH
+    padding: str = PADDINGS[0]
+    upsampling: str = UPSAMPLINGS[0]
     in_channels: int = 3
     channel_order: str = "RGB"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     ignore_index: int = IGNORE_INDEX
     weights_sha256: str = ""
+    untrained_layers: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,12 +82,10 @@ class Checkpoint:
             raise CheckpointError(
                 f"{len(self.classes)} classes; a mask of 8 bits holds 1 to {MAX_CLASSES}"
             )
-        if self.network not in NETWORK_NAMES:
-            raise CheckpointError(
-                f"network={self.network!r} is unknown; there are: {', '.join(NETWORK_NAMES)}"
-            )
-        if self.width < 2 or self.width % 2:
-            raise CheckpointError(f"width={self.width}; it is an even number from 2 up")
+        try:
+            check_choices(self.network, self.width, self.padding, self.upsampling)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
         names = [label.name for label in self.classes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -124,11 +131,25 @@ class Checkpoint:
             for name in ("mean", "std"):
                 if name in fields:
                     fields[name] = tuple(float(value) for value in fields[name])
+            fields["untrained_layers"] = tuple(fields.get("untrained_layers", ()))
             return Checkpoint(classes=labels, **fields)
         except CheckpointError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(f"no valid checkpoint record: {_reason(error)}") from error
+
+
+def refuse_untrained(record: Checkpoint) -> None:
+    """Refuse a checkpoint that is only a start for training.
+
+    Raises:
+        CheckpointError: Some of its layers are untrained; it names them.
+    """
+    if record.untrained_layers:
+        raise CheckpointError(
+            f"layers that nobody has trained: {', '.join(record.untrained_layers)}; these weights "
+            "are a start for training, and label nothing"
+        )
 
 
 def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:

@@ -1,30 +1,62 @@
-"""Checkpoints as tensors: build the network of a record and fill it, completely or not at all."""
+"""Checkpoints as tensors: build the network of a record and fill it, completely or not at all.
+
+A checkpoint is two objects side by side, `NAME.safetensors` and its record `NAME.json`
+(`fcn.checkpoint`). Reading runs no code from the files.
+"""
 
 import dataclasses
 import hashlib
 
+import fsspec
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
-from fcn.checkpoint import Checkpoint, CheckpointError
-from fcn.models import build
+from fcn.checkpoint import Checkpoint, CheckpointError, refuse_untrained
+from fcn.models import Network, build
 
 _MAX_SHOWN = 10
 
 
-def load(record: Checkpoint, data: bytes) -> nn.Module:
-    """Build a network and load its weights, in evaluation mode.
+_ENDING = ".safetensors"
+
+
+def load(uri: str, *, allow_untrained: bool = False) -> tuple[Network, Checkpoint]:
+    """Load a checkpoint.
+
+    Args:
+        uri: `NAME.safetensors`: a local path, `s3://`, or whatever fsspec reads. What torchvision
+            publishes is turned into one by `fcn import-weights`.
+        allow_untrained: Whether layers may hold initial values, to train from.
+
+    Returns:
+        The network in evaluation mode and its record.
+
+    Raises:
+        CheckpointError: The files are missing or are no checkpoint, the SHA-256 differs, tensors
+            do not fit, or layers are untrained.
+    """
+    if not uri.endswith(_ENDING):
+        raise CheckpointError(f"{uri!r} does not end in {_ENDING}")
+    record = Checkpoint.from_json(_read(uri.removesuffix(_ENDING) + ".json"))
+    return restore(record, _read(uri), allow_untrained=allow_untrained), record
+
+
+def restore(record: Checkpoint, data: bytes, *, allow_untrained: bool = False) -> Network:
+    """Build a network and fill it with weights, in evaluation mode.
 
     Args:
         record: The checkpoint record.
         data: The safetensors file; no code is run in reading it.
+        allow_untrained: Whether layers may hold initial values, to train from.
 
     Raises:
         CheckpointError: The SHA-256 differs from the record's, the file is no safetensors file,
-            or tensors are missing, surplus, of another shape or not finite.
+            tensors are missing, surplus, of another shape or not finite, or layers are untrained.
     """
+    if not allow_untrained:
+        refuse_untrained(record)
     found = hashlib.sha256(data).hexdigest()
     if found != record.weights_sha256:
         raise CheckpointError(
@@ -35,14 +67,16 @@ def load(record: Checkpoint, data: bytes) -> nn.Module:
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"no readable safetensors file: {error}") from error
-    network = _build(record)
-    _check(network.state_dict(), tensors)
+    network = build_recorded(record)
+    check_tensors(network.state_dict(), tensors)
     network.load_state_dict(tensors)
     return network.eval()
 
 
-def random_network(record: Checkpoint, seed: int) -> nn.Module:
+def random_network(record: Checkpoint, seed: int) -> Network:
     """Build an untrained network in evaluation mode; the same seed gives the same weights.
+
+    Score layers, which start at zero, are drawn too: zeros would say class 0 everywhere.
 
     Args:
         record: Which network, and its classes.
@@ -50,7 +84,11 @@ def random_network(record: Checkpoint, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(record).eval()
+        network = build_recorded(record)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and not module.weight.any():
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        return network.eval()
 
 
 def save(record: Checkpoint, network: nn.Module) -> tuple[Checkpoint, bytes]:
@@ -68,16 +106,32 @@ def save(record: Checkpoint, network: nn.Module) -> tuple[Checkpoint, bytes]:
     return dataclasses.replace(record, weights_sha256=hashlib.sha256(data).hexdigest()), data
 
 
-def _build(record: Checkpoint) -> nn.Module:
+def build_recorded(record: Checkpoint) -> Network:
+    """Build the network that a record describes, untrained.
+
+    Raises:
+        CheckpointError: This version has no such network.
+    """
     try:
         return build(
-            record.network, record.num_classes, width=record.width, in_channels=record.in_channels
+            record.network,
+            record.num_classes,
+            width=record.width,
+            in_channels=record.in_channels,
+            padding=record.padding,
+            upsampling=record.upsampling,
         )
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 
 
-def _check(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+def check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    """Compare tensors with those of a network, by name, shape and value.
+
+    Raises:
+        CheckpointError: Tensors are missing, surplus, of another shape or not finite; it lists
+            them.
+    """
     breaks = [f"missing: {name}" for name in expected if name not in found]
     breaks += [f"surplus: {name}" for name in found if name not in expected]
     breaks += [
@@ -97,3 +151,12 @@ def _check(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) ->
             + "; ".join(breaks[:_MAX_SHOWN])
             + more
         )
+
+
+def _read(uri: str) -> bytes:
+    try:
+        with fsspec.open(uri, "rb") as file:
+            data: bytes = file.read()
+    except (OSError, ValueError, ImportError) as error:
+        raise CheckpointError(f"{uri!r} can't be read: {error}") from error
+    return data

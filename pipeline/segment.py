@@ -26,6 +26,7 @@ from fcn.checkpoint import (
     ClassLabel,
     numbered_classes,
     parse_classes,
+    refuse_untrained,
 )
 from pipeline.config import LabelSettings
 from pipeline.decode import DECODER, check_num_pixels, decode_image, read_size
@@ -76,7 +77,8 @@ class Network:
 
     def _deciding(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self.checkpoint)
-        del fields["provenance"]
+        # A checkpoint with untrained layers labels nothing.
+        del fields["provenance"], fields["untrained_layers"]
         fields["classes"] = [[label.name, *label.color] for label in self.checkpoint.classes]
         for name in ("mean", "std"):
             fields[name] = list(fields[name])
@@ -97,6 +99,7 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
             raise SettingError(f"weights={settings.weights!r} must end in .safetensors")
         record_uri = uri.removesuffix(".safetensors") + ".json"
         record = Checkpoint.from_json(_read(storage, record_uri, "weights"))
+        refuse_untrained(record)
     except CheckpointError as error:
         raise SettingError(f"weights={settings.weights!r}: {error}") from error
     _check_expectations(record, settings)
@@ -155,7 +158,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
     if network.uri is None:
         model = fcn.weights.random_network(record, int(record.weights_sha256[len("random:") :]))
     else:
-        model = fcn.weights.load(record, storage.read(network.uri))
+        model = fcn.weights.restore(record, storage.read(network.uri))
     predictor = fcn.predictor.Predictor(
         model,
         record,

@@ -143,10 +143,16 @@ def test_only_segment_imports_the_network() -> None:
 
 
 def test_the_network_stands_alone() -> None:
-    """The networks know nothing of the flow, the commands, Ray, Arrow or object stores."""
-    foreign = ("pipeline", "jobs", "ray", "pyarrow", "fsspec", "s3fs")
+    """The networks know nothing of the flow, the commands, Ray or Arrow."""
+    foreign = ("pipeline", "jobs", "ray", "pyarrow", "s3fs")
     importers = {module for module in _importers(*foreign) if _package(module) == "fcn"}
     assert importers == set()
+
+
+def test_only_checkpoints_are_read_by_the_network_package() -> None:
+    """Of the package of the networks only the weights' module opens files and objects."""
+    importers = {module for module in _importers("fsspec") if _package(module) == "fcn"}
+    assert importers == {"fcn.weights"}
 
 
 def test_the_pipeline_does_not_know_the_commands() -> None:

@@ -1,26 +1,58 @@
 """The families of networks and the list of their names."""
 
-from torch import nn
+from collections.abc import Callable
+from functools import partial
 
+from fcn.architectures import ARCHITECTURES, FULL_WIDTH, check_choices
+from fcn.models.alexnet import ONE_TOWER, FCNAlexNet
 from fcn.models.all_skips import FCNAllSkips
+from fcn.models.googlenet import FCNGoogLeNet
+from fcn.models.network import Network
+from fcn.models.resnet import FCNResNet
+from fcn.models.vgg16 import FCNVGG16, VGG16_BLOCKS
 
-__all__ = ["NETWORKS", "FCNAllSkips", "build"]
+__all__ = ["NETWORKS", "Network", "build"]
 
-NETWORKS = {"fcn_all_skips": FCNAllSkips}
+_AT_ONCE_SCALES = (0.01, 0.0001)
+
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "fcn32s_vgg16": FCNVGG16,
+    "fcn16s_vgg16": partial(FCNVGG16, skips=(4,)),
+    "fcn8s_vgg16": partial(FCNVGG16, skips=(4, 3)),
+    "fcn8s_vgg16_at_once": partial(FCNVGG16, skips=(4, 3), skip_scales=_AT_ONCE_SCALES),
+    "fcn32s_alexnet": FCNAlexNet,
+    "fcn32s_alexnet_owt": partial(FCNAlexNet, layers=ONE_TOWER),
+    "fcn32s_googlenet": FCNGoogLeNet,
+    "fcn_all_skips": FCNAllSkips,
+    "fcn_all_skips_vgg16": partial(FCNAllSkips, blocks=VGG16_BLOCKS),
+    "fcn_resnet50": partial(FCNResNet, depth=50),
+    "fcn_resnet101": partial(FCNResNet, depth=101),
+}
 
 
-def build(name: str, num_classes: int, *, width: int = 64, in_channels: int = 3) -> nn.Module:
+def build(  # noqa: PLR0913 - keyword-only, one per choice that a checkpoint records
+    name: str,
+    num_classes: int,
+    *,
+    width: int = FULL_WIDTH,
+    in_channels: int = 3,
+    padding: str = "paper",
+    upsampling: str = "fixed",
+) -> Network:
     """Build a network by name, untrained.
 
     Args:
         name: One of `NETWORKS`.
         num_classes: Score maps, background included.
-        width: Channels of the first block.
+        width: Channels of the first block, for the networks that scale.
         in_channels: Channels of the input.
+        padding: `paper` or `tight`, for the paper's networks.
+        upsampling: `fixed` or `learned`, for the paper's networks.
 
     Raises:
-        ValueError: There is no network of this name.
+        ValueError: There is no network of this name, or it has no such choice.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"network={name!r} is unknown; there are: {', '.join(NETWORKS)}")
-    return NETWORKS[name](num_classes, width=width, in_channels=in_channels)
+    check_choices(name, width, padding, upsampling)
+    choices = {"width": width, "padding": padding, "upsampling": upsampling}
+    applicable = {field: choices[field] for field in ARCHITECTURES[name]}
+    return NETWORKS[name](num_classes, in_channels=in_channels, **applicable)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fcn.models import FCNAllSkips
+from fcn.models.all_skips import FCNAllSkips
 
 
 class _Notes(nn.Module):
@@ -57,26 +57,6 @@ class _Notes(nn.Module):
         return self.classifier(score)
 
 
-_NAMES = {
-    **{f"blocks.{index}": f"block{index + 1}" for index in range(5)},
-    **{f"deconvs.{index}": f"deconv{index + 1}" for index in range(5)},
-    **{f"norms.{index}": f"bn{index + 1}" for index in range(5)},
-    "classifier": "classifier",
-}
-
-
-def _with_weights_of(notes: _Notes, network: FCNAllSkips) -> FCNAllSkips:
-    """Copy the weights of the notes' network, tensor by tensor, none left out."""
-    theirs = notes.state_dict()
-    ours = {}
-    for name in network.state_dict():
-        layer = next(key for key in _NAMES if name.startswith(f"{key}."))
-        ours[name] = theirs.pop(_NAMES[layer] + name.removeprefix(layer))
-    assert theirs == {}
-    network.load_state_dict(ours)
-    return network
-
-
 def _draw_everything(network: nn.Module) -> None:
     """Give every tensor, the running statistics among them, values of its own."""
     generator = torch.Generator().manual_seed(0)
@@ -101,7 +81,8 @@ def test_it_is_the_network_of_the_notes(mode: str, size: tuple[int, int]) -> Non
     """With the same weights both networks say the same, at sizes that theirs runs at."""
     notes = _Notes(5, 8).train(mode == "training")
     _draw_everything(notes)
-    network = _with_weights_of(notes, FCNAllSkips(5, width=8)).train(mode == "training")
+    network = FCNAllSkips(5, width=8).train(mode == "training")
+    network.load_state_dict(notes.state_dict())
     images = _images(2, 3, *size)
     expected = notes(images)
     assert expected.std() > 0.1
@@ -147,7 +128,7 @@ def test_the_width_scales_every_layer() -> None:
     """A network of an eighth of the width has an eighth of the channels, but for its ends."""
     with torch.device("meta"):
         wide, narrow = (FCNAllSkips(5, width=width).state_dict() for width in (64, 8))
-    ends = {("blocks.0.0.weight", 1), ("classifier.weight", 0), ("classifier.bias", 0)}
+    ends = {("block1.0.weight", 1), ("classifier.weight", 0), ("classifier.bias", 0)}
     kernels = {2, 3}
     for name, tensor in wide.items():
         expected = [

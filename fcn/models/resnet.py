@@ -1,0 +1,62 @@
+"""torchvision's FCN on ResNet-50 and ResNet-101, whose published weights label real pictures.
+
+It is not the paper's: the last two stages are dilated instead of strided, so that features have
+stride 8; there are no skips; the scores are interpolated to the size of the image.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.resnet import Bottleneck
+from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
+
+from fcn.geometry import Geometry
+from fcn.models.network import Network
+from fcn.upsample import Window, interpolate_part
+
+_BUILDERS = {50: fcn_resnet50, 101: fcn_resnet101}
+
+
+class FCNResNet(Network):
+    """torchvision's network without its auxiliary head, which only training uses."""
+
+    def __init__(self, num_classes: int, *, depth: int = 50, in_channels: int = 3) -> None:
+        """Build the network, untrained, initialised as torchvision does.
+
+        Args:
+            num_classes: Score maps, background included.
+            depth: 50 or 101.
+            in_channels: Channels of the input.
+        """
+        super().__init__()
+        whole = _BUILDERS[depth](
+            weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False
+        )
+        self.backbone = whole.backbone
+        self.classifier = whole.classifier
+        if in_channels != 3:
+            self.backbone.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        down = self._deepest_path()
+        coarsest = Geometry().then(down)
+        stride = int(coarsest.stride)
+        # Interpolation between pixels' edges is a transposed convolution padded by half the
+        # stride. At sizes that are no multiple of the stride it shifts by up to one score more.
+        scores = coarsest.upsampled(2 * stride, stride, stride // 2)
+        self.describe(
+            down, Geometry(scores.stride, scores.centre, scores.receptive_field + 2 * stride)
+        )
+
+    def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:
+        """Score images; see `Network.forward`."""
+        scores = self.classifier(self.backbone(images_NCHW)["out"])
+        size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
+        if window is None:
+            return F.interpolate(scores, size, mode="bilinear", align_corners=False)
+        return interpolate_part(scores, self.stride, size, window)
+
+    def _deepest_path(self) -> list[nn.Module]:
+        path: list[nn.Module] = [self.backbone.conv1, self.backbone.maxpool]
+        for module in self.backbone.modules():
+            if isinstance(module, Bottleneck):
+                path += [module.conv1, module.conv2, module.conv3]
+        return [*path, *self.classifier]
