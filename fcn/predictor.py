@@ -1,44 +1,43 @@
 """One replica: uint8 images in, class indices and exact counts out.
 
-Same-size images go through the network together; nothing is resized. Argmax and counting happen
-on the device, so that one byte per pixel comes back.
+Same-size images go through the network together; nothing is resized to fit. Argmax and counting
+happen on the device, so that one byte per pixel comes back. What does not fit into memory goes in
+smaller batches, then in tiles, whose scores are those of the whole picture.
 """
 
-import resource
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from fcn.checkpoint import Checkpoint
+from fcn.labels import Labeller, Prediction
+from fcn.memory import bytes_per_pixel
+from fcn.models.network import Network
 from fcn.preprocess import Preprocess
+from fcn.scorer import Scorer, make_views
+from fcn.uploads import upload
 
-# Confidences are summed as whole multiples of 2^-20: such sums are exact in float64 up to 2^33
-# pixels, so that neither their order nor the number of threads changes them.
-_CONFIDENCE_STEPS = 1 << 20
+# Sides of tiles, tried in turn until one fits into memory.
+_TILE_SIDES = (2048, 1024, 512, 256)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+__all__ = ["Prediction", "Predictor"]
 
+_OUT_OF_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "could not create a primitive",
+)
+# Half of the memory is for pictures and masks, and for freed pieces that the allocator keeps.
+_OTHERS = 2
+# Pixels that always fit: no estimate stands in the way.
+_MANY = 1 << 62
 
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says of one image.
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-    Attributes:
-        mask: Class indices, uint8 of shape (H, W).
-        class_pixels: Pixels per class, int64 of shape (num_classes,), summing to H * W.
-        class_confidence: Mean softmax value of the winning class over the pixels of each class,
-            float64 of shape (num_classes,) in [0, 1]; NaN for classes without pixels.
-        mean_confidence: The same over all pixels.
-    """
-
-    mask: NDArray[np.uint8]
-    class_pixels: NDArray[np.int64]
-    class_confidence: NDArray[np.float64]
-    mean_confidence: float
+_Result = TypeVar("_Result")
 
 
 class Predictor:
@@ -47,26 +46,40 @@ class Predictor:
     The same list of images gives the same bytes on the same machine.
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only, one per thing that differs between machines
+    def __init__(  # noqa: PLR0913 - keyword-only, one per thing that a replica can choose
         self,
-        network: nn.Module,
+        network: Network,
         record: Checkpoint,
         *,
         device: str = "cpu",
         precision: str = "fp32",
         batch_size: int = 8,
         num_threads: int | None = None,
+        max_whole_pixels: int = 16 << 20,
+        memory_bytes: int | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        compiled: bool = False,
     ) -> None:
         """Move the network to the device.
 
         Args:
-            network: Takes and gives what `fcn.models` says.
+            network: One of `fcn.models`, with its weights.
             record: The checkpoint record of its weights.
             device: As PyTorch names it.
-            precision: `fp32`, or `bf16` for autocast.
+            precision: `fp32`, or `bf16` or `fp16` for autocast. Worth it where the device has
+                matrix units for it (docs/performance.md); elsewhere it is slower.
             batch_size: Images of one size that go through the network together, at most.
             num_threads: CPU threads of the network, for the whole process; None leaves
                 PyTorch's choice.
+            max_whole_pixels: Larger images (height * width) go through the network in tiles at
+                once, without trying whether they fit.
+            memory_bytes: What the process may take for images, for CPUs: batches and tiles are
+                cut so that they fit by estimate. None tries until memory is short.
+            flip: Whether the mirrored image is scored too and the mean of both softmaxes taken.
+            scales: Factors of height and width at which the image is scored, likewise.
+            compiled: Whether whole images go through `torch.compile`: minutes at the first, less
+                for each of many.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -74,81 +87,100 @@ class Predictor:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         self._device = torch.device(device)
-        self._network = nn.Sequential(Preprocess(record), network).eval().to(self._device)
+        self._scorer = Scorer(
+            network.eval().to(self._device).to(memory_format=torch.channels_last),
+            Preprocess(record).to(self._device),
+            make_views(scales, flip=flip),
+            compiled=compiled,
+        )
         self._num_classes = record.num_classes
         self._dtype = _DTYPES[precision]
         self._batch_size = batch_size
+        self._max_whole_pixels = max_whole_pixels
+        self._max_pixels = _MANY
+        if memory_bytes is not None:
+            need = bytes_per_pixel(network, record.in_channels, record.num_classes)
+            self._max_pixels = memory_bytes // _OTHERS // need
+        self._margin = network.margin
 
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction | None]:
+    def predict(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        with_scores: bool = False,
+        with_confidence: bool = False,
+    ) -> list[Prediction | None]:
         """Label images of any sizes.
 
         Args:
             images: RGB, uint8 of shape (H, W, 3) each.
+            with_scores: Whether to give the score maps: 4 bytes per pixel and class.
+            with_confidence: Whether to give the confidence of every pixel.
 
         Returns:
-            In the order of the images; None for one that alone needs more memory than there is.
+            In the order of the images; None for one that needs more memory than there is, however
+            small its tiles.
         """
         predictions: list[Prediction | None] = [None] * len(images)
-        for batch in _same_size_batches(images, self._batch_size):
-            found = self._predict_or_halve([images[index] for index in batch])
+        batches = list(_same_size_batches(images, self._batch_size))
+        uploads = upload([[images[index] for index in batch] for batch in batches], self._device)
+        labeller = Labeller(
+            self._scorer,
+            self._num_classes,
+            self._dtype,
+            with_scores=with_scores,
+            with_confidence=with_confidence,
+        )
+        for batch, on_device in zip(batches, uploads, strict=True):
+            found = self._predict_sized(labeller, on_device)
             for index, prediction in zip(batch, found, strict=True):
                 predictions[index] = prediction
         return predictions
 
-    def _predict_or_halve(self, images: list[NDArray[np.uint8]]) -> Sequence[Prediction | None]:
-        try:
-            return self._predict_batch(np.stack(images))
-        except (torch.OutOfMemoryError, MemoryError):
-            pass
-        except RuntimeError as error:
-            # What PyTorch's CPU allocator raises has no class of its own.
-            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
-                raise
-        # Outside of the handlers, so that the failed attempt's tensors are free again.
-        if len(images) == 1:
-            return [None]
-        half = len(images) // 2
-        return [*self._predict_or_halve(images[:half]), *self._predict_or_halve(images[half:])]
+    def _predict_sized(
+        self, labeller: Labeller, images_NHWC: torch.Tensor
+    ) -> Sequence[Prediction | None]:
+        number, height, width, _ = images_NHWC.shape
+        if height * width > min(self._max_whole_pixels, self._max_pixels):
+            return [self._predict_tiled(labeller, image_HWC) for image_HWC in images_NHWC]
+        if number * height * width <= self._max_pixels:
+            found = _if_it_fits(labeller.label_whole, images_NHWC)
+            if found is not None:
+                return found
+        if number == 1:
+            return [self._predict_tiled(labeller, images_NHWC[0])]
+        half = number // 2
+        return [
+            *self._predict_sized(labeller, images_NHWC[:half]),
+            *self._predict_sized(labeller, images_NHWC[half:]),
+        ]
 
-    @torch.inference_mode()
-    def _predict_batch(self, images_NHWC: NDArray[np.uint8]) -> list[Prediction]:
-        on_device = torch.from_numpy(images_NHWC).to(self._device)
-        with torch.autocast(
-            self._device.type, self._dtype, enabled=self._dtype is not torch.float32
-        ):
-            scores_NCHW = self._network(on_device)
-        best_NHW, mask_NHW = scores_NCHW.float().max(dim=1)
-        confidence_NHW = torch.exp(best_NHW - torch.logsumexp(scores_NCHW.float(), dim=1))
-        steps_NHW = (confidence_NHW.double() * _CONFIDENCE_STEPS).round()
-        return [self._finish(mask, steps) for mask, steps in zip(mask_NHW, steps_NHW, strict=True)]
-
-    def _finish(self, mask_HW: torch.Tensor, steps_HW: torch.Tensor) -> Prediction:
-        flat = mask_HW.flatten()
-        pixels = torch.bincount(flat, minlength=self._num_classes).cpu().numpy()
-        sums = torch.bincount(flat, steps_HW.flatten(), self._num_classes).cpu().numpy()
-        with np.errstate(invalid="ignore"):
-            class_confidence = sums / pixels / _CONFIDENCE_STEPS
-        return Prediction(
-            mask=mask_HW.to(torch.uint8).cpu().numpy(),
-            class_pixels=pixels,
-            class_confidence=class_confidence,
-            mean_confidence=float(sums.sum() / pixels.sum() / _CONFIDENCE_STEPS),
-        )
+    def _predict_tiled(self, labeller: Labeller, image_HWC: torch.Tensor) -> Prediction | None:
+        height, width = image_HWC.shape[:2]
+        for side in _TILE_SIDES:
+            with_margins = min(height, side + 2 * self._margin) * min(
+                width, side + 2 * self._margin
+            )
+            if side < max(height, width) and with_margins <= self._max_pixels:
+                found = _if_it_fits(labeller.label_tiled, image_HWC, side)
+                if found is not None:
+                    return found
+        return None
 
 
-def limit_memory(num_bytes: int) -> None:
-    """Let this process ask for so much more memory and no more.
-
-    What exceeds it is an error that `Predictor` catches, so that one image gets no mask; without
-    the limit the kernel kills the process, and whoever restarts it meets the image again.
-
-    Args:
-        num_bytes: Of private memory, on top of what the process has by now (Linux, RLIMIT_DATA).
-    """
-    with open("/proc/self/statm", encoding="ascii") as file:
-        data_pages = int(file.read().split()[5])
-    limit = data_pages * resource.getpagesize() + num_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+def _if_it_fits(work: Callable[..., _Result], *arguments: object) -> _Result | None:
+    try:
+        return work(*arguments)
+    except (torch.OutOfMemoryError, MemoryError):
+        pass
+    except RuntimeError as error:
+        # What is raised on a CPU, by PyTorch or by oneDNN, has no class of its own.
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+    # Outside of the handlers, so that the failed attempt's tensors are free again.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 def _same_size_batches(images: Sequence[NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:

@@ -28,7 +28,7 @@ class Preprocess(nn.Module):
         """Normalise a batch.
 
         Args:
-            images_NHWC: RGB, uint8 of shape (N, H, W, 3).
+            images_NHWC: RGB, 0 to 255 of any dtype, of shape (N, H, W, 3).
 
         Returns:
             float32 of shape (N, 3, H, W) in the memory format channels_last.

@@ -147,35 +147,57 @@ class Window:
     picture: Size
 
 
-def interpolate_part(
-    scores_NCHW: torch.Tensor, stride: int, size: Size, window: Window
-) -> torch.Tensor:
-    """Compute a part of what `F.interpolate(align_corners=False)` makes of a whole score map.
+@dataclass(frozen=True)
+class Interpolation:
+    """What `F.interpolate(mode="bilinear", align_corners=False)` does to a map, for parts of it.
 
-    The factor is the whole picture's: at sizes that are no multiple of the stride it is not quite
-    the stride, so a part can't be interpolated by itself.
+    The factor is the whole map's, which at most sizes is no round number, so that a part can't be
+    interpolated by itself. Sizes and places are (height, width) and (row, column).
 
-    Args:
-        scores_NCHW: Score maps of the part, whose first row and column are a multiple of the
-            stride.
-        stride: Pixels from one score to the next.
-        size: (height, width) of the part in pixels.
-        window: Where the part lies.
+    Attributes:
+        source: Size of the whole map.
+        target: Size of the whole output.
     """
-    for axis in (0, 1):
-        dim = axis - 2
-        given = scores_NCHW.shape[dim]
-        first, picture = window.first[axis], window.picture[axis]
-        num_scores = -(-picture // stride)
-        pixels = torch.arange(first, first + size[axis], device=scores_NCHW.device)
-        source = ((pixels + 0.5) * (num_scores / picture) - 0.5).clamp(min=0)
-        before = source.floor().long()
-        share = (source - before).to(scores_NCHW.dtype)
-        after = (before + 1).clamp(max=num_scores - 1)
-        # Beyond the part's own scores there is only its margin, which nobody reads.
-        low, high = (
-            scores_NCHW.index_select(dim, (index - first // stride).clamp(0, given - 1))
-            for index in (before, after)
-        )
-        scores_NCHW = torch.lerp(low, high, share[:, None] if axis == 0 else share)
-    return scores_NCHW
+
+    source: Size
+    target: Size
+
+    def part(self, part_NCHW: torch.Tensor, begin: Size, first: Size, size: Size) -> torch.Tensor:
+        """Compute a part of the output.
+
+        Args:
+            part_NCHW: A part of the map; rows and columns that it lacks are taken for its last.
+            begin: Where in the map it begins.
+            first: Where in the output the result begins.
+            size: Size of the result.
+        """
+        for axis, dim in enumerate((-2, -1)):
+            position = self._positions(axis, first[axis], size[axis]).to(part_NCHW.device)
+            before = position.long()
+            share = (position - before).to(part_NCHW.dtype)
+            after = (before + 1).clamp(max=self.source[axis] - 1)
+            low, high = (
+                part_NCHW.index_select(
+                    dim, (index - begin[axis]).clamp(0, part_NCHW.shape[dim] - 1)
+                )
+                for index in (before, after)
+            )
+            part_NCHW = torch.lerp(low, high, share[:, None] if axis == 0 else share)
+        return part_NCHW
+
+    def sources(self, first: Size, size: Size) -> tuple[Size, Size]:
+        """Find the part of the map from which a part of the output is made.
+
+        Returns:
+            Its first row and column, and those behind its last.
+        """
+        rows, columns = (self._positions(axis, first[axis], size[axis]) for axis in (0, 1))
+        height, width = self.source
+        behind = (min(height, int(rows[-1]) + 2), min(width, int(columns[-1]) + 2))
+        return (int(rows[0]), int(columns[0])), behind
+
+    def _positions(self, axis: int, first: int, size: int) -> torch.Tensor:
+        """Give the places of outputs in the map, pixels being areas with their centres at 1/2."""
+        source, target = self.source[axis], self.target[axis]
+        outputs = torch.arange(first, first + size, dtype=torch.float64)
+        return ((outputs + 0.5) * (source / target) - 0.5).clamp(min=0, max=source - 1)

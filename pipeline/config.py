@@ -12,6 +12,7 @@ from pydantic_settings import CliPositionalArg
 
 from pipeline.storage import Storage
 
+_MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -94,12 +95,18 @@ class _LabelFields(BaseModel):
         '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}',
     )
     network: str = Field("fcn_all_skips", description="only for random:SEED: the architecture")
-    width: int = Field(
-        16,
+    width: int | None = Field(
+        None,
         ge=2,
         le=1024,
         multiple_of=2,
-        description="only for random:SEED: channels of the first block",
+        description="only for random:SEED: channels of the first block; default: 16 where the "
+        "network scales",
+    )
+    padding: Literal["paper", "tight"] | None = Field(
+        None,
+        description="of the paper's networks: paper gives the published results, tight 40 to 60 "
+        "percent fewer multiplications with the same weights; default: what the checkpoint says",
     )
 
     mask_name: Literal["replace", "full"] = Field(
@@ -135,8 +142,31 @@ class _LabelFields(BaseModel):
         64 << 20, ge=1, le=1 << 30, description="encoded bytes per shard, whichever comes first"
     )
 
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="arithmetic of the network; part of the fingerprint"
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="arithmetic of the network; part of the fingerprint. bf16 and fp16 are faster "
+        "where the device has matrix units for them, and slower elsewhere",
+    )
+    flip: bool = Field(
+        default=False,
+        description="score the mirrored image too and take the mean: a better mask at twice the "
+        "time; part of the fingerprint",
+    )
+    scales: tuple[float, ...] = Field(
+        (1.0,),
+        min_length=1,
+        description="factors of height and width, 0.1 to 8, at which an image is scored; the mean "
+        "is taken: [0.75,1,1.25]; part of the fingerprint",
+    )
+    compiled: bool = Field(
+        default=False,
+        description="run the network through torch.compile: minutes at the start, faster after",
+    )
+    max_whole_pixels: int = Field(
+        16 << 20,
+        ge=1,
+        description="images of more pixels (height * width) go through the network in tiles, with "
+        "the same result; smaller ones only if memory is short",
     )
     batch_size: int = Field(
         8, ge=1, le=1024, description="images of one size that go through the network together"
@@ -189,6 +219,14 @@ class _LabelFields(BaseModel):
 
 class LabelSettings(StoreSettings, _LabelFields):
     """What to label, with which network, and how: `label` and `plan`."""
+
+    @field_validator("scales")
+    @classmethod
+    def _usable_scales(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        for scale in scales:
+            if not _MIN_SCALE <= scale <= _MAX_SCALE:
+                raise ValueError(f"{scale} is not between {_MIN_SCALE} and {_MAX_SCALE}")
+        return scales
 
     @model_validator(mode="after")
     def _agree(self) -> "LabelSettings":

@@ -85,6 +85,8 @@ def choose_replicas(
         threads=settings.threads_per_replica or max(1, cores),
         batch_size=settings.batch_size,
         memory_bytes=memory or None,
+        max_whole_pixels=settings.max_whole_pixels,
+        compiled=settings.compiled,
     )
     return Replicas(number, num_cpus, num_gpus, placement)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, WIDTH
 from fcn.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -47,18 +48,22 @@ _log = logging.getLogger(__name__)
 _CHUNK_PIXELS = 16 << 20
 _DEFAULT_NUM_CLASSES = 21
 _NUM_CHANNELS = 3
+# Untrained networks are for trying things out: a narrow one is as good.
+_RANDOM_WIDTH = 16
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a replica loads.
+    """What a replica loads and how it scores: all that decides a mask's pixels.
 
-    `uri` is None for random weights.
+    `uri` is None for random weights; `flip` and `scales` are the views of test time.
     """
 
     checkpoint: Checkpoint
     uri: str | None
     precision: str
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
 
     def record(self) -> NetworkRecord:
         """Give what run.json and the tables say of the network."""
@@ -82,7 +87,8 @@ class Network:
         fields["classes"] = [[label.name, *label.color] for label in self.checkpoint.classes]
         for name in ("mean", "std"):
             fields[name] = list(fields[name])
-        return {**fields, "decoder": DECODER, "precision": self.precision}
+        views = {"flip": self.flip, "scales": list(self.scales)}
+        return {**fields, **views, "decoder": DECODER, "precision": self.precision}
 
 
 def describe_network(storage: Storage, settings: LabelSettings) -> Network:
@@ -93,17 +99,23 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
     """
     try:
         if settings.random_weights:
-            return Network(_random_record(storage, settings), None, settings.precision)
+            return _network(_random_record(storage, settings), None, settings)
         uri = normalise_uri(settings.weights, "weights")
         if not uri.endswith(".safetensors"):
             raise SettingError(f"weights={settings.weights!r} must end in .safetensors")
         record_uri = uri.removesuffix(".safetensors") + ".json"
         record = Checkpoint.from_json(_read(storage, record_uri, "weights"))
         refuse_untrained(record)
+        if settings.padding is not None:
+            record = dataclasses.replace(record, padding=settings.padding)
     except CheckpointError as error:
         raise SettingError(f"weights={settings.weights!r}: {error}") from error
     _check_expectations(record, settings)
-    return Network(record, uri, settings.precision)
+    return _network(record, uri, settings)
+
+
+def _network(record: Checkpoint, uri: str | None, settings: LabelSettings) -> Network:
+    return Network(record, uri, settings.precision, settings.flip, settings.scales)
 
 
 def check_weights(storage: Storage, network: Network) -> None:
@@ -131,12 +143,16 @@ class Placement:
         threads: For decoding and encoding and, without a GPU, for the network.
         batch_size: Images of one size that go through the network together.
         memory_bytes: What it may use of the node's memory; None sets no limit.
+        max_whole_pixels: Larger images go through the network in tiles.
+        compiled: Whether the network goes through `torch.compile`.
     """
 
     use_gpu: bool
     threads: int
     batch_size: int
     memory_bytes: int | None = None
+    max_whole_pixels: int = 16 << 20
+    compiled: bool = False
 
 
 LoadPredictor = Callable[[Placement], "Predictor"]
@@ -151,6 +167,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         placement: Where to.
     """
     # Only a replica needs torch, whose import takes seconds: not the driver, which names the class.
+    import fcn.memory  # noqa: PLC0415
     import fcn.predictor  # noqa: PLC0415
     import fcn.weights  # noqa: PLC0415
 
@@ -159,17 +176,24 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         model = fcn.weights.random_network(record, int(record.weights_sha256[len("random:") :]))
     else:
         model = fcn.weights.restore(record, storage.read(network.uri))
+    # A GPU has its own memory and says in order when it is full.
+    memory_bytes = None if placement.use_gpu else placement.memory_bytes
     predictor = fcn.predictor.Predictor(
         model,
         record,
         device="cuda" if placement.use_gpu else "cpu",
         precision=network.precision,
         batch_size=placement.batch_size,
+        max_whole_pixels=placement.max_whole_pixels,
+        memory_bytes=memory_bytes,
+        flip=network.flip,
+        scales=network.scales,
+        compiled=placement.compiled,
         # Ray allows one thread per CPU that it has set aside, which would leave cores idle.
         num_threads=None if placement.use_gpu else placement.threads,
     )
-    if placement.memory_bytes is not None and not placement.use_gpu:
-        fcn.predictor.limit_memory(placement.memory_bytes)
+    if memory_bytes is not None:
+        fcn.memory.limit_memory(memory_bytes)
     return predictor
 
 
@@ -309,9 +333,14 @@ def _random_record(storage: Storage, settings: LabelSettings) -> Checkpoint:
     return Checkpoint(
         network=settings.network,
         classes=_classes(storage, settings),
-        width=settings.width,
+        width=settings.width or _default_width(settings.network),
+        padding=settings.padding or PADDINGS[0],
         weights_sha256=settings.weights,
     )
+
+
+def _default_width(network: str) -> int:
+    return _RANDOM_WIDTH if WIDTH in ARCHITECTURES.get(network, ()) else FULL_WIDTH
 
 
 def _classes(storage: Storage, settings: LabelSettings) -> tuple[ClassLabel, ...]:

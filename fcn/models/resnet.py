@@ -12,7 +12,7 @@ from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
 
 from fcn.geometry import Geometry
 from fcn.models.network import Network
-from fcn.upsample import Window, interpolate_part
+from fcn.upsample import Interpolation, Window
 
 _BUILDERS = {50: fcn_resnet50, 101: fcn_resnet101}
 
@@ -52,7 +52,10 @@ class FCNResNet(Network):
         size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
         if window is None:
             return F.interpolate(scores, size, mode="bilinear", align_corners=False)
-        return interpolate_part(scores, self.stride, size, window)
+        height, width = window.picture
+        source = (-(-height // self.stride), -(-width // self.stride))
+        begin = (window.first[0] // self.stride, window.first[1] // self.stride)
+        return Interpolation(source, window.picture).part(scores, begin, window.first, size)
 
     def _deepest_path(self) -> list[nn.Module]:
         path: list[nn.Module] = [self.backbone.conv1, self.backbone.maxpool]

@@ -9,6 +9,7 @@ _BENCHMARKS = {
     "start_up": "seconds from the command to the first commit, by phase",
     "device_share": "share of its time that a stand-in device of 7 ms per image is kept busy",
     "memory": "peak memory of driver and replica at two numbers of images",
+    "networks": "images/s and peak memory of each network, beside torchvision and the references",
     "plan_memory": "seconds and peak memory of planning a million images",
 }
 

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.geometry import Geometry
+from fcn.models.network import Network
 from fcn.predictor import Prediction, Predictor
+from fcn.preprocess import Preprocess
+from fcn.upsample import Window
 from fcn.weights import random_network
 from tests.disk_runs import random_pixels
 
@@ -25,26 +29,32 @@ def _images(*sizes: tuple[int, int]) -> list[NDArray[np.uint8]]:
     return [random_pixels(seed, *size, 3) for seed, size in enumerate(sizes or _SIZES)]
 
 
-class _PerPixel(nn.Module):
+class _PixelNetwork(Network):
+    """A network whose scores depend on single pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.describe([], Geometry())
+
+
+class _PerPixel(_PixelNetwork):
     """Scores every pixel by its own colour; keeps the scores and the batches it was given."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.score = nn.Conv2d(3, _NUM_CLASSES, 1)
+        self.classifier = nn.Conv2d(3, _NUM_CLASSES, 1)
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
         self.seen: list[torch.Tensor] = []
 
-    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:  # noqa: N803 - as in fcn
-        self.seen.append(self.score(images_NCHW))
+    def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:  # noqa: N803 - as in fcn
+        self.seen.append(self.classifier(images_NCHW))
         return self.seen[-1]
 
 
-def _predict(
-    network: nn.Module, images: list[NDArray[np.uint8]], **fields: Any
-) -> list[Prediction]:
+def _predict(network: Network, images: list[NDArray[np.uint8]], **fields: Any) -> list[Prediction]:
     predictions = Predictor(network, _RECORD, **fields).predict(images)
     assert all(one is not None for one in predictions)
     return [one for one in predictions if one is not None]
@@ -179,8 +189,8 @@ def test_read_only_images_are_taken() -> None:
 def test_all_255_classes_fit_a_mask() -> None:
     """With the most classes there can be, the last one is in the mask as it is."""
 
-    class Last(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
+    class Last(_PixelNetwork):
+        def score(self, images: torch.Tensor, window: Window | None) -> torch.Tensor:
             scores = torch.zeros(len(images), 255, *images.shape[2:])
             scores[:, 254] = 1
             return scores
@@ -237,11 +247,11 @@ class _Small(_PerPixel):
         self._refuse = refuse
         self.asked: list[int] = []
 
-    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:  # noqa: N803 - as in fcn
+    def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:  # noqa: N803 - as in fcn
         self.asked.append(len(images_NCHW))
         if images_NCHW[:, 0].numel() > self._max_pixels:
             raise self._refuse()
-        return super().forward(images_NCHW)
+        return super().score(images_NCHW, window)
 
 
 _REFUSALS = {
@@ -276,8 +286,8 @@ def test_an_image_that_does_not_fit_alone_has_no_prediction(kind: str) -> None:
 def test_an_allocation_that_really_fails_has_no_prediction() -> None:
     """What PyTorch raises when this machine has no memory is understood."""
 
-    class Greedy(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
+    class Greedy(_PixelNetwork):
+        def score(self, images: torch.Tensor, window: Window | None) -> torch.Tensor:
             return torch.empty(1 << 60, dtype=torch.uint8)
 
     assert Predictor(Greedy(), _RECORD).predict(_images((2, 3))) == [None]
@@ -295,10 +305,13 @@ _LIMITED = """
 import sys
 import numpy as np
 from fcn.checkpoint import Checkpoint, numbered_classes
-from fcn.predictor import Predictor, limit_memory
+from fcn.memory import limit_memory
+from fcn.predictor import Predictor
 from fcn.weights import random_network
 record = Checkpoint("fcn_all_skips", numbered_classes(3), width=8, weights_sha256="random:0")
-predictor = Predictor(random_network(record, 0), record, num_threads=1)
+predictor = Predictor(
+    random_network(record, 0), record, num_threads=1, memory_bytes=600 << 20
+)
 small = np.zeros((64, 64, 3), np.uint8)
 predictor.predict([small])
 limit_memory(600 << 20)
@@ -308,9 +321,145 @@ print(*("none" if one is None else one.mask.size for one in found))
 """
 
 
-def test_an_image_beyond_the_memory_limit_costs_itself_only() -> None:
-    """Under a real limit the image that does not fit is None, and large batches are halved."""
+def test_an_image_beyond_the_memory_limit_is_labelled_in_tiles() -> None:
+    """Under a real limit what does not fit is labelled in tiles and in smaller batches."""
     found = subprocess.run(
         [sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=True, timeout=120
     )
-    assert found.stdout.split() == ["none", "4096", *["360000"] * 8]
+    assert found.stdout.split() == ["25000000", "4096", *["360000"] * 8]
+
+
+# Tiles
+
+
+def _picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Draw a picture with large and small structure, so that scores differ all over it."""
+    coarse = random_pixels(0, height // 16 + 1, width // 16 + 1, 3)
+    enlarged = coarse.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
+    return (enlarged // 2 + random_pixels(1, height, width, 3) // 2).astype(np.uint8)
+
+
+def _both(
+    network: Network, picture: NDArray[np.uint8], **fields: Any
+) -> tuple[Prediction, Prediction]:
+    """Label a picture whole and in tiles of 256 pixels."""
+    found = []
+    for max_whole_pixels, sides in ((1 << 30, ()), (1, (256,))):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("fcn.predictor._TILE_SIDES", sides)
+            predictor = Predictor(network, _RECORD, max_whole_pixels=max_whole_pixels, **fields)
+            found += predictor.predict([picture], with_scores=True, with_confidence=True)
+    whole, tiled = found
+    assert whole is not None
+    assert tiled is not None
+    return whole, tiled
+
+
+@pytest.mark.parametrize(
+    "views", [{}, {"flip": True}, {"scales": (0.75, 1.0, 1.5), "flip": True}], ids=str
+)
+def test_tiles_give_what_the_whole_picture_gives(views: dict[str, Any]) -> None:
+    """At a size that divides by nothing, tiles have the whole's scores, classes and counts."""
+    whole, tiled = _both(random_network(_RECORD, 0), _picture(613, 571), **views)
+    assert whole.scores is not None
+    np.testing.assert_allclose(tiled.scores, whole.scores, atol=1e-4 * abs(whole.scores).max())
+    assert np.unique(whole.mask).size > 1
+    # Where two classes are as good as equal, rounding may decide.
+    assert (tiled.mask != whole.mask).mean() < 1e-5
+    assert (
+        abs(tiled.class_pixels - whole.class_pixels).sum() <= 2 * (tiled.mask != whole.mask).sum()
+    )
+    assert tiled.class_pixels.tolist() == np.bincount(tiled.mask.flat, minlength=5).tolist()
+    assert tiled.mean_confidence == pytest.approx(whole.mean_confidence, abs=1e-6)
+    assert tiled.confidence is not None
+    assert whole.confidence is not None
+    assert abs(tiled.confidence.astype(int) - whole.confidence).max() <= 1
+
+
+def test_smaller_tiles_are_tried_until_they_fit() -> None:
+    """A picture goes in tiles of half the side as long as memory is short, with one result."""
+    network = _Small(300 * 300, MemoryError)
+    picture = _picture(700, 900)
+    found = _predict(network, [picture])
+    _assert_agree(found, _predict(_PerPixel(), [picture]))
+    # The whole, one tile of 512, then twelve of 256: each with a pixel of margin.
+    assert len(network.asked) == 2 + 3 * 4
+
+
+def test_a_picture_above_the_limit_is_not_tried_whole() -> None:
+    """`max_whole_pixels` decides without running into the wall first."""
+    network = _PerPixel()
+    _predict(network, [_picture(300, 300)], max_whole_pixels=300 * 300)
+    assert [tuple(scores.shape[2:]) for scores in network.seen] == [(300, 300)]
+    network.seen.clear()
+    _predict(network, [_picture(300, 300)], max_whole_pixels=300 * 300 - 1)
+    assert [tuple(scores.shape[2:]) for scores in network.seen] == [
+        *((257, 257), (257, 45), (45, 257), (45, 45)),
+    ]
+
+
+# What can be asked for
+
+
+def test_scores_are_those_of_the_network() -> None:
+    """On demand the score maps come along, in float32; otherwise they do not."""
+    network = _PerPixel()
+    [found] = Predictor(network, _RECORD).predict(_images((8, 9)), with_scores=True)
+    assert found is not None
+    assert found.scores is not None
+    assert (found.scores.dtype, found.confidence) == (np.float32, None)
+    assert (found.scores == network.seen[0][0].numpy()).all()
+    assert (found.scores.argmax(0) == found.mask).all()
+
+
+def test_the_confidence_map_is_the_confidence_in_bytes() -> None:
+    """On demand every pixel has its confidence as a byte, and their mean is the image's."""
+    [found] = Predictor(_PerPixel(), _RECORD).predict(_images((40, 33)), with_confidence=True)
+    assert found is not None
+    assert found.confidence is not None
+    assert (found.confidence.dtype, found.scores) == (np.uint8, None)
+    assert found.confidence.shape == found.mask.shape
+    assert found.confidence.mean() / 255 == pytest.approx(found.mean_confidence, abs=1 / 255)
+
+
+def test_a_flipped_view_makes_mirrored_pictures_agree() -> None:
+    """With the flip, a picture and its mirror image get masks that mirror each other."""
+    network = random_network(_RECORD, 0)
+    picture = _picture(96, 128)
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    without, with_flip = (
+        [one.mask for one in _predict(network, [picture, mirrored], flip=flip, batch_size=1)]
+        for flip in (False, True)
+    )
+    assert (without[0] != without[1][:, ::-1]).any()
+    assert (with_flip[0] == with_flip[1][:, ::-1]).mean() > 0.9999
+
+
+def test_views_are_averaged_as_softmax() -> None:
+    """Scales give the mean of the softmax values of the resized pictures, resized back."""
+    network = random_network(_RECORD, 0)
+    picture = _picture(90, 70)
+    images = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    expected = torch.zeros(1, _NUM_CLASSES, 90, 70)
+    for scale in (0.5, 1.0, 2.0):
+        size = (round(90 * scale), round(70 * scale))
+        resized = nn.functional.interpolate(images, size, mode="bilinear")
+        with torch.no_grad():
+            scores = network(Preprocess(_RECORD)(resized.permute(0, 2, 3, 1)))
+        scores = nn.functional.interpolate(scores, (90, 70), mode="bilinear")
+        expected += scores.softmax(1) / 3
+    predictor = Predictor(network, _RECORD, scales=(0.5, 1.0, 2.0))
+    [found] = predictor.predict([picture], with_scores=True)
+    assert found is not None
+    np.testing.assert_allclose(np.exp(found.scores), expected[0].numpy(), atol=1e-5)
+
+
+def test_a_compiled_network_gives_the_same() -> None:
+    """`torch.compile` changes the speed, and the classes at most where two are as good as equal."""
+    network = random_network(_RECORD, 0)
+    images = _images((40, 33), (64, 64))
+    for one, other in zip(
+        _predict(network, images), _predict(network, images, compiled=True), strict=True
+    ):
+        assert (one.mask != other.mask).mean() < 1e-3
+        assert one.mean_confidence == pytest.approx(other.mean_confidence, abs=1e-4)

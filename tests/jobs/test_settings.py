@@ -1,5 +1,6 @@
 """Settings: file < environment < flags, and errors that say what to do."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -65,8 +66,7 @@ def test_all_settings_can_stand_in_the_file(tmp_path: Path) -> None:
     given = LabelSettings(
         input="a", output="b", weights="random:0", retry_failed=True, max_error_rate=0.5
     ).model_dump()
-    lines = [f"{name}: {'null' if value is None else value}" for name, value in given.items()]
-    config = _config(tmp_path, "\n".join(lines))
+    config = _config(tmp_path, json.dumps({**given, "scales": list(given["scales"])}))
     found = read_settings(LabelSettings, "label", ["--config", config], os.environ)
     assert found.model_dump() == given
 
@@ -154,7 +154,8 @@ def test_settings_reach_the_storage() -> None:
         (["--max-error-rate", "nan"], ["max_error_rate='nan'"]),
         (["--width", "7"], ["width='7'", "multiple of 2"]),
         (["--num-classes", "256"], ["num_classes='256'", "less than or equal to 255"]),
-        (["--precision", "fp16"], ["precision='fp16'", "'fp32' or 'bf16'"]),
+        (["--precision", "fp64"], ["precision='fp64'", "'fp32', 'bf16' or 'fp16'"]),
+        (["--scales", "[0.01]"], ["scales=[0.01]", "not between 0.1 and 8"]),
         (["--mask-name", "short"], ["mask_name='short'", "'replace' or 'full'"]),
         (["--run-id", "../up"], ["run_id='../up'", "pattern"]),
         (["--run-id", "a\n"], ["run_id='a\\n'", "pattern"]),
