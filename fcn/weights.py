@@ -125,8 +125,17 @@ def build_recorded(record: Checkpoint) -> Network:
         raise CheckpointError(str(error)) from error
 
 
-def check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+def check_tensors(
+    expected: dict[str, torch.Tensor],
+    found: dict[str, torch.Tensor],
+    whose: str = "the network of their record",
+) -> None:
     """Compare tensors with those of a network, by name, shape and value.
+
+    Args:
+        expected: Those of the network.
+        found: Those to fill it with.
+        whose: What the network is, for the message.
 
     Raises:
         CheckpointError: Tensors are missing, surplus, of another shape or not finite; it lists
@@ -147,9 +156,7 @@ def check_tensors(expected: dict[str, torch.Tensor], found: dict[str, torch.Tens
     if breaks:
         more = f"; and {len(breaks) - _MAX_SHOWN} more" if len(breaks) > _MAX_SHOWN else ""
         raise CheckpointError(
-            "the weights do not fit the network of their record: "
-            + "; ".join(breaks[:_MAX_SHOWN])
-            + more
+            f"the weights do not fit {whose}: " + "; ".join(breaks[:_MAX_SHOWN]) + more
         )
 
 

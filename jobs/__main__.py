@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs import demo, label, plan, report, verify
+from jobs import demo, import_weights, label, models, plan, report, verify
 from jobs.cluster import stop_on_signals
 from jobs.output import say
 from jobs.settings import environment
@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "plan": (plan.run, "say what `label` would do; writes nothing"),
     "verify": (verify.run, "re-read an output and prove that it is whole"),
     "report": (report.run, "show what a run has done"),
+    "import-weights": (import_weights.run, "turn published weights into a checkpoint"),
+    "models": (models.run, "list the networks: their size, cost, stride and sources of weights"),
     "demo": (demo.run, "draw scenes, label them on this machine, show the result"),
 }
 
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = ["usage: fcn COMMAND [--help] ...", "", "commands:"]
-    lines += [f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:<14} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join([*lines, "", _EXIT_CODES])
 
 

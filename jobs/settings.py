@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -28,6 +28,91 @@ _PREFIX = "FCN_"
 # Kubernetes tells every pod of a service named fcn-... in variables of these endings.
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_\w+)?$")
 _CONFIG_HELP = "YAML file with settings (local, file:// or s3://); flags and FCN_... go before it"
+
+
+class _ImportFields(BaseModel):
+    network: str = Field(description="architecture that the weights are for; see `fcn models`")
+    source: str = Field(
+        description="file of tensors (.pth, .pt, .safetensors): local, file://, s3://, http(s)://, "
+        "or torchvision:NAME, as in torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
+    )
+    output: str = Field(
+        description="where to: NAME.safetensors, its record becomes NAME.json beside it; local, "
+        "file:// or s3://"
+    )
+    num_classes: int | None = Field(
+        None,
+        ge=1,
+        le=255,
+        description="number of classes, background included; default: that of the source, which "
+        "a classifier does not tell",
+    )
+    classes: str | None = Field(
+        None,
+        description="JSON file with names and colours, "
+        '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}; default: PASCAL '
+        "VOC's for its 21 classes, else class_0, class_1, ...",
+    )
+    padding: Literal["paper", "tight"] = Field(
+        "paper",
+        description="around the image, for the paper's networks: paper gives published results, "
+        "tight needs fewer multiplications",
+    )
+    channel_order: Literal["RGB", "BGR"] | None = Field(
+        None, description="of the images that the network takes; default: as published"
+    )
+    mean: str | None = Field(
+        None,
+        description="what to subtract from every channel, in the range 0 to 1 and in the "
+        "channels' order, as in 0.485,0.456,0.406; default: as published (for weights of your "
+        "own training say what it subtracted)",
+    )
+    std: str | None = Field(
+        None,
+        description="what to divide every channel by afterwards, in the range 0 to 1, as in "
+        "0.229,0.224,0.225; default: as published",
+    )
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _joined(cls, value: object) -> object:
+        """Take YAML's lists, too."""
+        if isinstance(value, list | tuple):
+            return ",".join(map(str, value))
+        return str(value) if isinstance(value, int | float) else value
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _is_numbers(cls, value: str | None) -> str | None:
+        try:
+            _numbers(value)
+        except ValueError:
+            raise ValueError(
+                "numbers with commas between them are wanted, as in 0.485,0.456,0.406"
+            ) from None
+        return value
+
+
+class ImportSettings(StoreSettings, _ImportFields):
+    """Which published weights to turn into a checkpoint, and how they want their images."""
+
+    @property
+    def means(self) -> tuple[float, ...] | None:
+        """`mean` as numbers."""
+        return _numbers(self.mean)
+
+    @property
+    def stds(self) -> tuple[float, ...] | None:
+        """`std` as numbers."""
+        return _numbers(self.std)
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    return None if text is None else tuple(map(float, text.split(",")))
+
+
+_KINDS: tuple[type[StoreSettings], ...] = (LabelSettings, OutputSettings, ImportSettings)
+_NAMES = dict.fromkeys(name for kind in _KINDS for name in kind.model_fields)
 
 
 def read_settings(
@@ -50,7 +135,7 @@ def read_settings(
     before = _before_the_rest(argv, environ)
     file_values = _read_config(before.config, before.s3_endpoint_url)
     # One file may serve all commands: what is a setting of another one is no mistake here.
-    others = {*LabelSettings.model_fields, *OutputSettings.model_fields} - {*kind.model_fields}
+    others = _NAMES.keys() - kind.model_fields.keys()
     file_values = {name: file_values[name] for name in file_values if name not in others}
     parser = _parser(kind, command, list(argv), file_values, environ)
     try:
@@ -152,8 +237,7 @@ def _defaults(kind: type[StoreSettings], environ: Mapping[str, str]) -> dict[str
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    fields = {*LabelSettings.model_fields, *OutputSettings.model_fields, "config"}
-    known = {f"{_PREFIX}{name.upper()}" for name in fields}
+    known = {f"{_PREFIX}{name.upper()}" for name in (*_NAMES, "config")}
     for name in environ:
         if name.startswith(_PREFIX) and name not in known and not _KUBERNETES.search(name):
             raise SettingError(f"environment variable {name} names no setting; see --help")
@@ -173,8 +257,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _similar(name: str) -> str:
-    known = [*LabelSettings.model_fields, *OutputSettings.model_fields]
-    found = difflib.get_close_matches(name.replace("-", "_"), known, 1)
+    found = difflib.get_close_matches(name.replace("-", "_"), list(_NAMES), 1)
     return f" (did you mean {found[0]}?)" if found else ""
 
 

@@ -5,10 +5,16 @@ import shlex
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 
+from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.weights import random_network, save
 from jobs.__main__ import COMMANDS, _usage, main
+from jobs.settings import ImportSettings, read_settings
+from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode
+from tests.disk_runs import random_pixels
 from tests.product import REPOSITORY
 
 _README = (REPOSITORY / "README.md").read_text()
@@ -66,6 +72,32 @@ def test_the_queries_of_the_readme_run(after_demo: Path, monkeypatch: pytest.Mon
 
     assert len(newest) == 61
     assert sum(share for _, _, share, _ in shares) == pytest.approx(1)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path):
+    """The README's Python labels an image with a checkpoint and scores the mask."""
+    record = Checkpoint("fcn_all_skips", numbered_classes(3), width=2)
+    record, data = save(record, random_network(record, 0))
+    (tmp_path / "voc.safetensors").write_bytes(data)
+    (tmp_path / "voc.json").write_text(record.to_json())
+    [code] = blocks("python")
+    code = code.replace("s3://models", str(tmp_path)).replace("cuda", "cpu")
+    names = {"image": random_pixels(0, 40, 50, 3), "truth": np.zeros((40, 50), np.uint8)}
+
+    exec(compile(code, "README.md", "exec"), names)
+
+    assert names["prediction"].confidence.shape == (40, 50)
+
+
+def test_the_commands_about_weights_take_their_flags():
+    """The README's lines that need the network or a bucket have flags that there are."""
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("fcn ")]
+    kinds = {"import-weights": ImportSettings, "label": LabelSettings}
+
+    for line in lines:
+        _, command, *flags = shlex.split(line)
+        assert read_settings(kinds[command], command, flags, {}).output.startswith("s3://")
+    assert len(lines) == 2
 
 
 def test_make_targets_of_the_readme_exist():

@@ -1,0 +1,584 @@
+"""Weights that others have published, turned into checkpoints.
+
+The tensors of a source are recognised by their names (`KINDS`), brought under the names of one of
+our networks, and completed by what that kind of source is known to expect of its images. A source
+of which anything is missing, left over or of another shape is refused.
+
+pochih's FCN32s, FCN16s and FCN8s have the same tensors as his FCNs and add them up in another
+order, which no file tells: only weights of FCNs are right for `fcn_all_skips_vgg16`.
+"""
+
+import argparse
+import dataclasses
+import io
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torchvision import models
+from torchvision.models import segmentation
+
+from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, UPSAMPLING, WIDTH
+from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, numbered_classes, voc_color
+from fcn.models import Network
+from fcn.models.vgg16 import VGG16_BLOCKS
+from fcn.upsample import bilinear_kernel
+from fcn.weights import build_recorded, check_tensors
+
+Tensors = dict[str, torch.Tensor]
+
+# What trainers wrap a state dict in, and what DataParallel puts before every name.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PARALLEL = "module."
+_MAX_SHOWN = 5
+_SAFETENSORS = ".safetensors"
+# Layers without trained weights start from the same values in every import.
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network expects of its images; fields as in `fcn.checkpoint.Checkpoint`."""
+
+    channel_order: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+_IMAGENET = Preprocessing("RGB", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# torchvision's published GoogLeNet rescales its input from ImageNet's numbers to these
+# (transform_input=True), which a state dict does not tell.
+_HALVES = Preprocessing("RGB", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# Caffe's: 0 to 255 minus the mean of ImageNet in BGR, undivided.
+_CAFFE = Preprocessing(
+    "BGR", (104.00699 / 255, 116.66877 / 255, 122.67892 / 255), (1 / 255, 1 / 255, 1 / 255)
+)
+# pochih's: the same idea with rounded means, after a division by 255.
+_ROUNDED = Preprocessing("BGR", (103.939 / 255, 116.779 / 255, 123.68 / 255), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A form in which weights are published.
+
+    Attributes:
+        name: For a person.
+        networks: What it becomes.
+        needs: Tensors by which it is recognised, all of them.
+        source_of: Gives the source's name of one of our layers; None if the source lacks it.
+        first: Its first convolution, which tells the width and the channels of the input.
+        preprocessing: What it expects of its images.
+        one_of: Further tensors by which it is recognised; one is enough.
+        scores: Its layer with one output per class; None for classifiers of other classes.
+        dropped: Beginnings of the names of tensors that no segmentation uses.
+        voc: Whether 21 classes are PASCAL VOC's.
+        hint: What to know where a network is asked for that it does not become.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    needs: frozenset[str]
+    source_of: Callable[[str], str | None]
+    first: str
+    preprocessing: Preprocessing
+    one_of: frozenset[str] = frozenset()
+    scores: str | None = None
+    dropped: tuple[str, ...] = ()
+    voc: bool = False
+    hint: str = ""
+
+
+def _vgg16_layers() -> list[tuple[str, str, int]]:
+    """Name VGG16's convolutions as the paper, as our blocks, and by their place in `features`."""
+    layers, place = [], 0
+    for level, (_, number) in enumerate(VGG16_BLOCKS, start=1):
+        for index in range(number):
+            paper, block = f"conv{level}_{index + 1}", f"block{level}.{2 * index}"
+            layers.append((paper, block, place))
+            place += 2  # each has its ReLU
+        place += 1  # the pool
+    return layers
+
+
+_VGG16_LAYERS = {
+    name: f"features.{place}" for paper, block, place in _vgg16_layers() for name in (paper, block)
+}
+_VGG16_CLASSIFIER = {**_VGG16_LAYERS, "fc6": "classifier.0", "fc7": "classifier.3"}
+_ALEXNET_CLASSIFIER = {
+    **{f"conv{level + 1}": f"features.{place}" for level, place in enumerate((0, 3, 6, 8, 10))},
+    "fc6": "classifier.1",
+    "fc7": "classifier.4",
+}
+
+
+def _same(layer: str) -> str:
+    return layer
+
+
+def _in_googlenet(layer: str) -> str | None:
+    trunk = "trunk."
+    return layer.removeprefix(trunk) if layer.startswith(trunk) else None
+
+
+def _in_pretrained_net(layer: str) -> str:
+    place = _VGG16_LAYERS.get(layer)
+    return f"pretrained_net.{place}" if place else layer
+
+
+def _resnet(depth: int, *needs: str) -> Kind:
+    return Kind(
+        name=f"torchvision's fcn_resnet{depth}",
+        networks=(f"fcn_resnet{depth}",),
+        needs=frozenset({"backbone.conv1.weight", "classifier.0.weight", *needs}),
+        source_of=_same,
+        first="backbone.conv1",
+        preprocessing=_IMAGENET,
+        scores="classifier.4",
+        dropped=("aux_classifier.",),
+        voc=True,
+    )
+
+
+def _port(name: str, networks: tuple[str, ...], first: str, *one_of: str) -> Kind:
+    return Kind(
+        name=f"a PyTorch port of the paper's {name}",
+        networks=networks,
+        needs=frozenset({f"{first}.weight", "score_fr.weight"}),
+        one_of=frozenset(f"{layer}.weight" for layer in one_of),
+        source_of=_same,
+        first=first,
+        preprocessing=_CAFFE,
+        scores="score_fr",
+        voc=True,
+    )
+
+
+# In the order in which they are tried: a name that only some have stands before the rest.
+KINDS = (
+    Kind(
+        name="torchvision's VGG16 classifier",
+        networks=(
+            *("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16", "fcn8s_vgg16_at_once"),
+            "fcn_all_skips_vgg16",
+        ),
+        # Of all VGGs only VGG16 without batch norm has both.
+        needs=frozenset({"features.0.weight", "features.26.weight"}),
+        source_of=_VGG16_CLASSIFIER.get,
+        first="features.0",
+        preprocessing=_IMAGENET,
+        dropped=("classifier.",),
+    ),
+    Kind(
+        name="torchvision's AlexNet classifier",
+        networks=("fcn32s_alexnet_owt",),
+        needs=frozenset({"features.0.weight", "features.6.weight", "features.10.weight"}),
+        source_of=_ALEXNET_CLASSIFIER.get,
+        first="features.0",
+        preprocessing=_IMAGENET,
+        dropped=("classifier.",),
+        hint="; fcn32s_alexnet is the paper's CaffeNet, with other channels, groups and local "
+        "response normalisation",
+    ),
+    Kind(
+        name="torchvision's GoogLeNet classifier",
+        networks=("fcn32s_googlenet",),
+        needs=frozenset({"conv1.conv.weight", "inception3a.branch1.conv.weight"}),
+        source_of=_in_googlenet,
+        first="conv1.conv",
+        preprocessing=_HALVES,
+        dropped=("aux1.", "aux2.", "fc."),
+    ),
+    _resnet(101, "backbone.layer3.22.conv1.weight"),
+    _resnet(50),
+    _port(
+        "FCN-8s",
+        ("fcn8s_vgg16", "fcn8s_vgg16_at_once"),
+        "conv1_1",
+        *("score_pool3", "upscore_pool4", "upscore8"),
+    ),
+    _port("FCN-16s", ("fcn16s_vgg16",), "conv1_1", "score_pool4", "upscore2", "upscore16"),
+    _port("FCN-32s", ("fcn32s_vgg16",), "conv1_1"),
+    _port("FCN-AlexNet", ("fcn32s_alexnet",), "conv1"),
+    Kind(
+        name="the PyTorch port of VGG16 with all skips (FCNs)",
+        networks=("fcn_all_skips_vgg16",),
+        needs=frozenset({"pretrained_net.features.0.weight", "pretrained_net.features.26.weight"}),
+        source_of=_in_pretrained_net,
+        first="pretrained_net.features.0",
+        preprocessing=_ROUNDED,
+        scores="classifier",
+    ),
+    Kind(
+        name="the vanilla network with all skips",
+        networks=("fcn_all_skips",),
+        needs=frozenset({"block1.0.weight", "deconv1.weight"}),
+        source_of=_same,
+        first="block1.0",
+        preprocessing=_IMAGENET,
+        scores="classifier",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a source is to become; None where the source's kind decides.
+
+    Attributes:
+        network: Name of the architecture.
+        padding: `paper` or `tight`, for the paper's networks.
+        num_classes: Score maps, background included.
+        classes: Their names and colours.
+        channel_order: `RGB` or `BGR`.
+        mean: Per channel, in the range 0 to 1.
+        std: The same.
+        provenance: Of the record; what the import knows is added.
+    """
+
+    network: str
+    padding: str = PADDINGS[0]
+    num_classes: int | None = None
+    classes: tuple[ClassLabel, ...] | None = None
+    channel_order: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network filled from a source, ready for `fcn.weights.save`.
+
+    Attributes:
+        record: Without the hash of the weights.
+        network: The weights.
+        kind: What the source was recognised as.
+        dropped: The source's tensors that are not in the network.
+    """
+
+    record: Checkpoint
+    network: Network
+    kind: Kind
+    dropped: tuple[str, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that training changes."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights that torchvision publishes."""
+
+    url: str
+    preprocessing: Preprocessing
+
+
+_TORCHVISION = (
+    models.VGG16_Weights,
+    models.AlexNet_Weights,
+    models.GoogLeNet_Weights,
+    segmentation.FCN_ResNet50_Weights,
+    segmentation.FCN_ResNet101_Weights,
+)
+
+
+def published(name: str) -> Published:
+    """Look up weights by torchvision's name, as in `VGG16_Weights.IMAGENET1K_V1`.
+
+    Raises:
+        CheckpointError: torchvision has none of this name that can be imported.
+    """
+    known = {str(weights): weights for family in _TORCHVISION for weights in family}
+    if name not in known:
+        raise CheckpointError(
+            f"torchvision:{name} can't be imported; there are: {', '.join(known)}"
+        )
+    weights = known[name]
+    if isinstance(weights, models.GoogLeNet_Weights):
+        return Published(weights.url, _HALVES)
+    transforms = weights.transforms()
+    numbers = (tuple(transforms.mean), tuple(transforms.std))
+    return Published(weights.url, Preprocessing("RGB", *numbers))
+
+
+def sources_of(network: str) -> list[str]:
+    """Say which sources a network's weights are imported from.
+
+    Args:
+        network: Name of the architecture.
+    """
+    return [
+        kind.name if kind.scores else f"{kind.name} (to train from)"
+        for kind in KINDS
+        if network in kind.networks
+    ]
+
+
+def read_tensors(data: bytes, name: str) -> Tensors:
+    """Read the state dict of a file; no code from it is run.
+
+    Args:
+        data: A file of `torch.save`, or a safetensors file.
+        name: Of the file: its ending says which.
+
+    Raises:
+        CheckpointError: It can't be read so, or holds something else.
+    """
+    loaded = _read_safetensors(data) if name.endswith(_SAFETENSORS) else _read_pickle(data)
+    # Trainers wrap what other trainers have wrapped.
+    for wrapper in _WRAPPERS * 2:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"it holds {type(loaded).__name__} and no state dict")
+    foreign = [str(key) for key, value in loaded.items() if not isinstance(value, torch.Tensor)]
+    if foreign:
+        raise CheckpointError(f"it holds more than tensors: {_shorten(foreign)}")
+    prefix = _PARALLEL if all(str(key).startswith(_PARALLEL) for key in loaded) else ""
+    return {str(key).removeprefix(prefix): value.detach() for key, value in loaded.items()}
+
+
+def recognise(tensors: Tensors) -> Kind:
+    """Find out what a state dict is.
+
+    Raises:
+        CheckpointError: It is nothing that can be imported.
+    """
+    for kind in KINDS:
+        if kind.needs <= tensors.keys() and (not kind.one_of or kind.one_of & tensors.keys()):
+            return kind
+    known = "; ".join(kind.name for kind in KINDS)
+    raise CheckpointError(
+        f"{len(tensors)} tensors that belong to nothing known: {_shorten(list(tensors))}; "
+        f"what can be imported: {known}"
+    )
+
+
+def convert(tensors: Tensors, wanted: Wanted) -> Imported:
+    """Fill a network with the tensors of a source.
+
+    Args:
+        tensors: As `read_tensors` gives them.
+        wanted: What they are to become.
+
+    Raises:
+        CheckpointError: They do not fit the network or the classes that are wanted, or tensors
+            are missing, surplus, of another shape or not finite; it lists them.
+    """
+    kind = _kind_for(wanted.network, tensors)
+    record, kernels = _fix_upsampling(_describe(kind, tensors, wanted), tensors)
+    expected = _expected(record)
+    sources = {name: source for name in expected if (source := _source_of(kind, name)) is not None}
+    dropped = tuple(
+        name
+        for name in tensors
+        if name in kernels or (name.startswith(kind.dropped) and name not in sources.values())
+    )
+    found = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    whose = f"{record.network}, made from {kind.name}"
+    fitted = _fit({sources[name]: expected[name] for name in sources}, found, whose)
+    record = dataclasses.replace(
+        record,
+        untrained_layers=_layers(name for name in expected if name not in sources),
+        provenance={**wanted.provenance, "kind": kind.name, "dropped": list(dropped)},
+    )
+    network = _fill(record, {name: fitted[source] for name, source in sources.items()})
+    return Imported(record, network, kind, dropped)
+
+
+def _kind_for(network: str, tensors: Tensors) -> Kind:
+    kind = recognise(tensors)
+    if network not in kind.networks:
+        raise CheckpointError(
+            f"network={network!r} does not fit: the source is {kind.name} and becomes "
+            f"{' or '.join(kind.networks)}{kind.hint}"
+        )
+    return kind
+
+
+def _fix_upsampling(record: Checkpoint, tensors: Tensors) -> tuple[Checkpoint, set[str]]:
+    """Leave out kernels that only interpolate, as they do where nobody has trained them.
+
+    Returns:
+        The record, and the names of what its network no longer has.
+    """
+    kernels = {name for name in _expected(record) if name.startswith("upscore")}
+    if not kernels or not all(name in tensors and _interpolates(tensors[name]) for name in kernels):
+        return record, set()
+    return dataclasses.replace(record, upsampling="fixed"), kernels
+
+
+def _expected(record: Checkpoint) -> Tensors:
+    # Without memory: what a file claims is checked before anything of its size is made.
+    with torch.device("meta"):
+        return build_recorded(record).state_dict()
+
+
+def _read_safetensors(data: bytes) -> Any:
+    try:
+        # Its order is another one in every process.
+        return dict(sorted(safetensors.torch.load(data).items()))
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"no readable safetensors file: {error}") from error
+
+
+def _read_pickle(data: bytes) -> Any:
+    try:
+        # What torchvision's own training keeps its arguments in; a Namespace runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            "it is no file of tensors alone, and code from files is not run; where you trust it, "
+            "load it in Python and save the weights: torch.save(model.state_dict(), FILE) "
+            f"({_first_line(error)})"
+        ) from error
+    # A broken file can break its reader anywhere.
+    except Exception as error:
+        reason = _first_line(error) or type(error).__name__
+        raise CheckpointError(f"no readable PyTorch file: {reason}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(". ")[0][:200]
+
+
+def _shorten(names: Sequence[str]) -> str:
+    shown = [name[:100] for name in names[:_MAX_SHOWN]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _describe(kind: Kind, tensors: Tensors, wanted: Wanted) -> Checkpoint:
+    first = _convolution(tensors, f"{kind.first}.weight")
+    choices = ARCHITECTURES[wanted.network]
+    in_channels = first[1]
+    numbers = _preprocessing(kind.preprocessing, wanted, in_channels)
+    learned = UPSAMPLING in choices and kind.scores is not None
+    return Checkpoint(
+        network=wanted.network,
+        classes=_classes(kind, tensors, wanted),
+        width=first[0] if WIDTH in choices else FULL_WIDTH,
+        padding=wanted.padding,
+        upsampling="learned" if learned else "fixed",
+        in_channels=in_channels,
+        **dataclasses.asdict(numbers),
+    )
+
+
+def _convolution(tensors: Tensors, name: str) -> torch.Size:
+    if name not in tensors:
+        raise CheckpointError(f"missing: {name}")
+    if tensors[name].dim() != 4:
+        raise CheckpointError(
+            f"{name} has shape {tuple(tensors[name].shape)}; that of a convolution has four numbers"
+        )
+    return tensors[name].shape
+
+
+def _preprocessing(known: Preprocessing, wanted: Wanted, in_channels: int) -> Preprocessing:
+    mean, std = wanted.mean or known.mean, wanted.std or known.std
+    for name, numbers in (("mean", mean), ("std", std)):
+        if len(numbers) != in_channels:
+            raise CheckpointError(
+                f"{name} has {len(numbers)} numbers, the source takes images of {in_channels} "
+                f"channels; give {name} with one number for each"
+            )
+    return Preprocessing(wanted.channel_order or known.channel_order, mean, std)
+
+
+def _classes(kind: Kind, tensors: Tensors, wanted: Wanted) -> tuple[ClassLabel, ...]:
+    given = wanted.num_classes if wanted.classes is None else len(wanted.classes)
+    if wanted.num_classes not in (None, given):
+        raise CheckpointError(f"num_classes={wanted.num_classes}, but classes has {given}")
+    if kind.scores is None:
+        if given is None:
+            raise CheckpointError(
+                f"the source is {kind.name}, whose classes are others; give num_classes or classes"
+            )
+        return wanted.classes or numbered_classes(given)
+    found = _convolution(tensors, f"{kind.scores}.weight")[0]
+    if given not in (None, found):
+        source = "num_classes" if wanted.classes is None else "classes"
+        raise CheckpointError(
+            f"{source} says {given} classes, the source has {found} ({kind.scores}.weight); "
+            f"leave {source} out or make it {found}"
+        )
+    names = _voc_classes() if kind.voc else ()
+    return wanted.classes or (names if len(names) == found else numbered_classes(found))
+
+
+def _voc_classes() -> tuple[ClassLabel, ...]:
+    names = segmentation.FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
+    # torchvision writes __background__.
+    return tuple(ClassLabel(name.strip("_"), voc_color(index)) for index, name in enumerate(names))
+
+
+def _interpolates(kernel: torch.Tensor) -> bool:
+    if kernel.dim() != 4 or kernel.shape[0] != kernel.shape[1] or not kernel.is_floating_point():
+        return False
+    tent = bilinear_kernel(kernel.shape[-1])
+    if kernel.shape[-2:] != tent.shape:
+        return False
+    dense = torch.zeros(kernel.shape)
+    dense[range(len(dense)), range(len(dense))] = tent
+    rounding = torch.finfo(kernel.dtype).eps
+    return torch.allclose(kernel.float(), dense, rtol=0, atol=rounding)
+
+
+def _layers(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
+
+
+def _source_of(kind: Kind, name: str) -> str | None:
+    layer, _, tensor = name.rpartition(".")
+    source = kind.source_of(layer)
+    return None if source is None else f"{source}.{tensor}"
+
+
+def _fit(expected: Tensors, found: Tensors, whose: str) -> Tensors:
+    """Bring a source's tensors into the network's shapes and types, under the source's names.
+
+    Raises:
+        CheckpointError: As `convert`.
+    """
+    fitted = {
+        name: _shape(tensor, expected[name]) if name in expected else tensor
+        for name, tensor in found.items()
+    }
+    for name, tensor in expected.items():
+        # PyTorch before 0.4.1 did not count batches.
+        if name.endswith(".num_batches_tracked") and name not in fitted:
+            fitted[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    wrong = [
+        f"{name} ({tensor.dtype})"
+        for name, tensor in fitted.items()
+        if name in expected and expected[name].is_floating_point() != tensor.is_floating_point()
+    ]
+    if wrong:
+        raise CheckpointError(f"tensors of a type that {whose}, can't take: {_shorten(wrong)}")
+    check_tensors(expected, fitted, whose)
+    return fitted
+
+
+def _shape(tensor: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    if tensor.is_floating_point():
+        # Half precision becomes fp32 exactly.
+        tensor = tensor.float()
+    # A fully connected layer is a convolution over all that it sees.
+    same = tensor.shape[:1] == expected.shape[:1] and tensor.numel() == expected.numel()
+    return tensor.reshape(expected.shape) if tensor.dim() == 2 and same else tensor
+
+
+def _fill(record: Checkpoint, tensors: Tensors) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = build_recorded(record)
+    network.load_state_dict({**network.state_dict(), **tensors})
+    return network.eval()

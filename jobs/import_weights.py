@@ -1,0 +1,274 @@
+"""`import-weights`: published weights become a checkpoint."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn
+
+import aiohttp
+import fsspec
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from fcn.architectures import (
+    ARCHITECTURES,
+    FULL_WIDTH,
+    PADDING,
+    UPSAMPLING,
+    WIDTH,
+    check_choices,
+)
+from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, parse_classes
+from jobs.output import say
+from jobs.settings import ImportSettings, read_settings
+from pipeline.config import without_secret
+from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
+from pipeline.storage import Storage, normalise_uri, sha256_hex
+
+if TYPE_CHECKING:  # importing it loads torch
+    from fcn.importers import Imported, Preprocessing
+
+_ENDING = ".safetensors"
+_TORCHVISION = "torchvision:"
+_HTTP = ("http://", "https://")
+_REFUSALS = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
+# torchvision puts the first digits of the SHA-256 there (torch.hub.HASH_REGEX); others put dates.
+_HASH = re.compile(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.(?:pth|pt|safetensors)$")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the weights are, and how they want their images if torchvision says so."""
+
+    uri: str
+    preprocessing: "Preprocessing | None" = None
+
+    @property
+    def shown(self) -> str:
+        """The URI without passwords."""
+        return str(without_secret(self.uri)) if self.uri.startswith(_HTTP) else self.uri
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Import weights.
+
+    Args:
+        argv: Flags.
+        environ: Environment variables.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SettingError: The source can't be read, does not fit, or something else is at the output.
+    """
+    settings = read_settings(ImportSettings, "import-weights", argv, environ)
+    output = _check(settings)
+    storage = settings.storage()
+    classes = _read_classes(storage, settings)
+    source = _find(settings.source)
+    data = _read_source(storage, settings, source)
+    imported, record, weights = _convert(settings, source, data, classes)
+    _write(storage, output, record, weights)
+    say(_describe(imported, record, output))
+    return EXIT_OK
+
+
+def _check(settings: ImportSettings) -> str:
+    """Refuse what can be refused before anything is read; gives the output's URI."""
+    try:
+        check_choices(settings.network, FULL_WIDTH, settings.padding, "fixed")
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    output = normalise_uri(settings.output, "output")
+    if not output.endswith(_ENDING):
+        raise SettingError(f"output={settings.output!r} must end in {_ENDING}")
+    return output
+
+
+def _read_classes(storage: Storage, settings: ImportSettings) -> tuple[ClassLabel, ...] | None:
+    if settings.classes is None:
+        return None
+    try:
+        return parse_classes(_read(storage, normalise_uri(settings.classes, "classes"), "classes"))
+    except CheckpointError as error:
+        raise SettingError(f"classes={settings.classes!r}: {error}") from error
+
+
+def _find(source: str) -> _Source:
+    if not source.startswith(_TORCHVISION):
+        return _Source(source if source.startswith(_HTTP) else normalise_uri(source, "source"))
+    # Only here and in models: the other commands run where no torch is installed.
+    from fcn.importers import published  # noqa: PLC0415
+
+    try:
+        found = published(source.removeprefix(_TORCHVISION))
+    except CheckpointError as error:
+        raise SettingError(f"source={source!r}: {error}") from error
+    return _Source(found.url, found.preprocessing)
+
+
+def _read_source(storage: Storage, settings: ImportSettings, source: _Source) -> bytes:
+    if source.uri.startswith(_HTTP):
+        data = _download(settings, source)
+    else:
+        data = _read(storage, source.uri, "source")
+    named = _HASH.search(source.shown)
+    found = sha256_hex(data)
+    if named and not found.startswith(named[1]):
+        raise SettingError(
+            f"source={source.shown!r} has sha256 {found}, its name says {named[1]}; download it "
+            "again, or rename it if that is no hash"
+        )
+    return data
+
+
+def _read(storage: Storage, uri: str, field: str) -> bytes:
+    try:
+        return storage.read(uri)
+    except StoreError as error:
+        if error.code in _REFUSALS:
+            raise SettingError(f"{field}={uri!r} can't be read: {error}") from error
+        raise
+
+
+def _download(settings: ImportSettings, source: _Source) -> bytes:
+    silence = settings.io_timeout_s
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
+    web = fsspec.filesystem("http", client_kwargs={"timeout": timeout}, skip_instance_cache=True)
+    try:
+        for attempt in Retrying(
+            retry=retry_if_exception(lambda error: not _is_refusal(error)),
+            stop=stop_after_attempt(settings.io_attempts),
+            wait=wait_random_exponential(multiplier=0.2, max=20),
+            reraise=True,
+        ):
+            with attempt:
+                data: bytes = web.cat_file(source.uri)
+    except (OSError, ValueError, aiohttp.ClientError) as error:
+        _raise_http(error, source)
+    return data
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether asking again can't help: no such file, no such form of a URL, answers 4xx."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return 400 <= error.status < 500 and error.status not in (408, 429)
+    return isinstance(error, FileNotFoundError | ValueError)
+
+
+def _raise_http(error: Exception, source: _Source) -> NoReturn:
+    missing = isinstance(error, FileNotFoundError)
+    reason = "it does not exist" if missing else getattr(error, "message", "") or str(error)
+    if _is_refusal(error):
+        raise SettingError(f"source={source.shown!r} can't be read: {reason}") from error
+    reason = reason or type(error).__name__
+    raise StoreError(ErrorCode.TIMEOUT, f"{source.shown}: no answer: {reason}") from error
+
+
+def _convert(
+    settings: ImportSettings,
+    source: _Source,
+    data: bytes,
+    classes: tuple[ClassLabel, ...] | None,
+) -> tuple["Imported", Checkpoint, bytes]:
+    # As in _find.
+    from fcn.importers import Wanted, convert, read_tensors  # noqa: PLC0415
+    from fcn.weights import save  # noqa: PLC0415
+
+    published = source.preprocessing
+    wanted = Wanted(
+        network=settings.network,
+        padding=settings.padding,
+        num_classes=settings.num_classes,
+        classes=classes,
+        channel_order=settings.channel_order,
+        mean=settings.means or (published.mean if published else None),
+        std=settings.stds or (published.std if published else None),
+        provenance={
+            "source": source.shown,
+            "source_sha256": sha256_hex(data),
+            "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    try:
+        imported = convert(read_tensors(data, source.shown), wanted)
+        return (imported, *save(imported.record, imported.network))
+    except CheckpointError as error:
+        raise SettingError(f"source={source.shown!r}: {error}") from error
+
+
+def _write(storage: Storage, output: str, record: Checkpoint, weights: bytes) -> None:
+    """Store the weights and then their record; what is there already must be the same.
+
+    Raises:
+        SettingError: Something else is there, or nothing can be written there.
+    """
+    # One person writes one checkpoint: looking before writing works on every store.
+    storage = replace(storage, conditional_put=False)
+    record_uri = output.removesuffix(_ENDING) + ".json"
+    try:
+        there = storage.read(record_uri) if storage.exists(record_uri) else None
+        if (there is not None and not _same(there, record)) or not storage.create(output, weights):
+            raise SettingError(
+                f"output={output!r}: another checkpoint is there, and none is ever replaced; "
+                "choose another name, or remove both its files"
+            )
+        if there is None:
+            storage.write(record_uri, record.to_json().encode())
+    except StoreError as error:
+        if error.code in _REFUSALS:
+            raise SettingError(f"output={output!r} can't be written: {error}") from error
+        raise
+
+
+def _same(there: bytes, record: Checkpoint) -> bool:
+    """Whether a record says the same, whenever and from wherever it was imported."""
+    try:
+        found = Checkpoint.from_json(there)
+    except CheckpointError:
+        return False
+    return replace(found, provenance={}) == replace(record, provenance={})
+
+
+def _describe(imported: "Imported", record: Checkpoint, output: str) -> str:
+    names = [label.name for label in record.classes]
+    more = ", ..." if len(names) > 5 else ""
+    numbers = f"mean {_round(record.mean)}, std {_round(record.std)}"
+    lines = [
+        f"checkpoint     {output}",
+        f"source         {imported.kind.name}, sha256 {record.provenance['source_sha256']}",
+        f"network        {record.network}{_choices(record)}",
+        f"classes        {len(names)}: {', '.join(names[:5])}{more}",
+        f"parameters     {imported.num_parameters:,}",
+        f"sha256         {record.weights_sha256}",
+        f"preprocessing  {record.channel_order} in the range 0 to 1, {numbers}",
+        f"dropped        {', '.join(imported.dropped) or 'nothing'}",
+        f"untrained      {', '.join(record.untrained_layers) or 'nothing'}",
+        "",
+    ]
+    return "\n".join([*lines, _use(record, output)])
+
+
+def _choices(record: Checkpoint) -> str:
+    chosen = {
+        WIDTH: f"width {record.width}",
+        PADDING: f"{record.padding} padding",
+        UPSAMPLING: f"{record.upsampling} upsampling",
+    }
+    return "".join(
+        f", {text}" for choice, text in chosen.items() if choice in ARCHITECTURES[record.network]
+    )
+
+
+def _use(record: Checkpoint, output: str) -> str:
+    if record.untrained_layers:
+        return (
+            "Nobody has trained the untrained layers: this is a start for training, and `fcn "
+            "label` refuses it."
+        )
+    return f"Use it: fcn label --weights {output} --input IMAGES --output MASKS"
+
+
+def _round(numbers: tuple[float, ...]) -> str:
+    return " ".join(f"{number:.6g}" for number in numbers)

@@ -1,0 +1,68 @@
+"""`models`: the networks that there are, and what they cost."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+
+from fcn.architectures import ARCHITECTURES, PADDING, PADDINGS
+from jobs.output import say
+from pipeline.errors import EXIT_OK
+
+_NUM_CLASSES = 21
+_SIZE = (500, 500)
+
+_HEADINGS = ("network", "padding", "parameters", "G mult-adds", "field", "stride")
+_NOTES = """
+parameters   at 21 classes, with fixed upsampling where the network has a choice
+G mult-adds  10^9 multiply-adds of its convolutions for one image of 500 x 500 pixels
+field        receptive field of its coarsest layer, in pixels
+stride       pixels per step of its finest scores, before the last upsampling
+
+weights, for `fcn import-weights`:"""
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001 - as every command
+    """Print a table of the networks.
+
+    Args:
+        argv: Flags; there are none but --help.
+        environ: Not used: the networks are the same everywhere.
+
+    Returns:
+        The exit code.
+    """
+    argparse.ArgumentParser("fcn models", description=__doc__).parse_args(list(argv))
+    # Only here and in import-weights: the other commands run where no torch is installed.
+    from fcn.importers import sources_of  # noqa: PLC0415
+
+    say("\n".join(_table([_HEADINGS, *_rows()])))
+    say(_NOTES)
+    for name in ARCHITECTURES:
+        say(f"  {name:<20} {'; '.join(sources_of(name))}")
+    return EXIT_OK
+
+
+def _rows() -> Iterator[tuple[str, ...]]:
+    from fcn.cost import count  # noqa: PLC0415 - as above
+
+    for name, choices in ARCHITECTURES.items():
+        for padding in PADDINGS if PADDING in choices else PADDINGS[:1]:
+            cost = count(name, _NUM_CLASSES, _SIZE, padding=padding)
+            yield (
+                name,
+                padding if PADDING in choices else "-",
+                f"{cost.num_parameters:,}",
+                f"{cost.multiply_adds / 1e9:.1f}",
+                str(cost.receptive_field),
+                str(cost.output_stride),
+            )
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        # Names to the left, numbers to the right.
+        yield "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(cells)
+        )
