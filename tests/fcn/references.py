@@ -5,6 +5,7 @@ prototxt files, and every upsampling is a dense transposed convolution.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -89,6 +90,7 @@ def assert_scores_equal(actual: torch.Tensor, expected: torch.Tensor) -> None:
     assert (actual - expected).abs().max() <= 1e-4 * largest
 
 
+@cache
 def bilinear_filler(kernel_size: int) -> torch.Tensor:
     """Make one bilinear kernel, number by number."""
     factor = (kernel_size + 1) // 2
