@@ -91,7 +91,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path):
 
 def test_the_commands_about_weights_take_their_flags():
     """The README's lines that need the network or a bucket have flags that there are."""
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("fcn ")]
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
     kinds = {"import-weights": ImportSettings, "label": LabelSettings}
 
     for line in lines:
