@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["Predictor", "build", "load"]
 
-_HOMES = {"Predictor": "fcn.predictor", "build": "fcn.models", "load": "fcn.weights"}
+_HOMES = {"Predictor": "fcn.predictor", "build": "fcn.models", "load": "fcn.loading"}
 
 
 def __getattr__(name: str) -> Any:

@@ -77,6 +77,7 @@ class Kind:
         dropped: Beginnings of the names of tensors that no segmentation uses.
         voc: Whether 21 classes are PASCAL VOC's.
         hint: What to know where a network is asked for that it does not become.
+        caution: What no file tells, and whoever imports it should check.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Kind:
     dropped: tuple[str, ...] = ()
     voc: bool = False
     hint: str = ""
+    caution: str = ""
 
 
 def _vgg16_layers() -> list[tuple[str, str, int]]:
@@ -143,8 +145,11 @@ def _resnet(depth: int, *needs: str) -> Kind:
     )
 
 
-def _port(name: str, networks: tuple[str, ...], first: str, *one_of: str) -> Kind:
+def _port(
+    name: str, networks: tuple[str, ...], first: str, *one_of: str, caution: str = ""
+) -> Kind:
     return Kind(
+        caution=caution,
         name=f"a PyTorch port of the paper's {name}",
         networks=networks,
         needs=frozenset({f"{first}.weight", "score_fr.weight"}),
@@ -199,6 +204,8 @@ KINDS = (
         ("fcn8s_vgg16", "fcn8s_vgg16_at_once"),
         "conv1_1",
         *("score_pool3", "upscore_pool4", "upscore8"),
+        caution="FCN-8s trained in stages and at once have the same tensors and different scales; "
+        "the first is fcn8s_vgg16, the second fcn8s_vgg16_at_once",
     ),
     _port("FCN-16s", ("fcn16s_vgg16",), "conv1_1", "score_pool4", "upscore2", "upscore16"),
     _port("FCN-32s", ("fcn32s_vgg16",), "conv1_1"),
@@ -211,6 +218,8 @@ KINDS = (
         first="pretrained_net.features.0",
         preprocessing=_ROUNDED,
         scores="classifier",
+        caution="FCN32s, FCN16s and FCN8s of the same author have the same tensors and are other "
+        "networks; only weights of FCNs are right here",
     ),
     Kind(
         name="the vanilla network with all skips",
@@ -220,6 +229,8 @@ KINDS = (
         first="block1.0",
         preprocessing=_IMAGENET,
         scores="classifier",
+        caution="its weights are nobody's publication: if its images were not normalised with "
+        "ImageNet's numbers in RGB, give channel_order, mean and std",
     ),
 )
 
@@ -305,6 +316,29 @@ def published(name: str) -> Published:
     transforms = weights.transforms()
     numbers = (tuple(transforms.mean), tuple(transforms.std))
     return Published(weights.url, Preprocessing("RGB", *numbers))
+
+
+def load_published(name: str) -> tuple[Network, Checkpoint]:
+    """Download weights by torchvision's name, into its cache, and convert them.
+
+    Args:
+        name: As for `published`.
+
+    Returns:
+        The network and its record; not in evaluation mode.
+
+    Raises:
+        CheckpointError: They can't be downloaded, or are none that can be imported.
+    """
+    url = published(name).url
+    try:
+        tensors = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{url} can't be downloaded: {error}") from error
+    imported = convert(tensors, Wanted(recognise(tensors).networks[0]))
+    return imported.network, imported.record
 
 
 def sources_of(network: str) -> list[str]:
@@ -409,9 +443,11 @@ def _fix_upsampling(record: Checkpoint, tensors: Tensors) -> tuple[Checkpoint, s
         The record, and the names of what its network no longer has.
     """
     kernels = {name for name in _expected(record) if name.startswith("upscore")}
-    if not kernels or not all(name in tensors and _interpolates(tensors[name]) for name in kernels):
+    there = kernels & tensors.keys()
+    # A source may leave out what it does not train, but not some of it.
+    if there and not (there == kernels and all(_interpolates(tensors[name]) for name in kernels)):
         return record, set()
-    return dataclasses.replace(record, upsampling="fixed"), kernels
+    return dataclasses.replace(record, upsampling="fixed"), there
 
 
 def _expected(record: Checkpoint) -> Tensors:

@@ -87,7 +87,7 @@ class Labeller:
         self._scorer = scorer
         self._num_classes = num_classes
         self._dtype = dtype
-        self._with_scores = with_scores
+        self.with_scores = with_scores
         self._with_confidence = with_confidence
 
     def label_whole(self, images_NHWC: torch.Tensor) -> list[Prediction]:
@@ -120,6 +120,11 @@ class Labeller:
         best_NHW, mask_NHW = scores_NCHW.max(dim=1)
         confidence_NHW = torch.exp(best_NHW - torch.logsumexp(scores_NCHW, dim=1))
         pixels_NC, steps_NC = self._count(mask_NHW, confidence_NHW)
+        if not np.isfinite(steps_NC).all():
+            raise FloatingPointError(
+                f"scores in {self._dtype} are not finite: the network's numbers are too large for "
+                "it; use precision bf16 or fp32"
+            )
         masks = mask_NHW.to(torch.uint8).cpu().numpy()
         bytes_NHW = (confidence_NHW * _MAX_BYTE).round().to(torch.uint8)
         return [
@@ -128,7 +133,7 @@ class Labeller:
                 pixels=pixels_NC[index],
                 steps=steps_NC[index],
                 confidence=bytes_NHW[index].cpu().numpy() if self._with_confidence else None,
-                scores=scores_NCHW[index].cpu().numpy() if self._with_scores else None,
+                scores=scores_NCHW[index].cpu().numpy() if self.with_scores else None,
             )
             for index in range(len(masks))
         ]
@@ -153,7 +158,7 @@ class Labeller:
             pixels=np.zeros(num_classes, np.int64),
             steps=np.zeros(num_classes, np.float64),
             confidence=np.empty(picture, np.uint8) if self._with_confidence else None,
-            scores=np.empty((num_classes, *picture), np.float32) if self._with_scores else None,
+            scores=np.empty((num_classes, *picture), np.float32) if self.with_scores else None,
         )
         for region, labels in found:
             rows, columns = region.within(whole(picture))

@@ -5,8 +5,7 @@ happen on the device, so that one byte per pixel comes back. What does not fit i
 smaller batches, then in tiles, whose scores are those of the whole picture.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,30 +13,25 @@ from numpy.typing import NDArray
 
 from fcn.checkpoint import Checkpoint
 from fcn.labels import Labeller, Prediction
-from fcn.memory import bytes_per_pixel
+from fcn.memory import MemoryEstimate, if_it_fits
 from fcn.models.network import Network
 from fcn.preprocess import Preprocess
 from fcn.scorer import Scorer, make_views
-from fcn.uploads import upload
+from fcn.uploads import Uploader
 
 # Sides of tiles, tried in turn until one fits into memory.
-_TILE_SIDES = (2048, 1024, 512, 256)
+_TILE_SIDES = (2048, 1024, 512, 256, 128, 64)
 
 __all__ = ["Prediction", "Predictor"]
 
-_OUT_OF_MEMORY = (
-    "not enough memory",
-    "can't allocate memory",
-    "could not create a primitive",
-)
-# Half of the memory is for pictures and masks, and for freed pieces that the allocator keeps.
-_OTHERS = 2
-# Pixels that always fit: no estimate stands in the way.
-_MANY = 1 << 62
+# Of the memory that pictures leave free, what the estimate may fill.
+_SHARE = 0.75
+# A picture, its copies and its mask, per pixel; score maps come on top.
+_PICTURE_BYTES = 8
+_FLOAT_BYTES = 4
+_NUM_AXES = 3
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-_Result = TypeVar("_Result")
 
 
 class Predictor:
@@ -75,16 +69,18 @@ class Predictor:
             max_whole_pixels: Larger images (height * width) go through the network in tiles at
                 once, without trying whether they fit.
             memory_bytes: What the process may take for images, for CPUs: batches and tiles are
-                cut so that they fit by estimate. None tries until memory is short.
+                cut so that they fit by estimate (`fcn.memory`). None tries until memory is short.
             flip: Whether the mirrored image is scored too and the mean of both softmaxes taken.
             scales: Factors of height and width at which the image is scored, likewise.
-            compiled: Whether whole images go through `torch.compile`: minutes at the first, less
-                for each of many.
+            compiled: Whether whole images go through `torch.compile`, which compiles each of up
+                to eight sizes anew; what comes after runs as it is.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         # TensorFloat-32, cuDNN's default, is not the fp32 that the fingerprint says.
         torch.backends.cudnn.allow_tf32 = False
+        # Some of its transposed convolutions add up in any order.
+        torch.backends.cudnn.deterministic = True
         torch.backends.cuda.matmul.allow_tf32 = False
         self._device = torch.device(device)
         self._scorer = Scorer(
@@ -97,11 +93,10 @@ class Predictor:
         self._dtype = _DTYPES[precision]
         self._batch_size = batch_size
         self._max_whole_pixels = max_whole_pixels
-        self._max_pixels = _MANY
-        if memory_bytes is not None:
-            need = bytes_per_pixel(network, record.in_channels, record.num_classes)
-            self._max_pixels = memory_bytes // _OTHERS // need
+        self._memory_bytes = memory_bytes
+        self._estimate = MemoryEstimate(network, record.in_channels, record.num_classes, scales)
         self._margin = network.margin
+        self._uploader = Uploader(self._device)
 
     def predict(
         self,
@@ -120,10 +115,16 @@ class Predictor:
         Returns:
             In the order of the images; None for one that needs more memory than there is, however
             small its tiles.
+
+        Raises:
+            ValueError: An image has another dtype or shape.
+            FloatingPointError: Scores are not finite: the precision is too small for them.
         """
+        for index, image in enumerate(images):
+            _check(index, image)
         predictions: list[Prediction | None] = [None] * len(images)
         batches = list(_same_size_batches(images, self._batch_size))
-        uploads = upload([[images[index] for index in batch] for batch in batches], self._device)
+        uploads = self._uploader.upload([[images[index] for index in batch] for batch in batches])
         labeller = Labeller(
             self._scorer,
             self._num_classes,
@@ -132,19 +133,25 @@ class Predictor:
             with_confidence=with_confidence,
         )
         for batch, on_device in zip(batches, uploads, strict=True):
-            found = self._predict_sized(labeller, on_device)
-            for index, prediction in zip(batch, found, strict=True):
-                predictions[index] = prediction
+            parts = [(batch, on_device)]
+            if on_device is None:
+                alone = self._uploader.upload([[images[index]] for index in batch])
+                parts = [([index], one) for index, one in zip(batch, alone, strict=True)]
+            for indices, part in parts:
+                if part is not None:
+                    found = self._predict_sized(labeller, part)
+                    for index, prediction in zip(indices, found, strict=True):
+                        predictions[index] = prediction
         return predictions
 
     def _predict_sized(
         self, labeller: Labeller, images_NHWC: torch.Tensor
     ) -> Sequence[Prediction | None]:
         number, height, width, _ = images_NHWC.shape
-        if height * width > min(self._max_whole_pixels, self._max_pixels):
+        if height * width > self._max_whole_pixels:
             return [self._predict_tiled(labeller, image_HWC) for image_HWC in images_NHWC]
-        if number * height * width <= self._max_pixels:
-            found = _if_it_fits(labeller.label_whole, images_NHWC)
+        if self._fits(labeller, number * height * width, (number, height, width)):
+            found = if_it_fits(labeller.label_whole, images_NHWC)
             if found is not None:
                 return found
         if number == 1:
@@ -158,29 +165,30 @@ class Predictor:
     def _predict_tiled(self, labeller: Labeller, image_HWC: torch.Tensor) -> Prediction | None:
         height, width = image_HWC.shape[:2]
         for side in _TILE_SIDES:
-            with_margins = min(height, side + 2 * self._margin) * min(
-                width, side + 2 * self._margin
-            )
-            if side < max(height, width) and with_margins <= self._max_pixels:
-                found = _if_it_fits(labeller.label_tiled, image_HWC, side)
+            rows, columns = (min(size, side + 2 * self._margin) for size in (height, width))
+            if side < max(height, width) and self._fits(
+                labeller, height * width, (1, rows, columns)
+            ):
+                found = if_it_fits(labeller.label_tiled, image_HWC, side)
                 if found is not None:
                     return found
         return None
 
+    def _fits(self, labeller: Labeller, picture_pixels: int, part: tuple[int, int, int]) -> bool:
+        """Whether (number, height, width) can be labelled beside pictures of so many pixels."""
+        if self._memory_bytes is None:
+            return True
+        of_scores = _FLOAT_BYTES * self._num_classes if labeller.with_scores else 0
+        free = self._memory_bytes - (_PICTURE_BYTES + of_scores) * picture_pixels
+        return self._estimate.num_bytes(*part) <= _SHARE * free
 
-def _if_it_fits(work: Callable[..., _Result], *arguments: object) -> _Result | None:
-    try:
-        return work(*arguments)
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        # What is raised on a CPU, by PyTorch or by oneDNN, has no class of its own.
-        if not any(words in str(error) for words in _OUT_OF_MEMORY):
-            raise
-    # Outside of the handlers, so that the failed attempt's tensors are free again.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
+
+def _check(index: int, image: NDArray[np.uint8]) -> None:
+    if image.dtype != np.uint8 or image.ndim != _NUM_AXES or 0 in image.shape:
+        raise ValueError(
+            f"images[{index}] is {image.dtype} of shape {image.shape}; it has to be uint8, 0 to "
+            "255, of shape (height, width, channels)"
+        )
 
 
 def _same_size_batches(images: Sequence[NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:

@@ -49,7 +49,7 @@ class Scorer:
             compiled: Whether whole pictures go through `torch.compile`.
         """
         self._network = network
-        self._whole = torch.compile(network, dynamic=True) if compiled else network
+        self._whole = torch.compile(network, dynamic=False) if compiled else network
         self._preprocess = preprocess
         self._views = views
 

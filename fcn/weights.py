@@ -7,7 +7,6 @@ A checkpoint is two objects side by side, `NAME.safetensors` and its record `NAM
 import dataclasses
 import hashlib
 
-import fsspec
 import safetensors
 import safetensors.torch
 import torch
@@ -17,30 +16,6 @@ from fcn.checkpoint import Checkpoint, CheckpointError, refuse_untrained
 from fcn.models import Network, build
 
 _MAX_SHOWN = 10
-
-
-_ENDING = ".safetensors"
-
-
-def load(uri: str, *, allow_untrained: bool = False) -> tuple[Network, Checkpoint]:
-    """Load a checkpoint.
-
-    Args:
-        uri: `NAME.safetensors`: a local path, `s3://`, or whatever fsspec reads. What torchvision
-            publishes is turned into one by `fcn import-weights`.
-        allow_untrained: Whether layers may hold initial values, to train from.
-
-    Returns:
-        The network in evaluation mode and its record.
-
-    Raises:
-        CheckpointError: The files are missing or are no checkpoint, the SHA-256 differs, tensors
-            do not fit, or layers are untrained.
-    """
-    if not uri.endswith(_ENDING):
-        raise CheckpointError(f"{uri!r} does not end in {_ENDING}")
-    record = Checkpoint.from_json(_read(uri.removesuffix(_ENDING) + ".json"))
-    return restore(record, _read(uri), allow_untrained=allow_untrained), record
 
 
 def restore(record: Checkpoint, data: bytes, *, allow_untrained: bool = False) -> Network:
@@ -158,12 +133,3 @@ def check_tensors(
         raise CheckpointError(
             f"the weights do not fit {whose}: " + "; ".join(breaks[:_MAX_SHOWN]) + more
         )
-
-
-def _read(uri: str) -> bytes:
-    try:
-        with fsspec.open(uri, "rb") as file:
-            data: bytes = file.read()
-    except (OSError, ValueError, ImportError) as error:
-        raise CheckpointError(f"{uri!r} can't be read: {error}") from error
-    return data

@@ -138,7 +138,7 @@ def _download(settings: ImportSettings, source: _Source) -> bytes:
     web = fsspec.filesystem("http", client_kwargs={"timeout": timeout}, skip_instance_cache=True)
     try:
         for attempt in Retrying(
-            retry=retry_if_exception(lambda error: not _is_refusal(error)),
+            retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(settings.io_attempts),
             wait=wait_random_exponential(multiplier=0.2, max=20),
             reraise=True,
@@ -148,6 +148,11 @@ def _download(settings: ImportSettings, source: _Source) -> bytes:
     except (OSError, ValueError, aiohttp.ClientError) as error:
         _raise_http(error, source)
     return data
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether to ask again: not after a signal, and not after a refusal."""
+    return isinstance(error, Exception) and not _is_refusal(error)
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -247,6 +252,8 @@ def _describe(imported: "Imported", record: Checkpoint, output: str) -> str:
         f"untrained      {', '.join(record.untrained_layers) or 'nothing'}",
         "",
     ]
+    if imported.kind.caution:
+        lines[-1:] = [f"check          {imported.kind.caution}", ""]
     return "\n".join([*lines, _use(record, output)])
 
 

@@ -132,8 +132,8 @@ class _LabelFields(BaseModel):
     max_image_pixels: int = Field(
         50_000_000,
         ge=1,
-        description="largest image in pixels (height * width), checked before decoding; a network "
-        "of width 64 needs about 1 kB of memory per pixel",
+        description="largest image in pixels (height * width), checked before decoding; large "
+        "ones are labelled in tiles",
     )
     max_shard_images: int = Field(
         256, ge=1, le=100_000, description="images per shard: what one commit covers"
@@ -160,7 +160,8 @@ class _LabelFields(BaseModel):
     )
     compiled: bool = Field(
         default=False,
-        description="run the network through torch.compile: minutes at the start, faster after",
+        description="run the network through torch.compile: minutes for each of the first eight "
+        "image sizes, which then are faster; others run as they are; part of the fingerprint",
     )
     max_whole_pixels: int = Field(
         16 << 20,

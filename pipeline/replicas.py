@@ -86,7 +86,6 @@ def choose_replicas(
         batch_size=settings.batch_size,
         memory_bytes=memory or None,
         max_whole_pixels=settings.max_whole_pixels,
-        compiled=settings.compiled,
     )
     return Replicas(number, num_cpus, num_gpus, placement)
 

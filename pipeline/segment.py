@@ -64,6 +64,7 @@ class Network:
     precision: str
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
+    compiled: bool = False
 
     def record(self) -> NetworkRecord:
         """Give what run.json and the tables say of the network."""
@@ -87,7 +88,7 @@ class Network:
         fields["classes"] = [[label.name, *label.color] for label in self.checkpoint.classes]
         for name in ("mean", "std"):
             fields[name] = list(fields[name])
-        views = {"flip": self.flip, "scales": list(self.scales)}
+        views = {"flip": self.flip, "scales": list(self.scales), "compiled": self.compiled}
         return {**fields, **views, "decoder": DECODER, "precision": self.precision}
 
 
@@ -100,9 +101,12 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
     try:
         if settings.random_weights:
             return _network(_random_record(storage, settings), None, settings)
+        if not settings.weights.endswith(".safetensors"):
+            raise SettingError(
+                f"weights={settings.weights!r} must end in .safetensors; `fcn import-weights` "
+                "makes such a checkpoint of what others have published"
+            )
         uri = normalise_uri(settings.weights, "weights")
-        if not uri.endswith(".safetensors"):
-            raise SettingError(f"weights={settings.weights!r} must end in .safetensors")
         record_uri = uri.removesuffix(".safetensors") + ".json"
         record = Checkpoint.from_json(_read(storage, record_uri, "weights"))
         refuse_untrained(record)
@@ -115,7 +119,9 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
 
 
 def _network(record: Checkpoint, uri: str | None, settings: LabelSettings) -> Network:
-    return Network(record, uri, settings.precision, settings.flip, settings.scales)
+    return Network(
+        record, uri, settings.precision, settings.flip, settings.scales, settings.compiled
+    )
 
 
 def check_weights(storage: Storage, network: Network) -> None:
@@ -144,7 +150,6 @@ class Placement:
         batch_size: Images of one size that go through the network together.
         memory_bytes: What it may use of the node's memory; None sets no limit.
         max_whole_pixels: Larger images go through the network in tiles.
-        compiled: Whether the network goes through `torch.compile`.
     """
 
     use_gpu: bool
@@ -152,7 +157,6 @@ class Placement:
     batch_size: int
     memory_bytes: int | None = None
     max_whole_pixels: int = 16 << 20
-    compiled: bool = False
 
 
 LoadPredictor = Callable[[Placement], "Predictor"]
@@ -188,7 +192,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         memory_bytes=memory_bytes,
         flip=network.flip,
         scales=network.scales,
-        compiled=placement.compiled,
+        compiled=network.compiled,
         # Ray allows one thread per CPU that it has set aside, which would leave cores idle.
         num_threads=None if placement.use_gpu else placement.threads,
     )
@@ -261,7 +265,10 @@ class Segmenter:
     def _label(self, chunk: list[ImageRow]) -> list[ImageRow]:
         decoded = list(self._pool.map(self._decode, chunk))
         pixels = [found for found in decoded if isinstance(found, np.ndarray)]
-        predictions = iter(self._device.submit(self._predictor.predict, pixels).result())
+        try:
+            predictions = iter(self._device.submit(self._predictor.predict, pixels).result())
+        except FloatingPointError as error:
+            raise SettingError(f"precision: {error}") from error
         found = [next(predictions) if isinstance(one, np.ndarray) else one for one in decoded]
         return list(self._pool.map(self._finish, chunk, found))
 
@@ -285,7 +292,8 @@ class Segmenter:
             return _failed(
                 image,
                 ErrorCode.OUT_OF_MEMORY,
-                f"{size} pixels need more memory than the replica has",
+                f"{size} pixels need more memory than the replica has, even in tiles; fewer "
+                "replicas per node or a narrower network leave it more",
             )
         image["height"], image["width"] = found.mask.shape
         image["png"] = encode_mask(found.mask, self._palette, self._png_compress_level)

@@ -150,9 +150,9 @@ def test_the_network_stands_alone() -> None:
 
 
 def test_only_checkpoints_are_read_by_the_network_package() -> None:
-    """Of the package of the networks only the weights' module opens files and objects."""
+    """Of the package of the networks only one module opens files and objects."""
     importers = {module for module in _importers("fsspec") if _package(module) == "fcn"}
-    assert importers == {"fcn.weights"}
+    assert importers == {"fcn.loading"}
 
 
 def test_the_pipeline_does_not_know_the_commands() -> None:

@@ -80,15 +80,16 @@ class FCNAlexNet(Network):
 
     def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:  # noqa: ARG002 - every part is scored alike
         """Score images; see `Network.forward`."""
-        features = self.norm(self.pool(F.relu(self.conv1(images_NCHW), inplace=True)))
-        features = self.norm(self.pool(F.relu(self.conv2(features), inplace=True)))
+        # The normalisation squares, which overflows in fp16.
+        features = self.norm(self.pool(F.relu(self.conv1(images_NCHW), inplace=True)).float())
+        features = self.norm(self.pool(F.relu(self.conv2(features), inplace=True)).float())
         features = F.relu(self.conv3(features), inplace=True)
         features = F.relu(self.conv4(features), inplace=True)
         features = self.pool(F.relu(self.conv5(features), inplace=True))
         features = self.dropout(F.relu(self.fc6(features), inplace=True))
         features = self.dropout(F.relu(self.fc7(features), inplace=True))
         size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
-        scores: torch.Tensor = self.upscore(self.score_fr(features), self.crop, size)
+        scores: torch.Tensor = self.upscore(self.score_fr(features).float(), self.crop, size)
         return scores
 
     def _align(self) -> None:

@@ -57,8 +57,9 @@ class FCNGoogLeNet(Network):
         for layer in self._layers():
             features = layer(features)
         size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
-        scores: torch.Tensor = self.upscore(self.score_fr(self.dropout(features)), self.crop, size)
-        return scores
+        scores = self.score_fr(self.dropout(features)).float()
+        upsampled: torch.Tensor = self.upscore(scores, self.crop, size)
+        return upsampled
 
     def _layers(self) -> list[nn.Module]:
         children = self.trunk.named_children()

@@ -48,7 +48,7 @@ class FCNResNet(Network):
 
     def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:
         """Score images; see `Network.forward`."""
-        scores = self.classifier(self.backbone(images_NCHW)["out"])
+        scores = self.classifier(self.backbone(images_NCHW)["out"]).float()
         size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
         if window is None:
             return F.interpolate(scores, size, mode="bilinear", align_corners=False)

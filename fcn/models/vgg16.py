@@ -70,9 +70,10 @@ class FCNVGG16(Network):
         pools = self._pools(images_NCHW)
         features = self.dropout(F.relu(self.fc6(pools[5]), inplace=True))
         features = self.dropout(F.relu(self.fc7(features), inplace=True))
-        scores: torch.Tensor = self.score_fr(features)
+        # Scores are added and interpolated in full precision, whatever the layers below have.
+        scores: torch.Tensor = self.score_fr(features).float()
         for (level, scale), up, first in zip(self._skips, self._ups, self._firsts, strict=False):
-            skip = self.get_submodule(f"score_pool{level}")(pools[level] * scale)
+            skip = self.get_submodule(f"score_pool{level}")(pools[level] * scale).float()
             scores = _fuse(scores, skip, up, first)
         size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
         upsampled: torch.Tensor = self._ups[-1](scores, self._firsts[-1], size)

@@ -1,6 +1,7 @@
 """Importers: what others have published says the same here, or is refused with the reason."""
 
 import argparse
+import hashlib
 import io
 import math
 import os
@@ -15,8 +16,18 @@ from torch import nn
 from torchvision import models
 from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
 
+import fcn
 from fcn.checkpoint import Checkpoint, CheckpointError, numbered_classes, parse_classes
-from fcn.importers import KINDS, Wanted, convert, published, read_tensors, recognise, sources_of
+from fcn.importers import (
+    KINDS,
+    Published,
+    Wanted,
+    convert,
+    published,
+    read_tensors,
+    recognise,
+    sources_of,
+)
 from fcn.models import NETWORKS, build
 from fcn.preprocess import Preprocess
 from fcn.weights import restore, save
@@ -24,6 +35,8 @@ from fcn.weights import restore, save
 Tensors = dict[str, torch.Tensor]
 
 _VGG16 = (2, 2, 3, 3, 3)
+
+_RESNET50 = "FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
 
 
 def _drawn(shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -663,3 +676,28 @@ def test_relatives_are_not_mistaken(make: Callable[[], nn.Module]) -> None:
         tensors = make().state_dict()
     with pytest.raises(CheckpointError, match="nothing known"):
         recognise(tensors)
+
+
+def test_published_weights_are_loaded_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fcn.load` takes torchvision's name: it downloads, checks the hash, gives the network."""
+    source = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    buffer = io.BytesIO()
+    torch.save(source.state_dict(), buffer)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+
+    def serve(digest: str) -> None:
+        path = tmp_path / f"net-{digest[:8]}.pth"
+        path.write_bytes(buffer.getvalue())
+        place = Published(path.as_uri(), published(_RESNET50).preprocessing)
+        monkeypatch.setattr("fcn.importers.published", lambda name: place)
+
+    serve("0" * 8)
+    with pytest.raises(CheckpointError, match="can't be downloaded: invalid hash"):
+        fcn.load(f"torchvision:{_RESNET50}")
+    serve(hashlib.sha256(buffer.getvalue()).hexdigest())
+    network, record = fcn.load(f"torchvision:{_RESNET50}")
+    assert (record.network, record.num_classes, network.training) == ("fcn_resnet50", 21, False)
+    expected = source.state_dict()["classifier.4.weight"]
+    assert torch.equal(network.state_dict()["classifier.4.weight"], expected)
