@@ -305,7 +305,12 @@ def published(name: str) -> Published:
     Raises:
         CheckpointError: torchvision has none of this name that can be imported.
     """
-    known = {str(weights): weights for family in _TORCHVISION for weights in family}
+    # Unlike the family itself, its __members__ hold DEFAULT too.
+    known = {
+        f"{family.__name__}.{member}": weights
+        for family in _TORCHVISION
+        for member, weights in family.__members__.items()
+    }
     if name not in known:
         raise CheckpointError(
             f"torchvision:{name} can't be imported; there are: {', '.join(known)}"

@@ -90,6 +90,7 @@ class Predictor:
             compiled=compiled,
         )
         self._num_classes = record.num_classes
+        self._in_channels = record.in_channels
         self._dtype = _DTYPES[precision]
         self._batch_size = batch_size
         self._max_whole_pixels = max_whole_pixels
@@ -121,7 +122,7 @@ class Predictor:
             FloatingPointError: Scores are not finite: the precision is too small for them.
         """
         for index, image in enumerate(images):
-            _check(index, image)
+            _check(index, image, self._in_channels)
         predictions: list[Prediction | None] = [None] * len(images)
         batches = list(_same_size_batches(images, self._batch_size))
         uploads = self._uploader.upload([[images[index] for index in batch] for batch in batches])
@@ -183,11 +184,12 @@ class Predictor:
         return self._estimate.num_bytes(*part) <= _SHARE * free
 
 
-def _check(index: int, image: NDArray[np.uint8]) -> None:
-    if image.dtype != np.uint8 or image.ndim != _NUM_AXES or 0 in image.shape:
+def _check(index: int, image: NDArray[np.uint8], in_channels: int) -> None:
+    is_picture = image.ndim == _NUM_AXES and image.shape[2] == in_channels and 0 not in image.shape
+    if image.dtype != np.uint8 or not is_picture:
         raise ValueError(
             f"images[{index}] is {image.dtype} of shape {image.shape}; it has to be uint8, 0 to "
-            "255, of shape (height, width, channels)"
+            f"255, of shape (height, width, {in_channels})"
         )
 
 

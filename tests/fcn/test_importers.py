@@ -701,3 +701,8 @@ def test_published_weights_are_loaded_by_name(
     assert (record.network, record.num_classes, network.training) == ("fcn_resnet50", 21, False)
     expected = source.state_dict()["classifier.4.weight"]
     assert torch.equal(network.state_dict()["classifier.4.weight"], expected)
+
+
+def test_the_default_of_torchvision_is_known() -> None:
+    """Torchvision's name for its newest weights is taken like their own."""
+    assert published("FCN_ResNet50_Weights.DEFAULT") == published(_RESNET50)

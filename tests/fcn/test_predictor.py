@@ -386,7 +386,13 @@ def test_the_estimate_grows_with_what_is_asked(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)]
+    "image",
+    [
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
 )
 def test_what_is_no_image_is_refused(image: NDArray[Any]) -> None:
     """Another dtype or shape is an error that says which of the images and what it is."""
