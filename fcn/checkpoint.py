@@ -14,6 +14,8 @@ from fcn.architectures import FULL_WIDTH, PADDINGS, UPSAMPLINGS, check_choices
 
 IGNORE_INDEX = 255
 MAX_CLASSES = 255
+# Of the views of an image; smaller ones show nothing, larger ones fill the memory.
+MIN_SCALE, MAX_SCALE = 0.1, 8.0
 
 _JSON_TYPES = {
     "network": str,
@@ -22,6 +24,7 @@ _JSON_TYPES = {
     "channel_order": str,
     "padding": str,
     "upsampling": str,
+    "image_scale": float,
     "untrained_layers": list,
     "ignore_index": int,
     "weights_sha256": str,
@@ -55,6 +58,8 @@ class Checkpoint:
         channel_order: `RGB` or `BGR`, as the network wants its input.
         mean: Subtracted from every channel, in the range 0 to 1.
         std: What every channel is then divided by, in the range 0 to 1.
+        image_scale: Factor of an image's height and width at which the network wants to see it:
+            that at which it was trained. Its scores are brought back to the image's own size.
         ignore_index: Value of pixels without a class.
         weights_sha256: SHA-256 of the safetensors file; `random:SEED` for untrained weights.
         untrained_layers: Layers that hold initial values: weights to train from, not to label
@@ -71,6 +76,7 @@ class Checkpoint:
     channel_order: str = "RGB"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    image_scale: float = 1.0
     ignore_index: int = IGNORE_INDEX
     weights_sha256: str = ""
     untrained_layers: tuple[str, ...] = ()
@@ -97,6 +103,10 @@ class Checkpoint:
     def _check_normalisation(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
             raise CheckpointError(f"mean and std need {self.in_channels} values each")
+        if not MIN_SCALE <= self.image_scale <= MAX_SCALE:
+            raise CheckpointError(
+                f"image_scale={self.image_scale}; it is between {MIN_SCALE} and {MAX_SCALE}"
+            )
         usable = all(map(math.isfinite, (*self.mean, *self.std))) and min(self.std) > 0
         if not usable:
             raise CheckpointError(

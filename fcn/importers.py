@@ -23,7 +23,8 @@ from torchvision import models
 from torchvision.models import segmentation
 
 from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, UPSAMPLING, WIDTH
-from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, numbered_classes, voc_color
+from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, numbered_classes
+from fcn.class_lists import VOC_CLASSES
 from fcn.models import Network
 from fcn.models.vgg16 import VGG16_BLOCKS
 from fcn.upsample import bilinear_kernel
@@ -551,14 +552,8 @@ def _classes(kind: Kind, tensors: Tensors, wanted: Wanted) -> tuple[ClassLabel, 
             f"{source} says {given} classes, the source has {found} ({kind.scores}.weight); "
             f"leave {source} out or make it {found}"
         )
-    names = _voc_classes() if kind.voc else ()
+    names = VOC_CLASSES if kind.voc else ()
     return wanted.classes or (names if len(names) == found else numbered_classes(found))
-
-
-def _voc_classes() -> tuple[ClassLabel, ...]:
-    names = segmentation.FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
-    # torchvision writes __background__.
-    return tuple(ClassLabel(name.strip("_"), voc_color(index)) for index, name in enumerate(names))
 
 
 def _interpolates(kernel: torch.Tensor) -> bool:

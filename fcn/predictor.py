@@ -71,7 +71,8 @@ class Predictor:
             memory_bytes: What the process may take for images, for CPUs: batches and tiles are
                 cut so that they fit by estimate (`fcn.memory`). None tries until memory is short.
             flip: Whether the mirrored image is scored too and the mean of both softmaxes taken.
-            scales: Factors of height and width at which the image is scored, likewise.
+            scales: Factors of height and width at which the image is scored, on top of the
+                record's `image_scale`, likewise.
             compiled: Whether whole images go through `torch.compile`, which compiles each of up
                 to eight sizes anew; what comes after runs as it is.
         """
@@ -83,10 +84,11 @@ class Predictor:
         torch.backends.cudnn.deterministic = True
         torch.backends.cuda.matmul.allow_tf32 = False
         self._device = torch.device(device)
+        seen_at = [scale * record.image_scale for scale in scales]
         self._scorer = Scorer(
             network.eval().to(self._device).to(memory_format=torch.channels_last),
             Preprocess(record).to(self._device),
-            make_views(scales, flip=flip),
+            make_views(seen_at, flip=flip),
             compiled=compiled,
         )
         self._num_classes = record.num_classes
@@ -95,7 +97,7 @@ class Predictor:
         self._batch_size = batch_size
         self._max_whole_pixels = max_whole_pixels
         self._memory_bytes = memory_bytes
-        self._estimate = MemoryEstimate(network, record.in_channels, record.num_classes, scales)
+        self._estimate = MemoryEstimate(network, record.in_channels, record.num_classes, seen_at)
         self._margin = network.margin
         self._uploader = Uploader(self._device)
 

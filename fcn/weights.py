@@ -16,6 +16,8 @@ from fcn.checkpoint import Checkpoint, CheckpointError, refuse_untrained
 from fcn.models import Network, build
 
 _MAX_SHOWN = 10
+# What the layers are called whose channels are classes.
+_SCORES = ("score", "upscore", "classifier")
 
 
 def restore(record: Checkpoint, data: bytes, *, allow_untrained: bool = False) -> Network:
@@ -79,6 +81,38 @@ def save(record: Checkpoint, network: nn.Module) -> tuple[Checkpoint, bytes]:
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     data = safetensors.torch.save(tensors)
     return dataclasses.replace(record, weights_sha256=hashlib.sha256(data).hexdigest()), data
+
+
+def start_from(network: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Fill a network with the tensors that fit it, by name, and leave the others as they are.
+
+    Only score layers may differ: those whose shape depends on the number of classes, and those
+    of skips that the other network does not have.
+
+    Args:
+        network: To be trained from there.
+        tensors: Of a network of the same family.
+
+    Returns:
+        Names of the tensors that stay as they were.
+
+    Raises:
+        CheckpointError: Something else than score layers does not fit.
+    """
+    own = network.state_dict()
+    fits = {
+        name: tensors[name]
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape == tensor.shape
+    }
+    fresh = [name for name in own if name not in fits]
+    wrong = [name for name in fresh if not any(part in name for part in _SCORES)]
+    if wrong:
+        raise CheckpointError(
+            f"the start weights lack, or have in another shape: {', '.join(wrong[:_MAX_SHOWN])}"
+        )
+    network.load_state_dict({**own, **fits})
+    return fresh
 
 
 def build_recorded(record: Checkpoint) -> Network:

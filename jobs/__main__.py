@@ -7,11 +7,11 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs import demo, import_weights, label, models, plan, report, verify
+from jobs import demo, evaluate, import_weights, label, models, plan, report, train, verify
 from jobs.cluster import stop_on_signals
 from jobs.output import say
 from jobs.settings import environment
-from pipeline.errors import EXIT_OK, PipelineError, SettingError, Stopped, StoreError
+from pipeline.errors import EXIT_OK, PipelineError, SettingError, Stopped
 
 _log = logging.getLogger("fcn")
 
@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "plan": (plan.run, "say what `label` would do; writes nothing"),
     "verify": (verify.run, "re-read an output and prove that it is whole"),
     "report": (report.run, "show what a run has done"),
+    "train": (train.run, "train a network on labelled images; run it again to go on"),
+    "evaluate": (evaluate.run, "label a labelled set and score the masks"),
     "import-weights": (import_weights.run, "turn published weights into a checkpoint"),
     "models": (models.run, "list the networks: their size, cost, stride and sources of weights"),
     "demo": (demo.run, "draw scenes, label them on this machine, show the result"),
@@ -66,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         # Ray adds advice of its own in further lines.
         message = str(error).partition("\nFailed to apply UDF")[0]
-        again = "; run the same command again to go on" if isinstance(error, StoreError) else ""
+        stopped = error.exit_code == Stopped.exit_code
+        again = "; run the same command again to go on" if stopped else ""
         _log.error("%s%s", message, again)
         return error.exit_code
     except Stopped as signal:

@@ -5,7 +5,6 @@ import os
 import signal
 import types
 
-from pipeline.config import LabelSettings
 from pipeline.errors import SettingError, Stopped
 
 _log = logging.getLogger(__name__)
@@ -14,11 +13,11 @@ _log = logging.getLogger(__name__)
 _MIN_CPUS = 2
 
 
-def start_ray(settings: LabelSettings) -> None:
-    """Connect to the cluster that the settings name, or start Ray on this machine.
+def start_ray(ray_address: str | None) -> None:
+    """Connect to a cluster, or start Ray on this machine.
 
     Args:
-        settings: Of the job.
+        ray_address: Of the cluster; None starts one.
 
     Raises:
         SettingError: There is no cluster at the address.
@@ -28,12 +27,12 @@ def start_ray(settings: LabelSettings) -> None:
 
     if ray.is_initialized():
         return
-    _log.info("starting Ray %s", settings.ray_address or "on this machine")
-    if settings.ray_address:
+    _log.info("starting Ray %s", ray_address or "on this machine")
+    if ray_address:
         try:
-            ray.init(address=settings.ray_address, logging_level=logging.WARNING)
+            ray.init(address=ray_address, logging_level=logging.WARNING, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise SettingError(f"ray_address={settings.ray_address!r}: {error}") from error
+            raise SettingError(f"ray_address={ray_address!r}: {error}") from error
     else:
         cores = len(os.sched_getaffinity(0))
         # "local": without it Ray would join a cluster that happens to run on this machine.

@@ -32,7 +32,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         _log.warning(
             "weights=%s: THE NETWORK IS UNTRAINED, its masks mean nothing", settings.weights
         )
-    outcome = label(job, partial(start_ray, settings))
+    outcome = label(job, partial(start_ray, settings.ray_address))
     _say(outcome)
     return exit_code(outcome, settings.max_error_rate)
 

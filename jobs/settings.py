@@ -18,6 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from jobs.train_settings import EvaluateSettings, TrainSettings
 from pipeline.config import LabelSettings, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.storage import Storage, normalise_uri
@@ -111,7 +112,13 @@ def _numbers(text: str | None) -> tuple[float, ...] | None:
     return None if text is None else tuple(map(float, text.split(",")))
 
 
-_KINDS: tuple[type[StoreSettings], ...] = (LabelSettings, OutputSettings, ImportSettings)
+_KINDS: tuple[type[StoreSettings], ...] = (
+    LabelSettings,
+    OutputSettings,
+    ImportSettings,
+    TrainSettings,
+    EvaluateSettings,
+)
 _NAMES = dict.fromkeys(name for kind in _KINDS for name in kind.model_fields)
 
 

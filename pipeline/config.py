@@ -155,8 +155,9 @@ class _LabelFields(BaseModel):
     scales: tuple[float, ...] = Field(
         (1.0,),
         min_length=1,
-        description="factors of height and width, 0.1 to 8, at which an image is scored; the mean "
-        "is taken: [0.75,1,1.25]; part of the fingerprint",
+        description="factors of height and width, 0.1 to 8, at which an image is scored, on top of "
+        "the one that the network was trained at; the mean is taken: [0.75,1,1.25]; part of the "
+        "fingerprint",
     )
     compiled: bool = Field(
         default=False,

@@ -6,6 +6,8 @@ PipelineError              ends the command with its own exit code
  + StoreError              5  the object store did not answer: run the same command again
  + FingerprintMismatch     6  the run was started with another network or decoder
  + LockHeld                7  another run is at work on the same thing
+ + WorkersLost             5  workers of a training died too often: run the same command again
+ + Diverged                2  a training's loss is no number: the user must change a setting
  + BrokenPromise           1  verify found what must not be
 Stopped                    5  SIGTERM or SIGINT: run the same command again
 ImageError                 never leaves its step: it becomes the status of one row
@@ -126,6 +128,18 @@ class LockHeld(PipelineError):
     """Another process is at work on the same input with the same network."""
 
     exit_code = 7
+
+
+class Diverged(PipelineError):
+    """A training has left the numbers; the same settings would lead there again."""
+
+    exit_code = 2
+
+
+class WorkersLost(PipelineError):
+    """Workers of a training died more often than is allowed."""
+
+    exit_code = 5
 
 
 class BrokenPromise(PipelineError):

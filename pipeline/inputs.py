@@ -35,7 +35,7 @@ IMAGE_ENDINGS = frozenset(
 )
 
 _LOOK_UPS_AT_A_TIME = 10_000
-_MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
+MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Source:
     num_bytes: int | None
 
 
-def _is_image(key: str) -> bool:
+def is_image(key: str) -> bool:
+    """Whether a name has the ending of an image."""
     return os.path.splitext(key)[1].lower() in IMAGE_ENDINGS
 
 
@@ -89,17 +90,17 @@ class Sources:
 
     def _find(self) -> Iterator[Source]:
         entry = self._single()
-        if entry is not None and entry.uri.lower().endswith(_MANIFEST_ENDINGS):
+        if entry is not None and entry.uri.lower().endswith(MANIFEST_ENDINGS):
             yield from self._manifest(entry.uri)
         elif entry is None and (parts := self._manifest_parts()):
             for uri in parts:
                 yield from self._manifest(uri)
         elif entry is not None:
             key = entry.uri.rpartition("/")[2]
-            if "." in key and not _is_image(key):
+            if "." in key and not is_image(key):
                 raise InputError(
                     f"input={self._input!r} is neither an image by its ending nor a manifest "
-                    f"({', '.join(_MANIFEST_ENDINGS)})"
+                    f"({', '.join(MANIFEST_ENDINGS)})"
                 )
             yield Source(key, entry.uri, entry.version, entry.num_bytes)
         elif has_wildcard(self._input) and not self._storage.children(self._input):
@@ -109,11 +110,11 @@ class Sources:
 
     def _manifest_parts(self) -> list[str]:
         """List the files of a manifest that is a folder, as Spark writes one."""
-        if not self._input.lower().endswith(_MANIFEST_ENDINGS):
+        if not self._input.lower().endswith(MANIFEST_ENDINGS):
             return []
         names = self._storage.children(self._input)
         return [
-            f"{self._input}/{name}" for name in names if name.lower().endswith(_MANIFEST_ENDINGS)
+            f"{self._input}/{name}" for name in names if name.lower().endswith(MANIFEST_ENDINGS)
         ]
 
     def _single(self) -> Entry | None:
@@ -134,7 +135,7 @@ class Sources:
             if output and key.startswith(output):
                 continue
             # Masks of this or another output are no photographs.
-            if "/masks/run=" in f"/{key}" or not _is_image(key):
+            if "/masks/run=" in f"/{key}" or not is_image(key):
                 self.num_ignored += 1
                 continue
             yield Source(key, uri, entry.version, entry.num_bytes)
@@ -181,7 +182,7 @@ class Sources:
 
 
 def _manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
-    table = _read_manifest(data, manifest_uri)
+    table = read_manifest(data, manifest_uri)
     if table.column_names.count("uri") != 1:
         raise InputError(
             f"manifest {manifest_uri} needs one column `uri`; "
@@ -193,7 +194,12 @@ def _manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
         yield uri.strip()
 
 
-def _read_manifest(data: bytes, manifest_uri: str) -> pa.Table:
+def read_manifest(data: bytes, manifest_uri: str) -> pa.Table:
+    """Read a manifest of any of `MANIFEST_ENDINGS`.
+
+    Raises:
+        InputError: It is damaged.
+    """
     ending = os.path.splitext(manifest_uri)[1].lower()
     try:
         if ending == ".parquet":

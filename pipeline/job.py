@@ -160,7 +160,7 @@ class Job:
             LockHeld: Another process is at it.
             SettingError: The output can't be written, or the weights are not what they should be.
         """
-        storage = self._writable_storage()
+        storage = writable_storage(self.storage, self.output)
         place = f"{self.output}/locks/{plan.identity(self.settings, self.record.fingerprint)}"
         with Lock(storage, place, self.settings.lock_lease_s) as lock:
             if self._runs() != found.runs:
@@ -184,23 +184,37 @@ class Job:
         finished = finished_ids(runs)
         return frozenset((run.run_id, run.run_id in finished) for run in runs)
 
-    def _writable_storage(self) -> Storage:
-        try:
-            conditional_put = probe_conditional_put(self.storage, self.output)
-        except StoreError as error:
-            if self.output.startswith("s3://") and error.code not in _REFUSALS:
-                raise
-            raise SettingError(
-                f"output={self.settings.output!r} can't be written: {error}; is there such a "
-                "bucket or disk, and may you write there?"
-            ) from error
-        if not conditional_put:
-            _log.warning(
-                "THE STORE IGNORES If-None-Match: %s. Commits are safe only while one process "
-                "writes; this run relies on its lock for that.",
-                self.output,
-            )
-        return replace(self.storage, conditional_put=conditional_put)
+
+def writable_storage(storage: Storage, output: str) -> Storage:
+    """Find out whether an output can be written, and how safely.
+
+    Args:
+        storage: Of the output.
+        output: URI of a folder.
+
+    Returns:
+        The storage, which knows whether it has put-if-absent.
+
+    Raises:
+        SettingError: The output can't be written.
+        StoreError: The store does not answer.
+    """
+    try:
+        conditional_put = probe_conditional_put(storage, output)
+    except StoreError as error:
+        if output.startswith("s3://") and error.code not in _REFUSALS:
+            raise
+        raise SettingError(
+            f"output={output!r} can't be written: {error}; is there such a bucket or disk, and "
+            "may you write there?"
+        ) from error
+    if not conditional_put:
+        _log.warning(
+            "THE STORE IGNORES If-None-Match: %s. Commits are safe only while one process "
+            "writes; this run relies on its lock for that.",
+            output,
+        )
+    return replace(storage, conditional_put=conditional_put)
 
 
 def open_job(settings: LabelSettings) -> Job:

@@ -56,16 +56,15 @@ class FCNAllSkips(Network):
             self._blocks.append(block)
             self.add_module(f"block{level}", block)
         channels = [in_channels, *(factor * width for factor in _DECODER), width // 2]
-        self._ups: list[tuple[nn.Module, nn.Module]] = []
+        deconvs = []
         for level, (before, after) in enumerate(pairwise(channels), start=1):
-            deconv = nn.ConvTranspose2d(before, after, kernel_size=3, stride=2, padding=1)
-            self._ups.append((deconv, nn.BatchNorm2d(after)))
-            self.add_module(f"deconv{level}", deconv)
-            self.add_module(f"bn{level}", self._ups[-1][1])
+            deconvs.append(nn.ConvTranspose2d(before, after, kernel_size=3, stride=2, padding=1))
+            self.add_module(f"deconv{level}", deconvs[-1])
+            self.add_module(f"bn{level}", nn.BatchNorm2d(after))
         self.classifier = nn.Conv2d(width // 2, num_classes, kernel_size=1)
         init_he(self)
         down = [layer for block in self._blocks for layer in block.children()]
-        self.describe(down, Geometry().then(down).then(deconv for deconv, _ in self._ups))
+        self.describe(down, Geometry().then(down).then(deconvs))
 
     def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:  # noqa: ARG002 - every part is scored alike
         """Score images; see `Network.forward`."""
@@ -73,8 +72,10 @@ class FCNAllSkips(Network):
         for block in self._blocks:
             levels.append(block(levels[-1]))
         features = levels.pop()
-        for deconv, norm in self._ups:
+        # By name: training across workers puts other batch norms in their places.
+        for number in range(1, len(_DECODER) + 2):
             level = levels.pop()
+            deconv, norm = getattr(self, f"deconv{number}"), getattr(self, f"bn{number}")
             features = norm(torch.relu(deconv(features, output_size=level.shape[-2:])))
             # The last level is the image itself, which is no pool.
             features = features + level if levels else features

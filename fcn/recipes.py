@@ -1,0 +1,222 @@
+"""Recipes: how a network is trained, as named settings; without torch.
+
+`paper` is Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation"
+(CVPR 2015), section 4.3; `heavy` and `staged` are the solvers that its authors published
+(fcn.berkeleyvision.org, voc-fcn*/solver.prototxt). `modern` is what such networks get today.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+# Whole images of a data set differ in size, so that they pass one at a time.
+_ONE = 1
+_POLY_POWER = 0.9
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is varied from one showing of an image to the next.
+
+    Attributes:
+        crop: (height, width) in pixels of what is cut out at a random place; None takes images
+            whole. Where an image is smaller, the rest is mean grey without a class.
+        scales: Factors of height and width between which one is drawn, evenly in its logarithm.
+        flip: Whether half of the showings are mirrored left to right.
+        colour: Largest change of brightness, contrast and saturation, as a share of 1.
+    """
+
+    crop: tuple[int, int] | None = None
+    scales: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    colour: float = 0.0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether every showing of an image is the same."""
+        return self == Augmentation()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        name: Of the recipe.
+        optimizer: `sgd` or `adamw`.
+        learning_rate: The highest; the schedule lowers it.
+        batch_size: Images per step over all workers.
+        epochs: Passes over the training images.
+        momentum: Of `sgd`.
+        weight_decay: Of kernels. Biases and batch norms have none.
+        bias_rate: Factor of the learning rate for biases.
+        divisor: What the loss, summed over the pixels of a step, is divided by: `one` (nothing),
+            or `pixels`, the pixels with a class, each counting as much as its class's weight.
+        balance: `none`, or `sqrt`: a class weighs as one over the root of its share of the
+            pixels, at most `max_weight`, with a mean of 1 over the pixels.
+        max_weight: See `balance`.
+        schedule: `fixed`, or `poly`: (1 - progress)^0.9, as Chen et al., "DeepLab" (2016),
+            section 4.1.
+        warmup_steps: Steps over which the learning rate grows to its value.
+        average: Decay of the running mean of the weights that is evaluated and kept; 0 keeps the
+            weights themselves.
+        micro_batch_size: Images that pass through the network at a time on a worker; gradients
+            are summed up over the step. None: all at once.
+        augmentation: Of the training images.
+        stage_rates: For `staged`: the learning rates of the stages, coarse to fine.
+    """
+
+    name: str
+    optimizer: str
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    bias_rate: float = 1.0
+    divisor: str = "pixels"
+    balance: str = "none"
+    max_weight: float = 10.0
+    schedule: str = "fixed"
+    warmup_steps: int = 0
+    average: float = 0.0
+    micro_batch_size: int | None = None
+    augmentation: Augmentation = Augmentation()
+    stage_rates: tuple[float, ...] = ()
+
+    def rate(self, step: int, progress: float) -> float:
+        """Give the learning rate of a step.
+
+        Args:
+            step: Steps done before.
+            progress: Share of the training that is done, 0 to 1.
+        """
+        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        decay = math.pow(1 - progress, _POLY_POWER) if self.schedule == "poly" else 1.0
+        return self.learning_rate * warmup * decay
+
+    def with_batch_size(self, batch_size: int) -> "Recipe":
+        """Change the batch and, for `sgd`, the momentum so that images count on as long.
+
+        Args:
+            batch_size: Images per step.
+        """
+        momentum = accumulated_momentum(self.momentum, batch_size / self.batch_size)
+        return dataclasses.replace(self, batch_size=batch_size, momentum=momentum)
+
+
+def accumulated_momentum(momentum: float, factor: float) -> float:
+    """Convert a momentum to steps of another size, so that an image's gradient fades as fast.
+
+    A gradient has the share p^n of its weight after n steps. With steps of k times fewer images
+    there are k times as many of them, so that p' = p^(1/k): 0.9 at 20 images is 0.9948 at one,
+    which is why the published solvers of batch 1 have 0.99.
+
+    Args:
+        momentum: p, at the old size.
+        factor: 1/k: images per step, new over old.
+    """
+    return math.pow(momentum, factor)
+
+
+# The paper's line search, by base network (section 4.3; printed "5^-5" for the last).
+_PAPER_RATES = {"alexnet": 1e-3, "vgg16": 1e-4, "googlenet": 5e-5}
+_PAPER_RATE_OF_OTHERS = 1e-3
+
+_HEAVY = Recipe(
+    name="heavy",
+    optimizer="sgd",
+    learning_rate=1e-10,
+    batch_size=1,
+    # 100,000 steps over the 8,498 images of SBD.
+    epochs=12,
+    momentum=0.99,
+    weight_decay=5e-4,
+    bias_rate=2.0,
+    divisor="one",
+    micro_batch_size=_ONE,
+)
+
+RECIPES = {
+    "paper": Recipe(
+        name="paper",
+        optimizer="sgd",
+        learning_rate=_PAPER_RATES["vgg16"],
+        batch_size=20,
+        epochs=175,
+        momentum=0.9,
+        weight_decay=5e-4,
+        bias_rate=2.0,
+        micro_batch_size=_ONE,
+    ),
+    "heavy": _HEAVY,
+    "staged": dataclasses.replace(_HEAVY, name="staged", stage_rates=(1e-10, 1e-12, 1e-14)),
+    "modern": Recipe(
+        name="modern",
+        optimizer="adamw",
+        learning_rate=2e-3,
+        batch_size=8,
+        epochs=100,
+        weight_decay=1e-2,
+        balance="sqrt",
+        schedule="poly",
+        warmup_steps=100,
+        average=0.998,
+        augmentation=Augmentation((240, 320), (0.5, 1.5), flip=True, colour=0.3),
+    ),
+}
+
+# What `staged` trains one after the other to get to a network.
+_STAGES = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
+
+
+def find_recipe(name: str, network: str) -> Recipe:
+    """Look a recipe up and fit it to a network.
+
+    Raises:
+        ValueError: There is no such recipe, or it is not for this network.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe={name!r} is unknown; there are: {', '.join(RECIPES)}")
+    if name == "staged" and network not in _STAGES:
+        raise ValueError(f"recipe=staged is for {', '.join(_STAGES)}, not for {network}")
+    if name == "paper":
+        rates = [rate for base, rate in _PAPER_RATES.items() if base in network]
+        rate = rates[0] if rates else _PAPER_RATE_OF_OTHERS
+        return dataclasses.replace(RECIPES[name], learning_rate=rate)
+    return RECIPES[name]
+
+
+def stages(recipe: Recipe, network: str) -> list[tuple[str, Recipe]]:
+    """List what is trained one after the other: network and recipe, the wanted network last.
+
+    Args:
+        recipe: From `find_recipe`, perhaps changed since.
+        network: The wanted one.
+    """
+    if not recipe.stage_rates:
+        return [(network, recipe)]
+    names = _STAGES[: _STAGES.index(network) + 1]
+    return [
+        (name, dataclasses.replace(recipe, learning_rate=rate))
+        for name, rate in zip(names, recipe.stage_rates, strict=False)
+    ]
+
+
+def class_weights(recipe: Recipe, pixels: list[int]) -> tuple[float, ...] | None:
+    """Weigh classes against each other by their pixels in the training set.
+
+    Args:
+        recipe: Whose `balance` applies.
+        pixels: Per class, counted; a class without any weighs `max_weight`, and is never seen.
+
+    Returns:
+        One weight per class, with a mean of 1 over the counted pixels before the limit applies;
+        None if all weigh the same.
+    """
+    total = sum(pixels)
+    if recipe.balance == "none" or not total:
+        return None
+    raw = [(total / count) ** 0.5 if count else float("inf") for count in pixels]
+    mean = sum(weight * count for weight, count in zip(raw, pixels, strict=True) if count) / total
+    return tuple(min(recipe.max_weight, weight / mean) for weight in raw)

@@ -1,0 +1,101 @@
+"""Sums and normalisation over the workers of a distributed training; alone, a worker is all.
+
+The process group is whoever starts the workers' (Ray Train's: gloo on CPUs, NCCL on GPUs).
+"""
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+from torch import nn
+
+
+def world_size() -> int:
+    """Number of workers."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this worker, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def sum_over_workers(tensor: torch.Tensor) -> torch.Tensor:
+    """Add a tensor up over all workers, in place; all of them have to call it.
+
+    Args:
+        tensor: Of the same shape everywhere, on the device that the process group takes.
+
+    Returns:
+        The same tensor.
+    """
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+class CrossWorkerBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose mean and variance are those of the images of all workers.
+
+    `torch.nn.SyncBatchNorm` does this on GPUs and refuses CPUs.
+    """
+
+    def forward(self, features_NCHW: torch.Tensor) -> torch.Tensor:
+        """Normalise; in evaluation, or alone, as `BatchNorm2d`.
+
+        Args:
+            features_NCHW: As many images as every other worker has, or not.
+        """
+        if not self.training or world_size() == 1:
+            return super().forward(features_NCHW)
+        features = features_NCHW.float()
+        axes = (0, 2, 3)
+        number = sum_over_workers(torch.tensor(features.numel() / features.shape[1]))
+        mean = _shared_sum(features.sum(axes)) / number
+        centred = features - mean[:, None, None]
+        # From centred values: a difference of large sums would lose what it is after.
+        variance = _shared_sum(centred.square().sum(axes)) / number
+        with torch.no_grad():
+            self._track(mean, variance * number / (number - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        normalised: torch.Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalised
+
+    def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        assert self.running_mean is not None, "made from a batch norm that tracks"
+        assert self.running_var is not None, "made from a batch norm that tracks"
+        assert self.num_batches_tracked is not None, "made from a batch norm that tracks"
+        assert self.momentum is not None, "made from a batch norm with a momentum"
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def _shared_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Add a tensor up over all workers; gradients flow back to all of them."""
+    total: torch.Tensor = dist_nn.all_reduce(tensor)  # type: ignore[no-untyped-call]  # PyTorch's
+    return total
+
+
+def share_batch_norms(network: nn.Module, device: torch.device) -> nn.Module:
+    """Let every batch norm of a network see the images of all workers.
+
+    Args:
+        network: Changed in place; tensors and their names stay.
+        device: Of the network.
+    """
+    if world_size() == 1:
+        return network
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # PyTorch's
+        return converted
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(module, name, _shared(child))
+    return network
+
+
+def _shared(norm: nn.BatchNorm2d) -> CrossWorkerBatchNorm:
+    shared = CrossWorkerBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    shared.load_state_dict(norm.state_dict())
+    return shared.train(norm.training)

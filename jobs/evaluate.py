@@ -1,0 +1,215 @@
+"""`evaluate`: a labelled set through the labelling flow, and its masks against the truths.
+
+The masks are those of `label`: an evaluation judges what a nightly job would write, at the size
+of each image.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fcn.metrics import ConfusionMatrix, Metrics
+from jobs.cluster import start_ray
+from jobs.label import exit_code
+from jobs.labelled import DataSet, open_data_set
+from jobs.output import say
+from jobs.settings import read_settings
+from jobs.train_settings import EvaluateSettings
+from pipeline.errors import SettingError, own_error
+from pipeline.flow import label
+from pipeline.job import Job, open_job
+from pipeline.labelled import Sample
+from pipeline.runs import finished_ids, list_runs
+from pipeline.storage import Storage, normalise_uri
+
+_log = logging.getLogger(__name__)
+
+_IMAGES_PER_CHUNK = 32
+_SCORE_CPUS = 0.5
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Label the images of a split, score the masks, and write what is found.
+
+    Args:
+        argv: Flags.
+        environ: Environment variables.
+
+    Returns:
+        The exit code: that of the labelling.
+
+    Raises:
+        PipelineError: As `pipeline.errors` says, each with its exit code.
+    """
+    settings = read_settings(EvaluateSettings, "evaluate", argv, environ)
+    storage = settings.storage()
+    data_set = open_data_set(storage, settings.data, settings.classes, settings.truth_coding)
+    samples = data_set.found.split(settings.split)
+    output = normalise_uri(settings.output, "output")
+    text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
+    name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
+    manifest = f"{output}/evaluations/inputs/{name}.jsonl"
+    job = open_job(settings.label_settings(manifest))
+    _check_classes(job, data_set)
+    storage.write(manifest, text)
+    start = partial(start_ray, settings.ray_address)
+    outcome = label(job, start)
+    start()
+    matrix, scores = _score(job, data_set, samples)
+    folder = f"{output}/evaluations/{name}-{job.record.fingerprint[:12]}"
+    names = [one.name for one in data_set.classes]
+    found = _described(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
+    _write(storage, folder, found, matrix, scores, names)
+    say(_as_text(found, folder))
+    return exit_code(outcome, settings.max_error_rate)
+
+
+def _check_classes(job: Job, data_set: DataSet) -> None:
+    ours = [one.name for one in job.record.classes]
+    theirs = [one.name for one in data_set.classes]
+    if len(ours) != len(theirs):
+        raise SettingError(
+            f"the network has {len(ours)} classes ({', '.join(ours[:5])}, ...), the data set "
+            f"{len(theirs)} ({', '.join(theirs[:5])}, ...)"
+        )
+    if ours != theirs:
+        pairs = [f"{a} / {b}" for a, b in zip(ours, theirs, strict=True) if a != b]
+        _log.warning("classes have other names in the network and the data: %s", ", ".join(pairs))
+
+
+def _score(
+    job: Job, data_set: DataSet, samples: Sequence[Sample]
+) -> tuple[ConfusionMatrix, pa.Table]:
+    # Ray and matplotlib take seconds to import, which a setting's error must not wait for.
+    import ray.data  # noqa: PLC0415
+
+    from jobs.scoring import IMAGE_SCORES, Score  # noqa: PLC0415
+
+    chunks = list(_chunks(_masks(job), samples))
+    matrix = ConfusionMatrix.zeros(len(data_set.classes))
+    rows: list[dict[str, Any]] = []
+    source: Any = ray.data.from_items(chunks, override_num_blocks=max(1, len(chunks)))
+    score = Score(job.storage, data_set.coding, job.settings.io_threads)
+    scored = source.map(score, num_cpus=_SCORE_CPUS)
+    scored.context.enable_progress_bars = False
+    scored.context.raise_original_map_exception = True
+    try:
+        for chunk in scored.iter_rows() if chunks else ():
+            matrix = matrix + ConfusionMatrix(chunk["counts"])
+            rows += chunk["images"]
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error
+    table = pa.Table.from_pylist(rows, IMAGE_SCORES).sort_by("image_uri")
+    return matrix, table
+
+
+def _masks(job: Job) -> dict[str, str]:
+    """Give the newest mask of every image that finished runs of this network have labelled."""
+    runs = [
+        run
+        for run in list_runs(job.storage, job.output)
+        if run.record.network.fingerprint == job.record.fingerprint
+    ]
+    finished = finished_ids(runs)
+    found: dict[str, str] = {}
+    for one in runs:
+        if one.run_id in finished:
+            for table in one.published(["uri", "mask_uri"]):
+                pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
+                found |= {uri: mask for uri, mask in pairs if mask is not None}
+    return found
+
+
+def _chunks(masks: dict[str, str], samples: Sequence[Sample]) -> Iterator[dict[str, list[str]]]:
+    labelled = [sample for sample in samples if sample.image_uri in masks]
+    for first in range(0, len(labelled), _IMAGES_PER_CHUNK):
+        some = labelled[first : first + _IMAGES_PER_CHUNK]
+        yield {
+            "image_uris": [sample.image_uri for sample in some],
+            "truth_uris": [sample.mask_uri for sample in some],
+            "mask_uris": [masks[sample.image_uri] for sample in some],
+        }
+
+
+def _described(  # noqa: PLR0913, PLR0917 - all that metrics.json says
+    job: Job,
+    settings: EvaluateSettings,
+    metrics: Metrics,
+    names: Sequence[str],
+    num_images: int,
+    num_scored: int,
+) -> dict[str, Any]:
+    absent = set(metrics.absent_classes)
+    per_class = {
+        name: None
+        if index in absent
+        else {"iu": metrics.class_iu[index], "accuracy": metrics.class_accuracy[index]}
+        for index, name in enumerate(names)
+    }
+    return {
+        "data": settings.data,
+        "split": settings.split,
+        "weights": job.record.weights,
+        "fingerprint": job.record.fingerprint,
+        "num_images": num_images,
+        "num_scored": num_scored,
+        "num_pixels": metrics.num_pixels,
+        "pixel_accuracy": metrics.pixel_accuracy,
+        "mean_accuracy": metrics.mean_accuracy,
+        "mean_iu": metrics.mean_iu,
+        "frequency_weighted_iu": metrics.frequency_weighted_iu,
+        "classes": per_class,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write(  # noqa: PLR0913, PLR0917 - the four files of an evaluation
+    storage: Storage,
+    folder: str,
+    found: dict[str, Any],
+    matrix: ConfusionMatrix,
+    scores: pa.Table,
+    names: Sequence[str],
+) -> None:
+    from jobs.scoring import confusion_picture, confusion_table  # noqa: PLC0415 - matplotlib
+
+    title = f"mean IU {found['mean_iu']:.3f}, pixel accuracy {found['pixel_accuracy']:.3f}"
+    storage.write(f"{folder}/images.parquet", _parquet(scores))
+    storage.write(f"{folder}/confusion_matrix.parquet", _parquet(confusion_table(matrix, names)))
+    storage.write(f"{folder}/confusion_matrix.png", confusion_picture(matrix, names, title))
+    # Last: where it stands, the others do.
+    storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1).encode())
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _as_text(found: dict[str, Any], folder: str) -> str:
+    headline = (
+        f"{found['num_scored']} of {found['num_images']} images of {found['split']} scored, "
+        f"{found['num_pixels']:,} labelled pixels"
+    )
+    metrics = (
+        f"  mean IU {found['mean_iu']:.4f}, pixel accuracy {found['pixel_accuracy']:.4f}, mean "
+        f"accuracy {found['mean_accuracy']:.4f}, f.w. IU {found['frequency_weighted_iu']:.4f}"
+    )
+    lines = [headline, metrics, "", f"  {'class':<24}{'IU':>8}{'accuracy':>10}"]
+    for name, scores in found["classes"].items():
+        if scores is None:
+            lines.append(f"  {name[:23]:<24}{'absent':>8}")
+        else:
+            lines.append(f"  {name[:23]:<24}{scores['iu']:>8.4f}{scores['accuracy']:>10.4f}")
+    lines += ["", f"  {folder}/metrics.json", f"  {folder}/confusion_matrix.parquet, .png"]
+    lines += [f"  {folder}/images.parquet"]
+    return "\n".join(lines)

@@ -1,0 +1,82 @@
+"""A labelled data set with its classes and the coding of its truths: for `train` and `evaluate`."""
+
+from dataclasses import dataclass
+
+from fcn.checkpoint import CheckpointError, ClassLabel, parse_classes
+from fcn.class_lists import CITYSCAPES_CLASSES, CITYSCAPES_IDS, VOC_CLASSES
+from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.labelled import Labelled, find_labelled
+from pipeline.storage import Storage, normalise_uri
+from pipeline.truth import Coding, TruthError, is_coloured
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A labelled data set."""
+
+    found: Labelled
+    classes: tuple[ClassLabel, ...]
+    coding: Coding
+
+
+def open_data_set(
+    storage: Storage, data: str, classes: str | None, truth_coding: str | None
+) -> DataSet:
+    """Find a data set, its classes, and how its truths name them.
+
+    Args:
+        storage: Where it is.
+        data: The setting.
+        classes: The setting.
+        truth_coding: The setting.
+
+    Raises:
+        InputError: There is no data set.
+        SettingError: Its classes are not known.
+    """
+    found = find_labelled(storage, data)
+    known = _classes(storage, found, classes)
+    kind = truth_coding or _coding(storage, found)
+    ids = CITYSCAPES_IDS if kind == "ids" else None
+    if kind == "ids" and found.layout != "cityscapes":
+        raise SettingError("truth_coding=ids is for Cityscapes; map other ids to class indices")
+    colours = tuple(label.color for label in known) if kind == "colors" else ()
+    if len(set(colours)) < len(colours):
+        raise SettingError("truth_coding=colors needs a color of its own for every class")
+    return DataSet(found, known, Coding(kind, len(known), ids, colours))
+
+
+def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[ClassLabel, ...]:
+    uri = found.classes_uri if classes is None else normalise_uri(classes, "classes")
+    if uri is not None:
+        try:
+            return parse_classes(storage.read(uri))
+        except CheckpointError as error:
+            raise SettingError(f"classes={uri!r}: {error}") from error
+        except StoreError as error:
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+                raise SettingError(f"classes={uri!r}: {error}") from error
+            raise
+    if found.layout == "voc":
+        return VOC_CLASSES
+    if found.layout == "cityscapes":
+        return CITYSCAPES_CLASSES
+    raise SettingError(
+        "the classes are not known: put a classes.json beside the data, or name one with classes"
+    )
+
+
+def _coding(storage: Storage, found: Labelled) -> str:
+    if found.layout == "cityscapes":
+        return "ids" if found.raw_ids else "indices"
+    first = next((some[0] for some in found.splits.values() if some), None)
+    if first is None:
+        raise InputError("the data set has no samples")
+    try:
+        return "colors" if is_coloured(storage.read(first.mask_uri)) else "indices"
+    except TruthError as error:
+        raise InputError(f"{first.mask_uri}: {error}") from error
+    except StoreError as error:
+        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            raise InputError(error.message) from error
+        raise

@@ -1,0 +1,135 @@
+"""Fit: a plan -> Ray Train's workers -> the end of the training, watched from the driver."""
+
+import logging
+import tempfile
+import uuid
+from collections.abc import Iterator
+from typing import Any, cast
+
+import ray.data
+import ray.train
+import ray.train.torch
+
+from jobs.training.ingest import LOAD_CPUS
+from jobs.training.messages import Messages
+from jobs.training.plan import TrainingPlan
+from jobs.training.worker import WorkerConfig, train_worker
+from jobs.training.workers import Workers, choose_workers
+from pipeline.errors import PipelineError, WorkersLost, own_error
+from pipeline.inspection import Chunk, Finding, Inspect, Inspection
+from pipeline.labelled import TRAIN, VAL
+
+_log = logging.getLogger(__name__)
+
+_SAMPLES_PER_CHUNK = 64
+# Ray's types are those of the first Ray Train, its classes those of the second.
+_TRAIN: Any = ray.train
+# PyTorch's threads would spin at their barriers and keep the loading tasks from their cores.
+_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def inspect(plan: TrainingPlan) -> Iterator[Finding]:
+    """Look at every sample of a plan once, in Ray tasks.
+
+    Args:
+        plan: Whose data it is.
+
+    Raises:
+        StoreError: The store does not answer.
+    """
+    chunks = [
+        dict(
+            Chunk(
+                split=split,
+                image_uris=part["image_uri"].to_pylist(),
+                mask_uris=part["mask_uri"].to_pylist(),
+            )
+        )
+        for split, table in ((TRAIN, plan.train), (VAL, plan.val))
+        for part in (
+            table.slice(first, _SAMPLES_PER_CHUNK)
+            for first in range(0, table.num_rows, _SAMPLES_PER_CHUNK)
+        )
+    ]
+    settings = plan.settings
+    look = Inspect(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads)
+    source: Any = ray.data.from_items(chunks, override_num_blocks=len(chunks))
+    found = source.map(look, num_cpus=LOAD_CPUS)
+    found.context.enable_progress_bars = False
+    found.context.raise_original_map_exception = True
+    try:
+        for row in found.iter_rows():
+            yield from row["findings"]
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error
+
+
+def fit(plan: TrainingPlan, inspection: Inspection) -> None:
+    """Train to the end.
+
+    Args:
+        plan: What to train.
+        inspection: What its data holds.
+
+    Raises:
+        PipelineError: The training diverged, or the store failed for good.
+        TrainingFailedError: Workers died more often than `max_failures`: Ray Train's own.
+    """
+    settings = plan.settings
+    workers = choose_workers(settings, ray.nodes())  # type: ignore[no-untyped-call]  # Ray's
+    _log.info("%s", workers)
+    with tempfile.TemporaryDirectory(prefix="fcn-train-") as folder, Messages(plan) as messages:
+        config = WorkerConfig(plan, inspection, workers.threads, messages.sender())
+        trainer = ray.train.torch.TorchTrainer(
+            cast("Any", train_worker),
+            train_loop_config={"config": config},
+            scaling_config=_scaling(workers),
+            run_config=_TRAIN.RunConfig(
+                name=f"fcn-{settings.run_name}-{uuid.uuid4().hex[:8]}",
+                # Checkpoints are the run's own (docs/decisions.md); here Ray keeps its notes.
+                storage_path=folder,
+                failure_config=_TRAIN.FailureConfig(max_failures=settings.max_failures),
+                logging_config=_TRAIN.LoggingConfig(log_level="ERROR"),
+                worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            ),
+        )
+        _raise(messages.until(trainer))
+
+
+def _scaling(workers: Workers) -> Any:
+    resources = {"CPU": workers.num_cpus}
+    if workers.num_gpus:
+        resources["GPU"] = workers.num_gpus
+    elastic = workers.most > workers.number
+    return _TRAIN.ScalingConfig(
+        num_workers=(workers.number, workers.most) if elastic else workers.number,
+        use_gpu=workers.num_gpus > 0,
+        resources_per_worker=resources,
+    )
+
+
+def _raise(end: Any) -> None:
+    """Raise what a training has ended with, if it is not its end."""
+    if isinstance(end, _TRAIN.WorkerGroupError):
+        raise _reason(end) from end
+    if isinstance(end, BaseException):
+        raise own_error(end) from end
+    if isinstance(end.return_value, PipelineError):
+        raise end.return_value
+
+
+def _reason(error: Any) -> BaseException:
+    """Find out why workers failed: an error of ours, death, or else a bug."""
+    # Ray Train keeps what a worker raised inside a wrapper that pickles.
+    raised = [getattr(one, "_base_exc", one) for one in error.worker_failures.values()]
+    for one in map(own_error, raised):
+        if isinstance(one, PipelineError):
+            return one
+    # When one worker dies, the others fail because its connection is gone.
+    if any(isinstance(one, ray.exceptions.RayActorError) for one in raised):
+        return WorkersLost(
+            f"workers died more often than max_failures allows: {raised[0]}; Ray's log says how "
+            "(out of memory, a lost node)"
+        )
+    found: BaseException = error
+    return found

@@ -1,0 +1,136 @@
+"""Messages of worker 0 on the driver: lines of the log, and a bar where there is a terminal."""
+
+import logging
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import ray.train.torch
+import ray.util.queue
+from tqdm import tqdm
+
+from jobs.training.plan import TrainingPlan
+
+_log = logging.getLogger(__name__)
+
+_WAIT_S = 0.2
+_BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+
+
+class Sender:
+    """Sends messages to the driver; travels to workers."""
+
+    def __init__(self, queue: ray.util.queue.Queue) -> None:
+        """Take the queue along.
+
+        Args:
+            queue: The driver's.
+        """
+        self._queue = queue
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        """Send a message; returns when it has arrived."""
+        self._queue.put(message)
+
+
+class Messages:
+    """Shows messages while a training runs."""
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        """Open the way for messages.
+
+        Args:
+            plan: Of the training.
+        """
+        self._interval_s = plan.settings.log_interval_s
+        self._queue = ray.util.queue.Queue(actor_options={"num_cpus": 0})
+        self._bar = (
+            tqdm(total=100, unit="%", bar_format=_BAR, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+        self._said_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Show that the work begins."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the bar and the way."""
+        if self._bar is not None:
+            self._bar.close()
+        self._queue.shutdown(force=True)
+
+    def sender(self) -> Sender:
+        """Give what worker 0 sends with."""
+        return Sender(self._queue)
+
+    def until(self, trainer: ray.train.torch.TorchTrainer) -> ray.train.Result | BaseException:
+        """Run a training and show its messages until it ends.
+
+        Args:
+            trainer: Ray Train's.
+
+        Returns:
+            Its result, or what it has raised.
+        """
+        ended: list[ray.train.Result | BaseException] = []
+
+        def run() -> None:
+            try:
+                ended.append(trainer.fit())
+            except BaseException as error:  # noqa: BLE001 - the main thread judges it
+                ended.append(error)
+
+        # A thread of its own: Ray Train would take over the signals of the main one.
+        thread = threading.Thread(target=run, name="ray-train", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self._show_all()
+            thread.join(_WAIT_S)
+        self._show_all()
+        return ended[0]
+
+    def _show_all(self) -> None:
+        while not self._queue.empty():
+            self._show(self._queue.get())
+
+    def _show(self, message: dict[str, Any]) -> None:
+        if "say" in message:
+            _log.info("%s", message["say"])
+        elif "evaluation" in message:
+            _log.info("%s", _evaluation_line(message["evaluation"]))
+        elif self._bar is not None:
+            self._bar.set_postfix(
+                loss=f"{message['loss']:.4g}", step=message["step"], refresh=False
+            )
+            self._bar.update(100 * message["share"] - self._bar.n)
+        elif time.monotonic() - self._said_at >= self._interval_s:
+            self._said_at = time.monotonic()
+            _log.info("%s", _progress_line(message))
+
+
+def _progress_line(message: dict[str, Any]) -> str:
+    of = f" of {message['of']}" if message["of"] else ""
+    return f"step {message['step']}{of}, {message['share']:.0%} done, loss {message['loss']:.4g}"
+
+
+def _evaluation_line(line: dict[str, Any]) -> str:
+    text = (
+        f"epoch {line['epoch']:g}, step {line['step']}: loss {line['loss']:.4g}, rate "
+        f"{line['learning_rate']:.3g}, {line['images_per_s']:.1f} images/s"
+    )
+    if "mean_iu" not in line:
+        return text
+    best = ", the best so far" if line["best"] else ""
+    return (
+        f"{text}; val: mean IU {line['mean_iu']:.4f}, pixel accuracy "
+        f"{line['pixel_accuracy']:.4f}{best}"
+    )

@@ -1,0 +1,138 @@
+"""What every worker of a training runs: the stages, one after the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train.torch
+import torch
+
+from fcn.checkpoint import Checkpoint, CheckpointError
+from fcn.models import Network
+from fcn.recipes import class_weights
+from fcn.training import Tensors, Trainer
+from fcn.weights import build_recorded, restore, start_from
+from fcn.workers import rank
+from jobs.training.checkpoint import Position, from_bytes
+from jobs.training.plan import Stage, TrainingPlan
+from jobs.training.run import LAST, TrainingRun
+from jobs.training.stage import Ended, train_stage
+from jobs.training.watch import Message, Watch
+from pipeline.errors import PipelineError, SettingError
+from pipeline.inspection import Inspection
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What the driver gives to every worker.
+
+    Attributes:
+        plan: What is trained.
+        inspection: What the data holds.
+        threads: Of the network, on a CPU.
+        send: Takes worker 0's messages to the driver.
+    """
+
+    plan: TrainingPlan
+    inspection: Inspection
+    threads: int
+    send: Callable[[Message], None]
+
+
+def train_worker(fields: dict[str, Any]) -> PipelineError | None:
+    """Train; what Ray Train calls on every worker.
+
+    Args:
+        fields: `config`: a `WorkerConfig`.
+
+    Returns:
+        Why the training ended before its end; None if it is done.
+    """
+    config: WorkerConfig = fields["config"]
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(config.threads)
+    run = TrainingRun(config.plan.storage, config.plan.folder)
+    saved = run.read_checkpoint(LAST)
+    position, tensors = Position(), None
+    if saved is not None:
+        position, tensors = from_bytes(saved, run.checkpoint_uri(LAST))
+    send = config.send if rank() == 0 else _ignore
+    with Watch(run, config.plan.classes, position.total_steps, send) as watch:
+        if saved is not None:
+            watch.say(f"going on after step {position.total_steps}")
+        try:
+            _train(config, run, watch, device, position, tensors)
+        except Ended as ended:
+            return ended.error
+    return None
+
+
+def _ignore(_: Message) -> None:
+    """Take a message of a worker that nobody watches."""
+
+
+def _train(  # noqa: PLR0913, PLR0917 - what train_worker has just made
+    config: WorkerConfig,
+    run: TrainingRun,
+    watch: Watch,
+    device: torch.device,
+    position: Position,
+    tensors: Tensors | None,
+) -> None:
+    plan = config.plan
+    network: Network | None = None
+    for index in range(position.stage, len(plan.stages)):
+        stage = plan.stages[index]
+        if index > position.stage:
+            position = Position(stage=index, total_steps=position.total_steps)
+            watch.say(f"stage {index + 1} of {len(plan.stages)}: {stage.record.network}")
+        fresh = tensors is None and network is None
+        network = _network(plan, stage, network, watch, fresh=fresh)
+        trainer = _trainer(config, stage, device, network)
+        if tensors is not None:
+            trainer.restore(tensors)
+            tensors = None
+        position = train_stage(plan, trainer, position, run, watch)
+        network = trainer.network
+
+
+def _trainer(config: WorkerConfig, stage: Stage, device: torch.device, network: Network) -> Trainer:
+    settings = config.plan.settings
+    counted = config.inspection.pixels[settings.train_split][: len(config.plan.classes)]
+    return Trainer(
+        network,
+        stage.record,
+        stage.recipe,
+        device=str(device),
+        precision=settings.precision or ("bf16" if device.type == "cuda" else "fp32"),
+        class_weights=class_weights(stage.recipe, counted),
+        seed=settings.seed,
+    )
+
+
+def _network(
+    plan: TrainingPlan, stage: Stage, before: Network | None, watch: Watch, *, fresh: bool
+) -> Network:
+    """Build the network of a stage, from the stage before, the start weights, or nothing."""
+    # Every worker draws the same one.
+    torch.manual_seed(plan.settings.seed)
+    network = build_recorded(stage.record)
+    if before is not None:
+        start_from(network, before.state_dict())
+    elif fresh and plan.start is not None:
+        anew = _start(network, plan, plan.start)
+        if anew:
+            watch.say(f"layers that start anew: {', '.join(anew)}")
+    return network
+
+
+def _start(network: Network, plan: TrainingPlan, start: str) -> list[str]:
+    try:
+        record = plan.storage.read(start.removesuffix(".safetensors") + ".json")
+        given = restore(
+            Checkpoint.from_json(record), plan.storage.read(start), allow_untrained=True
+        )
+        return start_from(network, given.state_dict())
+    except CheckpointError as error:
+        raise Ended(SettingError(f"weights={start!r}: {error}")) from error

@@ -1,0 +1,91 @@
+"""How many workers a training gets, and what Ray sets aside for each."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.train_settings import TrainSettings
+from pipeline.errors import SettingError
+
+_log = logging.getLogger(__name__)
+
+# Loading needs a CPU beside the workers, also where there are two.
+_CPUS_FOR_LOADING = 1.0
+_MIN_CPUS = 0.1
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a training.
+
+    Attributes:
+        number: How many; more than that join up to `most` where the training is elastic.
+        most: See `number`.
+        num_cpus: CPUs that Ray sets aside for each.
+        num_gpus: GPUs for each.
+        threads: Of each one's network, on a CPU.
+    """
+
+    number: int
+    most: int
+    num_cpus: float
+    num_gpus: float
+    threads: int
+
+    def __str__(self) -> str:
+        """Say it for the log."""
+        number = str(self.number) if self.number == self.most else f"{self.number} to {self.most}"
+        return (
+            f"{number} worker(s), each with {self.num_gpus:g} GPU, {self.num_cpus:g} CPU, "
+            f"{self.threads} thread(s)"
+        )
+
+
+def choose_workers(settings: TrainSettings, nodes: Sequence[dict[str, Any]]) -> Workers:
+    """Fit workers to the nodes, as far as the settings leave it open.
+
+    Args:
+        settings: Of the training.
+        nodes: As `ray.nodes()` lists them.
+
+    Raises:
+        SettingError: What is asked for does not fit this machine. A cluster may grow, so there it
+            is a warning.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    num_gpus = settings.gpus_per_worker
+    if num_gpus is None:
+        num_gpus = 1.0 if any(node.get("GPU") for node in alive) else 0.0
+    cores = max((node.get("CPU", 0.0) for node in alive), default=1.0)
+    on_node = math.ceil(settings.num_workers / max(1, len(alive)))
+    share = math.floor(100 * (cores - _CPUS_FOR_LOADING) / on_node) / 100
+    num_cpus = settings.cpus_per_worker or (1.0 if num_gpus else max(_MIN_CPUS, share))
+    capacity = sum(_num_that_fit(node, num_cpus, num_gpus) for node in alive)
+    if capacity < settings.num_workers:
+        _does_not_fit(settings, capacity, num_cpus, num_gpus)
+    return Workers(
+        number=settings.num_workers,
+        most=settings.max_workers or settings.num_workers,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        threads=settings.threads_per_worker or max(1, int(cores) // on_node),
+    )
+
+
+def _num_that_fit(node: dict[str, float], num_cpus: float, num_gpus: float) -> int:
+    # Half a CPU for one loading task is the least that gets on.
+    by_cpu = math.floor((node.get("CPU", 0.0) - _CPUS_FOR_LOADING / 2) / num_cpus)
+    return max(0, min(by_cpu, math.floor(node.get("GPU", 0.0) / num_gpus)) if num_gpus else by_cpu)
+
+
+def _does_not_fit(settings: TrainSettings, capacity: int, num_cpus: float, num_gpus: float) -> None:
+    message = (
+        f"there is room for {capacity} worker(s) of {num_cpus:g} CPU and {num_gpus:g} GPU beside "
+        f"loading, {settings.num_workers} are wanted; lower num_workers, cpus_per_worker or "
+        "gpus_per_worker"
+    )
+    if settings.ray_address is None:
+        raise SettingError(message)
+    _log.warning("%s, or wait for the cluster to grow", message)

@@ -1,0 +1,198 @@
+"""Inspect: a labelled data set before a network is trained on it.
+
+Every image is decoded and every truth counted once, in chunks that travel to where there are
+CPUs. What would train nonsense is an error with the names of the files; what may be meant is a
+warning.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.decode import decode_image
+from pipeline.encode import IGNORE_INDEX
+from pipeline.errors import ImageError, InputError, StoreError
+from pipeline.labelled import TRAIN, VAL
+from pipeline.storage import Storage, sha256_hex
+from pipeline.truth import Coding, TruthError, decode_truth
+
+_MAX_SHOWN = 5
+_BINARY = {0, IGNORE_INDEX}
+
+
+class Chunk(TypedDict):
+    """Samples to inspect: their split and their two URIs, one after the other."""
+
+    split: str
+    image_uris: list[str]
+    mask_uris: list[str]
+
+
+class Finding(TypedDict):
+    """What is found of one sample; `pixels` is per class, those without a class last."""
+
+    split: str
+    image_uri: str
+    sha256: str
+    pixels: list[int]
+    problem: str
+
+
+class Inspection(BaseModel):
+    """What a whole data set holds; stands in the run's folder, so that it is done once.
+
+    Attributes:
+        num_images: By split.
+        pixels: By split, per class; pixels without a class last.
+        warnings: For a person.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    num_images: dict[str, int]
+    pixels: dict[str, list[int]]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Inspects chunks; travels to workers."""
+
+    storage: Storage
+    coding: Coding
+    max_image_pixels: int
+    threads: int
+
+    def __call__(self, chunk: Chunk) -> dict[str, list[Finding]]:
+        """Inspect the samples of a chunk.
+
+        Raises:
+            StoreError: The store does not answer; a file that is not there is a finding.
+        """
+        pairs = zip(chunk["image_uris"], chunk["mask_uris"], strict=True)
+        with ThreadPoolExecutor(self.threads) as pool:
+            found = pool.map(lambda pair: self._inspect(chunk["split"], *pair), pairs)
+            return {"findings": list(found)}
+
+    def _inspect(self, split: str, image_uri: str, mask_uri: str) -> Finding:
+        finding = Finding(split=split, image_uri=image_uri, sha256="", pixels=[], problem="")
+        uri = image_uri
+        try:
+            data = self.storage.read(image_uri)
+            finding["sha256"] = sha256_hex(data)
+            size = decode_image(data, self.max_image_pixels).shape[:2]
+            uri = mask_uri
+            truth = decode_truth(self.storage.read(mask_uri), self.coding)
+        except StoreError as error:
+            if not error.code.transient or error.code in ("not_found", "forbidden"):
+                return {**finding, "problem": error.message}
+            raise
+        except (ImageError, TruthError) as error:
+            return {**finding, "problem": f"{uri}: {error}"}
+        if truth.shape != size:
+            problem = f"{mask_uri} is {truth.shape}, its image is {size} (height, width)"
+            return {**finding, "problem": problem}
+        counts = np.bincount(truth.ravel(), minlength=IGNORE_INDEX + 1)
+        finding["pixels"] = [*counts[: self.coding.num_classes].tolist(), int(counts[-1])]
+        return finding
+
+
+@dataclass
+class _Sums:
+    num_images: Counter[str] = field(default_factory=Counter)
+    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    num_problems: int = 0
+    splits_of: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def add(self, finding: Finding) -> None:
+        split = finding["split"]
+        self.num_images[split] += 1
+        if finding["problem"]:
+            self.num_problems += 1
+            if len(self.problems) < _MAX_SHOWN:
+                self.problems.append(finding["problem"])
+            return
+        self.splits_of.setdefault(finding["sha256"], {})[split] = finding["image_uri"]
+        counts = np.array(finding["pixels"], np.int64)
+        self.pixels[split] = self.pixels.get(split, np.zeros_like(counts)) + counts
+
+
+def summarise(
+    findings: Iterable[Finding], names: Sequence[str], *, allow_overlap: bool = False
+) -> Inspection:
+    """Judge a data set by what was found of its samples.
+
+    Args:
+        findings: Of all samples of `train` and perhaps `val`.
+        names: Of the classes, in order of the class index.
+        allow_overlap: Whether an image may be in both splits, with a warning.
+
+    Raises:
+        InputError: Files can't be read or do not fit the classes, an image is in both splits, or
+            no truth has a class.
+    """
+    sums = _Sums()
+    for finding in findings:
+        sums.add(finding)
+    if sums.num_problems:
+        more = sums.num_problems - len(sums.problems)
+        raise InputError(
+            f"{sums.num_problems} of {sums.num_images.total()} samples can't be trained on:\n  "
+            + "\n  ".join(sums.problems)
+            + (f"\n  and {more} more" if more else "")
+            + "\nclasses.json says which classes there are, truth_coding how files name them"
+        )
+    warnings = list(_overlap(sums, allow_overlap=allow_overlap))
+    _check_binary(sums, names)
+    for split, counts in sums.pixels.items():
+        missing = [name for name, count in zip(names, counts, strict=False) if not count]
+        if missing:
+            effect = "it will never be predicted well" if split == TRAIN else "it is not judged"
+            warnings.append(
+                f"no pixel of {', '.join(missing)} in {split}: {effect}; pixels per class: "
+                f"{_histogram(counts, names)}"
+            )
+    pixels = {split: counts.tolist() for split, counts in sums.pixels.items()}
+    return Inspection(num_images=dict(sums.num_images), pixels=pixels, warnings=warnings)
+
+
+def _overlap(sums: _Sums, *, allow_overlap: bool) -> Iterable[str]:
+    both = [
+        f"{places[TRAIN]} = {places[VAL]}"
+        for places in sums.splits_of.values()
+        if TRAIN in places and VAL in places
+    ]
+    if not both:
+        return
+    text = (
+        f"{len(both)} images are in {TRAIN} and in {VAL}, so that the metrics would be too good: "
+        f"{', '.join(sorted(both)[:_MAX_SHOWN])}"
+    )
+    if not allow_overlap:
+        raise InputError(f"{text}; remove them from one, or allow_overlap if they are meant")
+    yield text
+
+
+def _check_binary(sums: _Sums, names: Sequence[str]) -> None:
+    total = sum(sums.pixels.values(), np.zeros(len(names) + 1, np.int64))
+    used = {IGNORE_INDEX if index == len(names) else index for index in np.flatnonzero(total)}
+    if not used - {IGNORE_INDEX}:
+        raise InputError("no truth has a pixel of any class: all are 255, no class")
+    if used <= _BINARY and IGNORE_INDEX in used and len(names) > 1:
+        raise InputError(
+            f"the truths hold 0 and 255 only ({total[0]:,} and {total[-1]:,} pixels), and 255 "
+            "means no class, so that there is nothing to tell apart. Where 255 is a class: give "
+            "it the color [255, 255, 255] in classes.json, class 0 [0, 0, 0], and set "
+            "truth_coding=colors"
+        )
+
+
+def _histogram(counts: np.ndarray, names: Sequence[str]) -> str:
+    named = zip([*names, "no class"], counts, strict=True)
+    return ", ".join(f"{name} {count:,}" for name, count in named)
