@@ -6,7 +6,6 @@ micro-batches, as far as floating point allows: the loss is divided by what the 
 
 import contextlib
 import copy
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,13 +18,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcn.checkpoint import Checkpoint
+from fcn.dropout import seed_dropout
 from fcn.losses import cross_entropy_sum, divisor
 from fcn.metrics import ConfusionMatrix
 from fcn.models import Network
 from fcn.predictor import Predictor
 from fcn.preprocess import Preprocess
 from fcn.recipes import Recipe
-from fcn.workers import rank, share_batch_norms, sum_over_workers, world_size
+from fcn.workers import share_batch_norms, sum_over_workers, world_size
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _EVALUATED_TOGETHER = 8
@@ -40,10 +40,12 @@ class Batch:
     Attributes:
         images: RGB, uint8 of shape (H, W, 3) each.
         truths: Class indices, uint8 of shape (H, W) each, 255 where there is none.
+        places: Number of each showing since the beginning of the run, which seeds its dropout.
     """
 
     images: Sequence[NDArray[np.uint8]]
     truths: Sequence[NDArray[np.uint8]]
+    places: Sequence[int]
 
 
 class Trainer:
@@ -79,6 +81,7 @@ class Trainer:
         self._precision = precision
         self._seed = seed
         self._network = network.train().to(self._device).to(memory_format=torch.channels_last)
+        self._dropouts = seed_dropout(self._network)
         self._average = copy.deepcopy(self._network).eval() if recipe.average else None
         shared = share_batch_norms(self._network, self._device)
         self._parallel: nn.Module = (
@@ -116,8 +119,8 @@ class Trainer:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = self._recipe.rate(step, progress) * group["factor"]
-        torch.manual_seed(_step_seed(self._seed, step, rank()))
-        parts = [self._to_device(part) for part in self._micro_batches(batch)]
+        micro_batches = list(self._micro_batches(batch))
+        parts = [self._to_device(part) for part in micro_batches]
         total = sum_over_workers(
             torch.stack(
                 [divisor(self._recipe.divisor, part[1], self._weights) for part in parts]
@@ -127,6 +130,7 @@ class Trainer:
         total = torch.where(total > 0, total, 1.0).float()
         loss = torch.zeros((), device=self._device)
         for index, (images, truths) in enumerate(parts):
+            self._seed_dropout(micro_batches[index].places)
             with self._summing(last=index == len(parts) - 1):
                 part = self._loss(images, truths) / total
                 # DistributedDataParallel takes the mean of the workers' gradients.
@@ -147,17 +151,25 @@ class Trainer:
 
         Returns:
             Counts over the samples of all workers.
+
+        Raises:
+            FloatingPointError: Scores are not finite; on all workers, if they are on one.
         """
         predictor = self._predictor()
-        counts = torch.zeros((self._record.num_classes,) * 2, dtype=torch.int64)
+        matrix, failed = ConfusionMatrix.zeros(self._record.num_classes), 0
         remaining = iter(samples)
-        while some := list(islice(remaining, _EVALUATED_TOGETHER)):
-            masks = _masks(predictor, [image for image, _ in some])
-            for mask, (_, truth) in zip(masks, some, strict=True):
-                found = ConfusionMatrix.of(truth, mask, self._record.num_classes)
-                counts += torch.from_numpy(found.counts.copy())
+        try:
+            while some := list(islice(remaining, _EVALUATED_TOGETHER)):
+                masks = _masks(predictor, [image for image, _ in some])
+                for mask, (_, truth) in zip(masks, some, strict=True):
+                    matrix += ConfusionMatrix.of(truth, mask, self._record.num_classes)
+        except FloatingPointError:
+            failed = 1
         self._network.train()
-        return ConfusionMatrix(sum_over_workers(counts.to(self._device)).cpu().numpy())
+        if sum_over_workers(torch.tensor(failed, device=self._device)).item():
+            raise FloatingPointError("scores of val are not finite")
+        counts = torch.from_numpy(matrix.counts.copy()).to(self._device)
+        return ConfusionMatrix(sum_over_workers(counts).cpu().numpy())
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         """Label images with the network as it is now.
@@ -218,7 +230,12 @@ class Trainer:
         if len({image.shape for image in batch.images}) > 1:
             size = 1
         for start in range(0, len(batch.images), size):
-            yield Batch(batch.images[start : start + size], batch.truths[start : start + size])
+            part = slice(start, start + size)
+            yield Batch(batch.images[part], batch.truths[part], batch.places[part])
+
+    def _seed_dropout(self, places: Sequence[int]) -> None:
+        for dropout in self._dropouts:
+            dropout.expect([f"{self._seed} {place}" for place in places])
 
     def _to_device(self, part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         images, truths = (
@@ -281,11 +298,6 @@ def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
-def _step_seed(seed: int, step: int, worker: int) -> int:
-    text = f"{seed} {step} {worker}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:

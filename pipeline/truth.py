@@ -23,7 +23,7 @@ from pipeline.encode import IGNORE_INDEX
 CODINGS = ("indices", "ids", "colors")
 
 # Lossy formats change values at edges; they are refused as truth.
-_FORMATS = ("PNG", "TIFF", "BMP", "WEBP", "GIF")
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 _INDEX_MODES = ("P", "L", "1", "I;16", "I")
 _BLACK = 0
 

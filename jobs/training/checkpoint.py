@@ -27,6 +27,8 @@ class Position:
         seconds: Of training in it, as the time limit counts.
         total_steps: Steps done in all stages.
         best_mean_iu: Highest so far in this stage; None before the first evaluation.
+        loss_sum: Of the losses of the steps since the last evaluation.
+        num_losses: Of those steps.
         done: Whether the last stage has been trained to its end.
     """
 
@@ -35,6 +37,8 @@ class Position:
     seconds: float = 0.0
     total_steps: int = 0
     best_mean_iu: float | None = None
+    loss_sum: float = 0.0
+    num_losses: int = 0
     done: bool = False
 
 

@@ -137,11 +137,15 @@ class LoadStep:
         Raises:
             PipelineError: As `Reader`.
         """
-        first = self._share.first(int(row["step"]))
-        indices = self._order.samples(first, self._share.number)
+        places = self.places(int(row["step"]))
+        indices = self._order.samples(places.start, len(places))
         with ThreadPoolExecutor(self._read.threads) as pool:
-            loaded = list(pool.map(self._load, range(first, first + len(indices)), indices))
-        return _pack(loaded)
+            return _pack(list(pool.map(self._load, places, indices)))
+
+    def places(self, step: int) -> range:
+        """Give the places of the worker's part of a step in the endless row."""
+        first = self._share.first(step)
+        return range(first, first + self._share.number)
 
     def _load(self, place: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image, truth = self._read(self._samples.slice(index, 1).to_pylist()[0])
@@ -182,8 +186,8 @@ def steps(load: LoadStep, first: int, last: int | None) -> Iterator[Batch]:
     while last is None or first < last:
         behind = first + _STEPS_AT_A_TIME if last is None else min(last, first + _STEPS_AT_A_TIME)
         rows = [{"step": step} for step in range(first, behind)]
-        for pixels, truths in _rows(rows, load):
-            yield Batch(pixels, truths)
+        for row, (pixels, truths) in zip(rows, _rows(rows, load), strict=True):
+            yield Batch(pixels, truths, load.places(row["step"]))
         first = behind
 
 

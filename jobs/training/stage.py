@@ -89,7 +89,6 @@ class _Loop:
             plan.settings.io_threads,
         )
         self._pending: list[torch.Tensor] = []
-        self._loss = math.nan
         self._since_saved = position
         self._since_evaluated = position
 
@@ -159,10 +158,14 @@ class _Loop:
         for index, loss in enumerate(losses):
             if not math.isfinite(loss):
                 step = self.position.total_steps - len(losses) + index + 1
-                raise Ended(_diverged(f"the loss of step {step} is {loss}", rate))
-        self._loss = losses[-1]
+                raise Ended(self._diverged(f"the loss of step {step} is {loss}"))
+        self.position = dataclasses.replace(
+            self.position,
+            loss_sum=self.position.loss_sum + math.fsum(losses),
+            num_losses=self.position.num_losses + len(losses),
+        )
         self._watch.losses(self.position.total_steps, losses, rate)
-        self._watch.progress(self.position.step, self._num_steps, self._share, self._loss)
+        self._watch.progress(self.position.step, self._num_steps, self._share, losses[-1])
 
     def _epoch(self, position: Position) -> int:
         num_images: int = self._plan.train.num_rows
@@ -179,7 +182,7 @@ class _Loop:
 
     def _evaluate(self) -> None:
         self._look_at_losses()
-        metrics = self._measure() if self._plan.val.num_rows else None
+        metrics = self._measure()
         best = self.position.best_mean_iu
         better = self.at_end if metrics is None else best is None or metrics.mean_iu > best
         if metrics is not None and better:
@@ -187,12 +190,18 @@ class _Loop:
         self._together(lambda: self._show(metrics, better=better))
         if better:
             self._together(self._write_best)
+        self.position = dataclasses.replace(self.position, loss_sum=0.0, num_losses=0)
         self._since_evaluated = self.position
         self._save()
 
-    def _measure(self) -> Metrics:
+    def _measure(self) -> Metrics | None:
+        if not self._plan.val.num_rows:
+            return None
         mine = self._plan.val.take(list(range(rank(), self._plan.val.num_rows, world_size())))
-        found = self._trainer.evaluate(samples(LoadSamples(self._read, mine), mine.num_rows))
+        try:
+            found = self._trainer.evaluate(samples(LoadSamples(self._read, mine), mine.num_rows))
+        except FloatingPointError as error:
+            raise Ended(self._diverged(str(error))) from error
         return found.metrics()
 
     def _show(self, metrics: Metrics | None, *, better: bool) -> None:
@@ -205,7 +214,7 @@ class _Loop:
             "step": now.step,
             "total_steps": now.total_steps,
             "seconds": round(now.seconds, 3),
-            "loss": self._loss,
+            "loss": now.loss_sum / now.num_losses,
             "learning_rate": self._trainer.rate(now.step - 1, self._share),
             "images_per_s": round(shown / max(now.seconds - before.seconds, 1e-9), 2),
             "best": better,
@@ -241,18 +250,18 @@ class _Loop:
             try:
                 work()
             except FloatingPointError as problem:
-                rate = self._trainer.rate(self.position.step - 1, self._share)
-                error = _diverged(f"after step {self.position.total_steps} {problem}", rate)
+                error = self._diverged(str(problem))
             except PipelineError as problem:
                 error = problem
         flag = torch.tensor(float(error is not None), device=self._trainer.device)
         if sum_over_workers(flag).item():
             raise Ended(error or StoreError(ErrorCode.TIMEOUT, "worker 0 could not write"))
 
-
-def _diverged(what: str, rate: float) -> Diverged:
-    return Diverged(
-        f"{what}, at a learning rate of {rate:.3g}: the training has diverged. The checkpoint "
-        "before it stands. Give a lower learning_rate and another run_name; weights that were "
-        "trained with other mean and std, or truths that are wrong, do this too"
-    )
+    def _diverged(self, what: str) -> Diverged:
+        rate = self._trainer.rate(self.position.step - 1, self._share)
+        return Diverged(
+            f"after step {self.position.total_steps}, at a learning rate of {rate:.3g}, {what}: "
+            "the training has diverged. The checkpoint before it stands. Give a lower "
+            "learning_rate and another run_name; start weights that want another mean and std, "
+            "or truths that are wrong, do this too"
+        )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fcn.checkpoint import Checkpoint, CheckpointError, numbered_classes
+from fcn.dropout import ImageDropout
 from fcn.metrics import ConfusionMatrix
 from fcn.models import Network
 from fcn.predictor import Predictor
@@ -22,11 +23,7 @@ _RECIPE = dataclasses.replace(RECIPES["paper"], batch_size=4, learning_rate=0.02
 
 
 def _network(record: Checkpoint) -> Network:
-    network = random_network(record, 0).train()
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return network
+    return random_network(record, 0)
 
 
 def _batch(seed: int = 0, number: int = 4, size: tuple[int, int] = (33, 40)) -> Batch:
@@ -34,7 +31,7 @@ def _batch(seed: int = 0, number: int = 4, size: tuple[int, int] = (33, 40)) -> 
     truths = [image[..., 0] % 3 for image in images]
     truths[0] = truths[0].copy()
     truths[0][:5] = 255
-    return Batch(images, truths)
+    return Batch(images, truths, range(seed, seed + number))
 
 
 def _losses(recipe: Recipe, record: Checkpoint = _RECORD, number: int = 3) -> list[float]:
@@ -63,7 +60,7 @@ def test_images_of_many_sizes_make_a_step():
     small, large = _batch(1, 1, (20, 30)), _batch(2, 1, (41, 35))
     trainer = Trainer(_network(_RECORD), _RECORD, dataclasses.replace(_RECIPE, learning_rate=0.0))
     both = trainer.step(
-        Batch([*small.images, *large.images], [*small.truths, *large.truths]), 0, 0.0
+        Batch([*small.images, *large.images], [*small.truths, *large.truths], (1, 2)), 0, 0.0
     )
 
     alone = [trainer.step(batch, 0, 0.0).item() for batch in (small, large)]
@@ -76,7 +73,8 @@ def test_images_of_many_sizes_make_a_step():
 def test_a_step_without_any_labelled_pixel_changes_nothing():
     """Nothing to learn is a loss of zero and not NaN."""
     batch = _batch()
-    empty = Batch(batch.images, [np.full_like(truth, 255) for truth in batch.truths])
+    nothing = [np.full_like(truth, 255) for truth in batch.truths]
+    empty = Batch(batch.images, nothing, batch.places)
     recipe = dataclasses.replace(_RECIPE, weight_decay=0.0)
     trainer = Trainer(_network(_RECORD), _RECORD, recipe)
     before = trainer.state()
@@ -106,18 +104,33 @@ def test_a_restored_state_goes_on_as_if_nothing_had_happened(name: str):
     assert all(torch.equal(ours[one], theirs[one]) for one in ours)
 
 
-def test_dropout_depends_on_the_seed_and_the_step_alone():
-    """A step that is done again, by another process, drops the same."""
-    record = dataclasses.replace(_RECORD, width=4)
+def test_dropout_depends_on_the_seed_and_the_image_alone():
+    """A showing that is done again, by another process, drops the same; another one does not."""
+    recipe = dataclasses.replace(_RECIPE, learning_rate=0.0)
+    batch = _batch()
     losses = []
-    for seed in (1, 1, 2):
-        recipe = dataclasses.replace(_RECIPE, learning_rate=0.0)
-        trainer = Trainer(random_network(record, 0), record, recipe, seed=seed)
-        torch.rand(seed + len(losses))
-        losses.append(trainer.step(_batch(), 7, 0.0).item())
+    for seed, first in ((1, 0), (1, 0), (2, 0), (1, 9)):
+        trainer = Trainer(random_network(_RECORD, 0), _RECORD, recipe, seed=seed)
+        shown = Batch(batch.images, batch.truths, range(first, first + 4))
+        losses.append(trainer.step(shown, 7, 0.0).item())
 
     assert losses[0] == losses[1]
-    assert losses[0] != losses[2]
+    assert len(set(losses)) == 3
+
+
+def test_dropout_drops_its_share_and_scales_the_rest():
+    """Half of the elements are zero, the others doubled; each pass of an image draws anew."""
+    dropout = ImageDropout(0.5)
+    dropout.expect(["0 1", "0 2"])
+    ones = torch.ones(2, 8, 40, 40)
+
+    first, second = dropout(ones), dropout(ones)
+
+    assert set(first.unique().tolist()) == {0.0, 2.0}
+    assert first.mean() == pytest.approx(1, abs=0.02)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(dropout.eval()(ones), ones)
 
 
 def test_an_evaluation_is_what_a_replica_says():
@@ -167,7 +180,8 @@ def test_biases_learn_at_twice_the_rate_and_do_not_decay():
     kernel = network.fc6.weight.detach().clone()
     trainer = Trainer(network, _RECORD, recipe)
     batch = _batch()
-    empty = Batch(batch.images, [np.full_like(truth, 255) for truth in batch.truths])
+    nothing = [np.full_like(truth, 255) for truth in batch.truths]
+    empty = Batch(batch.images, nothing, batch.places)
 
     trainer.step(empty, 0, 0.0)
 
@@ -202,7 +216,7 @@ def test_a_finer_stage_starts_from_the_coarser_one():
 def test_a_start_that_does_not_fit_is_refused():
     """Weights of another width are refused by name."""
     narrow = random_network(dataclasses.replace(_RECORD, width=4), 0)
-    with pytest.raises(CheckpointError, match="conv1_1.weight"):
+    with pytest.raises(CheckpointError, match=r"conv1_1\.weight"):
         start_from(build_recorded(_RECORD), narrow.state_dict())
 
 

@@ -1,0 +1,177 @@
+"""`evaluate` on a real Ray, against an independent computation from the files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from fcn.checkpoint import Checkpoint, parse_classes
+from fcn.weights import random_network, save
+from jobs.__main__ import main
+from tests.jobs.training_product import scenes, scenes_in_bucket
+from tests.servers import Server
+
+_NUM_CLASSES = 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give 70 scenes, of which one truth has a pixel of a class in all ignored surroundings."""
+    folder = scenes(tmp_path_factory.mktemp("scenes"), 1, 70)
+    truth = np.full((32, 48), 255, np.uint8)
+    truth[3, 4] = 2
+    Image.fromarray(truth).save(folder / "val/masks/007.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    classes = parse_classes((data / "classes.json").read_text())
+    record = Checkpoint("fcn_all_skips", classes, width=4)
+    record, tensors = save(record, random_network(record, 1))
+    (folder / "model.safetensors").write_bytes(tensors)
+    (folder / "model.json").write_text(record.to_json())
+    return folder / "model.safetensors"
+
+
+def evaluate(data: object, output: object, weights: object, *flags: object) -> int:
+    places = ["--data", data, "--output", output, "--weights", weights]
+    return main(["evaluate", *map(str, places), *map(str, flags)])
+
+
+def the_evaluation(output: Path) -> Path:
+    [folder] = [path for path in (output / "evaluations").iterdir() if path.name != "inputs"]
+    return folder
+
+
+def counts(folder: Path) -> np.ndarray:
+    table = pq.read_table(folder / "confusion_matrix.parquet")
+    matrix = np.zeros((_NUM_CLASSES, _NUM_CLASSES), np.int64)
+    for row in table.to_pylist():
+        matrix[row["truth_id"], row["predicted_id"]] = row["num_pixels"]
+    return matrix
+
+
+def by_numpy(data: Path, output: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Count n_ij pixel by pixel from the PNGs, in another way than the product."""
+    total = np.zeros((_NUM_CLASSES, _NUM_CLASSES), np.int64)
+    per_image = {}
+    for path in sorted((data / "val/masks").iterdir()):
+        [mask_path] = output.glob(f"masks/*/**/{path.stem}.png.png")
+        truth, mask = np.asarray(Image.open(path)), np.asarray(Image.open(mask_path))
+        matrix = np.array(
+            [
+                [((truth == i) & (mask == j)).sum() for j in range(_NUM_CLASSES)]
+                for i in range(_NUM_CLASSES)
+            ]
+        )
+        per_image[path.stem] = matrix
+        total += matrix
+    return total, per_image
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_the_matrix_is_that_of_the_files(
+    data: Path, weights: Path, tmp_path: Path, ray_session: str, replicas: int
+):
+    """To the last bit what NumPy counts from the PNGs, with one replica and with three."""
+    flags = ("--num-replicas", replicas, "--cpus-per-replica", 1, "--max-shard-images", 16)
+    if replicas == 3:
+        flags = ("--num-replicas", 3, "--max-shard-images", 16)
+    assert evaluate(data, tmp_path, weights, *flags) == 0
+
+    folder = the_evaluation(tmp_path)
+    expected, per_image = by_numpy(data, tmp_path)
+    assert np.array_equal(counts(folder), expected)
+
+    with np.errstate(invalid="ignore"):
+        union = expected.sum(0) + expected.sum(1) - np.diag(expected)
+        iu = np.diag(expected) / union
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["mean_iu"] == np.nanmean(np.where(expected.sum(1) > 0, iu, np.nan))
+    assert found["pixel_accuracy"] == np.diag(expected).sum() / expected.sum()
+    assert found["num_scored"] == 70
+
+    rows = pq.read_table(folder / "images.parquet").to_pylist()
+    assert len(rows) == 70
+    for row in rows:
+        matrix = per_image[Path(row["image_uri"]).stem]
+        assert row["num_pixels"] == matrix.sum()
+        assert row["pixel_accuracy"] == np.diag(matrix).sum() / matrix.sum()
+    with Image.open(folder / "confusion_matrix.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_an_evaluation_rests_on_the_masks_that_are_there(
+    data: Path, weights: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """What `label` has written is scored and not labelled again; a second call gives the same."""
+    images = ["--input", str(data / "val/images"), "--output", str(tmp_path)]
+    assert main(["label", *images, "--weights", str(weights), "--mask-name", "full"]) == 0
+    num_runs = len(list((tmp_path / "runs").iterdir()))
+
+    assert evaluate(data, tmp_path, weights) == 0
+    first = counts(the_evaluation(tmp_path))
+    assert evaluate(data, tmp_path, weights) == 0
+
+    assert len(list((tmp_path / "runs").iterdir())) == num_runs
+    assert np.array_equal(counts(the_evaluation(tmp_path)), first)
+    assert np.array_equal(first, by_numpy(data, tmp_path)[0])
+    shown = capfd.readouterr().out
+    for words in ("70 of 70 images of val scored", "mean IU", "sky", "confusion_matrix.parquet"):
+        assert words in shown
+
+
+def test_a_bad_image_is_left_out_and_said(
+    data: Path, weights: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """An image without a mask is not scored; the exit code is that of the labelling, 4."""
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data/val/images/003.png").write_bytes(b"no picture")
+
+    assert evaluate(tmp_path / "data", tmp_path / "out", weights) == 4
+    assert "69 of 70 images of val scored" in capfd.readouterr().out
+
+
+def test_an_evaluation_in_a_bucket(
+    weights: Path, s3: Server, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """Data, masks and results go through the bucket."""
+    bucket, uri = scenes_in_bucket(s3, 1, 3)
+    flags = ("--s3-endpoint-url", s3.endpoint_url)
+
+    assert evaluate(uri, f"s3://{bucket}/out", weights, *flags) == 0
+
+    keys = s3.objects(bucket, "out/evaluations/")
+    names = {key.rpartition("/")[2] for key in keys}
+    assert {"metrics.json", "images.parquet", "confusion_matrix.parquet"} < names
+
+
+def test_what_can_not_be_evaluated_is_refused(
+    data: Path, weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Another number of classes and a split that is not there are errors before any work."""
+    (tmp_path / "classes.json").write_text(
+        json.dumps({"classes": [{"id": 0, "name": "all", "color": [0, 0, 0]}]})
+    )
+    assert evaluate(data, tmp_path / "out", weights, "--classes", tmp_path / "classes.json") == 2
+    assert "the network has 6 classes (sky, ground" in capfd.readouterr().err
+    assert evaluate(data, tmp_path / "out", weights, "--split", "test") == 3
+    assert "no split 'test'" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_truths_of_another_size_are_refused(
+    data: Path, weights: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """Nothing is resized to fit: the message has both sizes."""
+    shutil.copytree(data, tmp_path / "data")
+    Image.new("L", (5, 4)).save(tmp_path / "data/val/masks/003.png")
+
+    assert evaluate(tmp_path / "data", tmp_path / "out", weights) == 3
+    assert "003.png is (4, 5), its image is (32, 48)" in capfd.readouterr().err

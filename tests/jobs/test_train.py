@@ -1,0 +1,367 @@
+"""`train` on a real Ray: workers that agree, deaths that cost little, errors that help."""
+
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import fcn
+from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.weights import random_network, save
+from jobs.__main__ import main
+from jobs.training.checkpoint import from_bytes
+from tests.fault_proxy import Fault, fault_proxy
+from tests.jobs.test_kill import kill_everything
+from tests.jobs.training_product import (
+    PLAIN,
+    lines,
+    scenes,
+    scenes_in_bucket,
+    train,
+    train_flags,
+    workers,
+)
+from tests.product import start
+from tests.servers import Server
+
+# 20 steps of all 8 images: an epoch each, so that every step is evaluated and saved.
+_STEPS = (*PLAIN, "--batch-size", 8, "--epochs", 20)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scenes(tmp_path_factory.mktemp("scenes"), 8, 3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: str) -> Path:
+    """Give the folder of a run of one worker that nobody has disturbed."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert train(data, output, "run", *_STEPS) == 0
+    return output / "run"
+
+
+def losses(found: list[dict]) -> list[float]:
+    return [line["loss"] for line in found]
+
+
+def position(data: bytes):
+    """Read how far a checkpoint is; it has to be whole and finite."""
+    where, tensors = from_bytes(data, "the checkpoint")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    return where
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(1200):
+        assert process.poll() is None, log.read_text()
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def test_two_workers_take_the_steps_of_one(data: Path, undisturbed: Path, tmp_path: Path):
+    """Two workers with 4 images each have, step by step, the losses of one with 8: 20 steps."""
+    assert train(data, tmp_path, "two", *_STEPS, "--num-workers", 2) == 0
+
+    one, two = lines(undisturbed), lines(tmp_path / "two")
+    assert [line["step"] for line in two] == list(range(1, 21))
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    assert losses(one)[-1] < 0.9 * losses(one)[0]
+
+
+def test_two_workers_share_their_batch_norms(data: Path, tmp_path: Path, ray_session: str):
+    """With batch norm, too, two workers take the first steps of one, evaluations included."""
+    flags = ("--width", 4, "--batch-size", 4, "--epochs", 2, "--crop", "[32,32]")
+    assert train(data, tmp_path, "one", *flags) == 0
+    assert train(data, tmp_path, "two", *flags, "--num-workers", 2) == 0
+
+    one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
+    assert losses(two) == pytest.approx(losses(one), abs=1e-3)
+    assert two[0]["mean_iu"] == pytest.approx(one[0]["mean_iu"], abs=0.02)
+
+
+def test_a_killed_worker_costs_at_most_a_checkpoint(data: Path, undisturbed: Path, tmp_path: Path):
+    """SIGKILL to one of two workers: the run goes on and ends with all steps and the same loss."""
+    log = tmp_path / "log"
+    process = start(train_flags(data, tmp_path, "run", *_STEPS, "--num-workers", 2), log)
+    metrics = tmp_path / "run/metrics.jsonl"
+    wait_for(lambda: metrics.exists() and len(lines(tmp_path / "run")) >= 4, process, log)
+    workers(psutil.Process(process.pid))[0].kill()
+
+    assert process.wait(200) == 0, log.read_text()
+
+    assert "going on after step" in log.read_text()
+    found = lines(tmp_path / "run")
+    assert [line["step"] for line in found] == list(range(1, 21))
+    assert losses(found) == pytest.approx(losses(lines(undisturbed)), abs=1e-4)
+
+
+def test_a_killed_run_is_resumed_from_a_bucket(undisturbed: Path, s3: Server, tmp_path: Path):
+    """SIGKILL to everything: the same command resumes, and ends as if nothing had happened.
+
+    Data, checkpoints and results go through the bucket; the home of the killed run stays empty.
+    """
+    bucket, uri = scenes_in_bucket(s3, 8, 3)
+    (tmp_path / "home").mkdir()
+    flags = (*_STEPS, "--lock-lease-s", 2, "--s3-endpoint-url", s3.endpoint_url)
+    places = (uri, f"s3://{bucket}/out", "run")
+    log = tmp_path / "log"
+    process = start(train_flags(*places, *flags), log, HOME=str(tmp_path / "home"))
+
+    def has_steps() -> bool:
+        if not s3.objects(bucket, "out/run/checkpoints/last"):
+            return False
+        return position(read(s3, bucket, "checkpoints/last.safetensors")).step >= 5
+
+    wait_for(has_steps, process, log)
+    kill_everything(process)
+    stopped_at = position(read(s3, bucket, "checkpoints/last.safetensors")).step
+    assert stopped_at < 20
+
+    assert train(*places, *flags) == 0
+
+    found = [json.loads(line) for line in read(s3, bucket, "metrics.jsonl").splitlines()]
+    assert [line["step"] for line in found] == list(range(1, 21))
+    assert losses(found) == pytest.approx(losses(lines(undisturbed)), abs=1e-4)
+    assert list((tmp_path / "home").iterdir()) == []
+    names = {key.removeprefix("out/run/").partition("/")[0] for key in s3.objects(bucket, "out")}
+    assert names == {
+        *("run.json", "inspection.json", "metrics.jsonl", "model.json", "model.safetensors"),
+        *("checkpoints", "tensorboard", "locks"),
+    }
+
+
+def read(s3: Server, bucket: str, name: str) -> bytes:
+    body: bytes = s3.client().get_object(Bucket=bucket, Key=f"out/run/{name}")["Body"].read()
+    return body
+
+
+def test_a_bucket_that_refuses_a_checkpoint_ends_the_run_in_order(
+    undisturbed: Path, s3: Server, capfd: pytest.CaptureFixture[str]
+):
+    """A refused checkpoint is exit code 5 with the reason; the last one stands and is resumed."""
+    bucket, uri = scenes_in_bucket(s3, 8, 3)
+    with fault_proxy(s3.endpoint_url) as proxy:
+        places = (uri, f"s3://{bucket}/out", "run")
+        flags = (*_STEPS, "--lock-lease-s", 2, "--s3-endpoint-url", proxy.endpoint_url)
+        puts = r"/checkpoints/last"
+        fault = Fault("PUT", puts, "before", lambda: 403, times=10**6)
+
+        def refuse_from_the_third_on() -> None:
+            while sum(puts in path and verb == "PUT" for verb, path in proxy.requests) < 3:
+                time.sleep(0.01)
+            proxy.faults.append(fault)
+
+        threading.Thread(target=refuse_from_the_third_on, daemon=True).start()
+        assert train(*places, *flags) == 5
+        said = capfd.readouterr().err
+        assert "checkpoints/last.safetensors: the store refuses" in said
+        assert "run the same command again to go on" in said
+        assert 3 <= position(read(s3, bucket, "checkpoints/last.safetensors")).step < 20
+
+        proxy.faults.clear()
+        assert train(*places, *flags) == 0
+    found = [json.loads(line) for line in read(s3, bucket, "metrics.jsonl").splitlines()]
+    assert losses(found) == pytest.approx(losses(lines(undisturbed)), abs=1e-4)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a disk of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_in_order(
+    data: Path, small_disk: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """No space left is exit code 5; the last checkpoint is whole, and with space the run ends."""
+    last = small_disk / "run/checkpoints/last.safetensors"
+
+    def fill() -> None:
+        while not last.exists():
+            time.sleep(0.01)
+        with (small_disk / "filler").open("wb") as file:
+            file.write(bytes(shutil.disk_usage(small_disk).free))
+
+    threading.Thread(target=fill, daemon=True).start()
+    assert train(data, small_disk, "run", *_STEPS, "--lock-lease-s", 2) == 5
+    assert "No space left on device" in capfd.readouterr().err
+    assert 1 <= position(last.read_bytes()).step < 20
+
+    (small_disk / "filler").unlink()
+    assert train(data, small_disk, "run", *_STEPS, "--lock-lease-s", 2) == 0
+    assert lines(small_disk / "run")[-1]["step"] == 20
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    data: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """A training that diverges ends with 2 and says at which rate; no checkpoint holds NaN."""
+    # A momentum without end: each step adds to the one before.
+    assert train(data, tmp_path, "run", *_STEPS, "--learning-rate", 100) == 2
+
+    said = capfd.readouterr().err
+    assert "at a learning rate of 100" in said
+    assert "the training has diverged" in said
+    assert not (tmp_path / "run/model.json").exists()
+    last = tmp_path / "run/checkpoints/last.safetensors"
+    assert not last.exists() or position(last.read_bytes()).step < 20
+
+
+def test_a_trained_network_labels_as_it_is(data: Path, undisturbed: Path, tmp_path: Path):
+    """`label` takes model.safetensors; its record says where the weights come from."""
+    weights = undisturbed / "model.safetensors"
+
+    places = ["--input", str(data / "val/images"), "--output", str(tmp_path)]
+    assert main(["label", *places, "--weights", str(weights)]) == 0
+    assert main(["verify", str(tmp_path)]) == 0
+
+    record = json.loads((undisturbed / "model.json").read_text())
+    assert [label["name"] for label in record["classes"]][:3] == ["sky", "ground", "road"]
+    provenance = record["provenance"]
+    best = max(lines(undisturbed), key=lambda line: line["mean_iu"])
+    assert provenance["metrics"]["mean_iu"] == best["mean_iu"]
+    assert provenance["recipe"]["name"] == "paper"
+    assert provenance["recipe"]["momentum"] == pytest.approx(0.9 ** (8 / 20))
+    assert provenance["data"] == str(data)
+    assert provenance["commit"]
+
+
+def test_a_finished_run_has_nothing_to_do(
+    data: Path, undisturbed: Path, capfd: pytest.CaptureFixture[str]
+):
+    """The same command again changes nothing and shows the result; another one is refused."""
+    before = (undisturbed / "model.safetensors").stat().st_mtime_ns
+    places = (data, undisturbed.parent, "run")
+
+    assert train(*places, *_STEPS) == 0
+    assert "Nothing to do" in capfd.readouterr().out
+    assert train(*places, *_STEPS, "--seed", 5) == 6
+    assert "seed was 0, is 5" in capfd.readouterr().err
+
+    assert (undisturbed / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_tensorboard_shows_what_is_measured(undisturbed: Path):
+    """Losses of every step, rates, the four metrics, IU per class, and strips of three images."""
+    events = EventAccumulator(str(undisturbed / "tensorboard"))
+    events.Reload()
+
+    tags = set(events.Tags()["scalars"])
+    four = {"pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu"}
+    assert {f"val/{name}" for name in four} < tags
+    assert {"train/loss", "train/learning_rate", "train/images_per_s"} < tags
+    assert {f"val_class_iu/{name}" for name in ("sky", "ground")} < tags
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 21))
+    strip = events.Images("val/2")[-1]
+    assert (strip.height, strip.width) == (32, 3 * 48)
+
+
+def test_staged_trains_three_networks_one_after_the_other(
+    data: Path, tmp_path: Path, ray_session: str
+):
+    """From VGG16's weights by way of FCN-32s and 16s to FCN-8s, in one command, resumable."""
+    record = Checkpoint(
+        "fcn32s_vgg16",
+        numbered_classes(4),
+        width=2,
+        channel_order="BGR",
+        untrained_layers=("score_fr",),
+    )
+    record, weights = save(record, random_network(record, 0))
+    (tmp_path / "vgg.safetensors").write_bytes(weights)
+    (tmp_path / "vgg.json").write_text(record.to_json())
+    flags = ("--network", "fcn8s_vgg16", "--recipe", "staged", "--epochs", 1)
+    start_weights = ("--weights", tmp_path / "vgg.safetensors")
+
+    assert train(data, tmp_path, "run", *flags, *start_weights) == 0
+
+    found = lines(tmp_path / "run")
+    assert [(line["network"], line["step"], line["total_steps"]) for line in found] == [
+        *(("fcn32s_vgg16", 8, 8), ("fcn16s_vgg16", 8, 16), ("fcn8s_vgg16", 8, 24)),
+    ]
+    assert [line["learning_rate"] for line in found] == [1e-10, 1e-12, 1e-14]
+    network, made = fcn.load(str(tmp_path / "run/model.safetensors"))
+    assert (made.network, made.channel_order, made.num_classes) == ("fcn8s_vgg16", "BGR", 6)
+    # At these rates next to nothing changes: the trunk is still the one that was given.
+    given = random_network(Checkpoint("fcn32s_vgg16", numbered_classes(4), width=2), 0)
+    difference = network.conv5_3.weight - given.conv5_3.weight
+    assert difference.abs().max() < 1e-5
+
+
+def test_a_time_limit_ends_the_training(data: Path, tmp_path: Path, ray_session: str):
+    """With max_train_minutes the schedule ends then: the last rate is next to zero."""
+    flags = ("--width", 4, "--crop", "[32,32]", "--max-train-minutes", 0.02, "--image-scale", 0.5)
+    assert train(data, tmp_path, "run", *flags) == 0
+
+    last = lines(tmp_path / "run")[-1]
+    assert last["seconds"] >= 1.2
+    assert last["learning_rate"] < 1e-6
+    assert json.loads((tmp_path / "run/model.json").read_text())["image_scale"] == 0.5
+
+
+def test_elastic_workers_train(data: Path, tmp_path: Path, ray_session: str):
+    """From one worker to as many as there is room for, up to two; the steps are the same."""
+    flags = (*_STEPS, "--max-workers", 2, "--cpus-per-worker", 0.4)
+    assert train(data, tmp_path, "run", *flags) == 0
+
+    assert lines(tmp_path / "run")[-1]["step"] == 20
+
+
+def test_wrong_settings_end_before_any_work(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Each is an error with what is wrong and what to do; nothing is written."""
+    wrong = {
+        ("--network", "fcn9s"): "network='fcn9s' is unknown",
+        ("--recipe", "staged"): "recipe=staged is for fcn32s_vgg16",
+        ("--batch-size", 9, "--num-workers", 2): "can't be shared out evenly to 2 workers",
+        ("--weights", "random:0"): "must end in .safetensors",
+        ("--val-split", "test"): "no split 'test'; it has train (8), val (3)",
+        ("--val-split", "train"): "val_split='train' is the training split itself",
+        ("--val-share", 0.5): "leave one of them out",
+        ("--classes", tmp_path / "none.json"): "does not exist",
+        ("--network", "fcn_resnet50", "--width", 32): "width=32 does not apply",
+    }
+    for flags, words in wrong.items():
+        assert train(data, tmp_path / "out", "run", *flags) in (2, 3)
+        assert words in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_does_not_fit_its_classes_ends_with_3(
+    data: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """A truth with a value outside of the classes is named before the training starts."""
+    copied = tmp_path / "data"
+    shutil.copytree(data, copied)
+    Image.fromarray(np.full((32, 48), 77, np.uint8)).save(copied / "train/masks/003.png")
+
+    assert train(copied, tmp_path, "run", *_STEPS) == 3
+
+    said = capfd.readouterr().err
+    assert "1 of 11 samples can't be trained on" in said
+    assert "train/masks/003.png: values outside of 0 to 5" in said
+    assert "77 in 1536 pixels" in said
+    assert not (tmp_path / "run/checkpoints").exists()
