@@ -154,7 +154,7 @@ RECIPES = {
     "modern": Recipe(
         name="modern",
         optimizer="adamw",
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         batch_size=8,
         epochs=100,
         weight_decay=1e-2,
@@ -162,7 +162,7 @@ RECIPES = {
         schedule="poly",
         warmup_steps=100,
         average=0.998,
-        augmentation=Augmentation((240, 320), (0.5, 1.5), flip=True, colour=0.3),
+        augmentation=Augmentation((240, 320), (0.75, 1.5), flip=True, colour=0.2),
     ),
 }
 

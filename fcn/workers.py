@@ -3,9 +3,10 @@
 The process group is whoever starts the workers' (Ray Train's: gloo on CPUs, NCCL on GPUs).
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import nn
 
 
@@ -70,9 +71,20 @@ class CrossWorkerBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, self.momentum)
 
 
+class _SharedSum(torch.autograd.Function):
+    """Adds a tensor up over all workers; gradients flow back to all of them."""
+
+    @staticmethod
+    def forward(_: Any, tensor: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # any context
+        return sum_over_workers(tensor.clone())
+
+    @staticmethod
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # any context
+        return sum_over_workers(gradient.clone())
+
+
 def _shared_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Add a tensor up over all workers; gradients flow back to all of them."""
-    total: torch.Tensor = dist_nn.all_reduce(tensor)  # type: ignore[no-untyped-call]  # PyTorch's
+    total: torch.Tensor = _SharedSum.apply(tensor)  # type: ignore[no-untyped-call]  # PyTorch's
     return total
 
 

@@ -41,6 +41,8 @@ def start_ray(ray_address: str | None) -> None:
             num_cpus=max(_MIN_CPUS, cores),
             include_dashboard=False,
             logging_level=logging.ERROR,
+            # What its processes print is in their log files; what ends a run is said by us.
+            log_to_driver=False,
         )
     # Ray has just put its own handler in place.
     stop_on_signals()

@@ -1,6 +1,7 @@
 """Drawn street scenes with their truth, for the demo and the tests: sky, road, houses, trees."""
 
 import io
+import json
 import zlib
 from pathlib import Path
 
@@ -18,6 +19,8 @@ CLASSES = (
 )
 
 _NOISE = 12.0
+# (height, width) of the scenes, in turn.
+_SIZES = ((120, 160), (135, 240), (200, 150))
 _BOMB_SIDE = 30_000
 
 
@@ -66,11 +69,8 @@ def write_demo_images(folder: Path, num_scenes: int) -> int:
     """
     for index in range(num_scenes):
         ending = ("jpg", "png", "webp", "tif", "bmp")[index % 5]
-        height, width = ((120, 160), (135, 240), (200, 150))[index % 3]
         path = folder / f"scenes/scene_{index:03d}.{ending}"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw_scene(index, height, width)[0]).save(path)
+        _save_scene(path, index, index, part=0)
     broken = _broken_files()
     for name, data in broken.items():
         path = folder / "broken" / name
@@ -78,6 +78,60 @@ def write_demo_images(folder: Path, num_scenes: int) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     return num_scenes + len(broken)
+
+
+def write_demo_truths(folder: Path, images: Path, num_scenes: int) -> Path:
+    """Draw the truths of the demo's scenes, and a manifest of both.
+
+    Args:
+        folder: Where to; what is there already is kept.
+        images: Where `write_demo_images` has drawn.
+        num_scenes: As there.
+
+    Returns:
+        The manifest, for `evaluate --data`; classes.json lies beside.
+    """
+    lines = ["image_uri,mask_uri,split"]
+    for image in sorted((images / "scenes").iterdir())[:num_scenes]:
+        index = int(image.stem.rpartition("_")[2])
+        path = folder / f"truths/{image.stem}.png"
+        _save_scene(path, index, index, part=1)
+        lines.append(f"{image},{path},val")
+    manifest = folder / "labelled.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    write_classes(folder)
+    return manifest
+
+
+def write_labelled_scenes(folder: Path, first: int, number: int) -> None:
+    """Draw scenes of mixed sizes with their truths: images/, masks/ and classes.json.
+
+    Args:
+        folder: Where to.
+        first: Seed of the first scene; the others follow.
+        number: How many.
+    """
+    for index in range(number):
+        for part, name in enumerate(("images", "masks")):
+            _save_scene(folder / name / f"{index:05d}.png", first + index, index, part=part)
+    write_classes(folder)
+
+
+def write_classes(folder: Path) -> Path:
+    """Write classes.json of the drawn scenes, and give its path."""
+    entries = [
+        {"id": index, "name": name, "color": colour} for index, (name, colour) in enumerate(CLASSES)
+    ]
+    path = folder / "classes.json"
+    path.write_text(json.dumps({"classes": entries}))
+    return path
+
+
+def _save_scene(path: Path, seed: int, index: int, *, part: int) -> None:
+    """Save a picture (part 0) or its truth (part 1), unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_scene(seed, *_SIZES[index % len(_SIZES)])[part]).save(path)
 
 
 def _box(random: np.random.Generator, width: int, height: int, size: float) -> tuple[float, ...]:

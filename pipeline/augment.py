@@ -1,6 +1,8 @@
 """Augmentation: another view of an image and its truth, the same for both; pure functions.
 
-Geometry runs through Pillow's `resize` with a box, so that only what is cut out is computed.
+First the image is brought to the scale at which the network sees images, as labelling does it:
+bilinear between the nearest pixels. What is varied comes after that, through Pillow's `resize`
+with a box, which smooths and computes only what is cut out.
 """
 
 from dataclasses import dataclass
@@ -18,12 +20,16 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Augment:
-    """What may be varied; fields as in `fcn.recipes.Augmentation`."""
+    """What may be varied; fields as in `fcn.recipes.Augmentation`.
+
+    `seen_at` is the factor of an image's size at which the network sees it, varied or not.
+    """
 
     crop: tuple[int, int] | None = None
     scales: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     colour: float = 0.0
+    seen_at: float = 1.0
 
     def __call__(self, image: Pixels, truth: Pixels, seed: list[int]) -> tuple[Pixels, Pixels]:
         """Draw a view.
@@ -37,11 +43,12 @@ class Augment:
             Both in the size of the crop, or without a crop in that of the scaled image.
         """
         random = np.random.default_rng(seed)
+        whole, classes = (_seen(Image.fromarray(one), self.seen_at) for one in (image, truth))
         scale = float(np.exp(random.uniform(*np.log(self.scales))))
-        height, width = (max(1, round(side * scale)) for side in truth.shape)
+        height, width = (max(1, round(side * scale)) for side in (whole.height, whole.width))
         window = _Window.draw(random, (height, width), self.crop or (height, width))
-        picture = window.cut(Image.fromarray(image), Image.Resampling.BILINEAR, _GREY)
-        mask = window.cut(Image.fromarray(truth), Image.Resampling.NEAREST, _NO_CLASS)
+        picture = window.cut(whole, Image.Resampling.BILINEAR, _GREY)
+        mask = window.cut(classes, Image.Resampling.NEAREST, _NO_CLASS)
         if self.flip and random.random() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -85,6 +92,16 @@ class _Window:
         canvas = Image.new(image.mode, (self.size[1], self.size[0]), filling)
         canvas.paste(part, (left - self.first[1], top - self.first[0]))
         return canvas
+
+
+def _seen(image: Image.Image, scale: float) -> Image.Image:
+    """Scale an image as `fcn.scorer` shows it to the network; a truth by its nearest pixels."""
+    if scale == 1:
+        return image
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    resampling = Image.Resampling.NEAREST if image.mode == "L" else Image.Resampling.BILINEAR
+    matrix = (image.width / width, 0, 0, 0, image.height / height, 0)
+    return image.transform((width, height), Image.Transform.AFFINE, matrix, resampling)
 
 
 def _vary_colours(image: Image.Image, random: np.random.Generator, most: float) -> Image.Image:

@@ -10,10 +10,10 @@ import ray.data
 import ray.train
 import ray.train.torch
 
+from jobs.training.entry import WorkerConfig, train_worker
 from jobs.training.ingest import LOAD_CPUS
 from jobs.training.messages import Messages
 from jobs.training.plan import TrainingPlan
-from jobs.training.worker import WorkerConfig, train_worker
 from jobs.training.workers import Workers, choose_workers
 from pipeline.errors import PipelineError, WorkersLost, own_error
 from pipeline.inspection import Chunk, Finding, Inspect, Inspection

@@ -126,14 +126,13 @@ class _Loop:
 
     def _batches(self) -> Iterator[Batch]:
         recipe = self._stage.recipe
-        varied, scale = recipe.augmentation, self._stage.record.image_scale
-        scales = (scale * varied.scales[0], scale * varied.scales[1])
+        varied, seen_at = recipe.augmentation, self._stage.record.image_scale
         load = LoadStep(
             self._read,
             self._plan.train,
             Order(self._plan.train.num_rows, self._plan.settings.seed),
             Share(rank(), world_size(), recipe.batch_size),
-            Augment(varied.crop, scales, varied.flip, varied.colour),
+            Augment(varied.crop, varied.scales, varied.flip, varied.colour, seen_at),
         )
         return steps(load, self.position.step, self._num_steps)
 

@@ -1,9 +1,5 @@
 """What every worker of a training runs: the stages, one after the other."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import ray.train.torch
 import torch
 
@@ -14,41 +10,23 @@ from fcn.training import Tensors, Trainer
 from fcn.weights import build_recorded, restore, start_from
 from fcn.workers import rank
 from jobs.training.checkpoint import Position, from_bytes
+from jobs.training.entry import WorkerConfig
 from jobs.training.plan import Stage, TrainingPlan
 from jobs.training.run import LAST, TrainingRun
 from jobs.training.stage import Ended, train_stage
 from jobs.training.watch import Message, Watch
 from pipeline.errors import PipelineError, SettingError
-from pipeline.inspection import Inspection
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What the driver gives to every worker.
-
-    Attributes:
-        plan: What is trained.
-        inspection: What the data holds.
-        threads: Of the network, on a CPU.
-        send: Takes worker 0's messages to the driver.
-    """
-
-    plan: TrainingPlan
-    inspection: Inspection
-    threads: int
-    send: Callable[[Message], None]
-
-
-def train_worker(fields: dict[str, Any]) -> PipelineError | None:
-    """Train; what Ray Train calls on every worker.
+def train(config: WorkerConfig) -> PipelineError | None:
+    """Train, as one of the workers.
 
     Args:
-        fields: `config`: a `WorkerConfig`.
+        config: The same for all of them.
 
     Returns:
         Why the training ended before its end; None if it is done.
     """
-    config: WorkerConfig = fields["config"]
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(config.threads)

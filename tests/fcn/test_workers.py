@@ -85,3 +85,56 @@ def test_a_shared_batch_norm_alone_is_a_batch_norm():
 
     assert torch.equal(ours(images), theirs(images))
     assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+_TRAINER = """
+import dataclasses, sys, numpy as np, torch, torch.distributed as dist
+from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.recipes import RECIPES
+from fcn.training import Batch, Trainer
+from fcn.weights import random_network
+from fcn.workers import sum_over_workers
+folder, number, worker = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+if number > 1:
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=worker, world_size=number)
+record = Checkpoint("fcn_all_skips", numbered_classes(3), width=4)
+recipe = dataclasses.replace(RECIPES["paper"], batch_size=4, learning_rate=0.05, micro_batch_size=None)
+trainer = Trainer(random_network(record, 0), record, recipe, class_weights=(1.0, 2.0, 3.0))
+share = 4 // number
+losses = []
+for step in range(6):
+    random = np.random.default_rng(step)
+    images = list(random.integers(0, 256, (4, 33, 40, 3), dtype=np.uint8))
+    truths = [image[..., 0] % 3 for image in images]
+    mine = slice(worker * share, (worker + 1) * share)
+    batch = Batch(images[mine], truths[mine], range(4)[mine])
+    losses.append(sum_over_workers(trainer.step(batch, step, 0.0)).item())
+print(*losses)
+counts = trainer.evaluate(list(zip(images, truths))[mine]).counts
+print(*counts.ravel())
+"""
+
+
+def _train(folder: Path, number: int) -> list[list[float]]:
+    """Run the script above in some processes; give what the first one prints."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _TRAINER, str(folder), str(number), str(index)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(number)
+    ]
+    printed = [process.communicate(timeout=100)[0] for process in processes]
+    return [[float(word) for word in line.split()] for line in printed[0].splitlines()]
+
+
+def test_two_workers_take_the_steps_of_one_with_batch_norm(tmp_path: Path):
+    """A network with batch norm has the same losses and evaluation on two workers as on one."""
+    one, two = _train(tmp_path, 1), _train(tmp_path, 2)
+
+    assert two[0] == pytest.approx(one[0], abs=1e-4)
+    assert sum(two[1]) == sum(one[1]) == 4 * 33 * 40
+    assert two[1] == pytest.approx(one[1], abs=60)

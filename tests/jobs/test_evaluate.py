@@ -138,9 +138,7 @@ def test_a_bad_image_is_left_out_and_said(
     assert "69 of 70 images of val scored" in capfd.readouterr().out
 
 
-def test_an_evaluation_in_a_bucket(
-    weights: Path, s3: Server, ray_session: str, capfd: pytest.CaptureFixture[str]
-):
+def test_an_evaluation_in_a_bucket(weights: Path, s3: Server, ray_session: str):
     """Data, masks and results go through the bucket."""
     bucket, uri = scenes_in_bucket(s3, 1, 3)
     flags = ("--s3-endpoint-url", s3.endpoint_url)
@@ -153,25 +151,25 @@ def test_an_evaluation_in_a_bucket(
 
 
 def test_what_can_not_be_evaluated_is_refused(
-    data: Path, weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    data: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     """Another number of classes and a split that is not there are errors before any work."""
     (tmp_path / "classes.json").write_text(
         json.dumps({"classes": [{"id": 0, "name": "all", "color": [0, 0, 0]}]})
     )
     assert evaluate(data, tmp_path / "out", weights, "--classes", tmp_path / "classes.json") == 2
-    assert "the network has 6 classes (sky, ground" in capfd.readouterr().err
+    assert "the network has 6 classes (sky, ground" in caplog.text
     assert evaluate(data, tmp_path / "out", weights, "--split", "test") == 3
-    assert "no split 'test'" in capfd.readouterr().err
+    assert "no split 'test'" in caplog.text
     assert not (tmp_path / "out").exists()
 
 
 def test_truths_of_another_size_are_refused(
-    data: Path, weights: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+    data: Path, weights: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
 ):
     """Nothing is resized to fit: the message has both sizes."""
     shutil.copytree(data, tmp_path / "data")
     Image.new("L", (5, 4)).save(tmp_path / "data/val/masks/003.png")
 
     assert evaluate(tmp_path / "data", tmp_path / "out", weights) == 3
-    assert "003.png is (4, 5), its image is (32, 48)" in capfd.readouterr().err
+    assert "003.png is (4, 5), its image is (32, 48)" in caplog.text

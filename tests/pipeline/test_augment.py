@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
+from fcn.regions import whole
+from fcn.scorer import _scaled_pixels
 from pipeline.augment import Augment
 from tests.disk_runs import random_pixels
 
@@ -84,3 +87,17 @@ def test_all_places_of_a_large_image_are_shown():
     corners = {int(Augment(crop=(3, 3))(image, truth, [seed])[1][0, 0]) for seed in range(200)}
 
     assert corners == {0, 1, 2, 5, 6, 7, 10, 11, 12}
+
+
+@pytest.mark.parametrize("seen_at", [0.5, 0.7, 1.3])
+def test_the_network_sees_what_labelling_shows_it(seen_at: float):
+    """Unvaried, the view is the image as `Scorer` scales it, but for rounding to whole values."""
+    image, truth = random_pixels(0, *_SIZE, 3), random_pixels(1, *_SIZE) % 5
+    size = (round(40 * seen_at), round(60 * seen_at))
+
+    view, mask = Augment(seen_at=seen_at)(image, truth, [0])
+
+    shown = _scaled_pixels(torch.from_numpy(image)[None], whole(size), size)[0].numpy()
+    assert view.shape == (*size, 3)
+    assert mask.shape == size
+    assert np.abs(view - shown).max() < 1.01
