@@ -7,7 +7,6 @@ micro-batches, as far as floating point allows: the loss is divided by what the 
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fcn.batch import Batch
 from fcn.checkpoint import Checkpoint
 from fcn.dropout import seed_dropout
 from fcn.losses import cross_entropy_sum, divisor
@@ -31,21 +31,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _EVALUATED_TOGETHER = 8
 
 Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The images of a step that fall to one worker, with their truths.
-
-    Attributes:
-        images: RGB, uint8 of shape (H, W, 3) each.
-        truths: Class indices, uint8 of shape (H, W) each, 255 where there is none.
-        places: Number of each showing since the beginning of the run, which seeds its dropout.
-    """
-
-    images: Sequence[NDArray[np.uint8]]
-    truths: Sequence[NDArray[np.uint8]]
-    places: Sequence[int]
 
 
 class Trainer:

@@ -75,16 +75,16 @@ class _SharedSum(torch.autograd.Function):
     """Adds a tensor up over all workers; gradients flow back to all of them."""
 
     @staticmethod
-    def forward(_: Any, tensor: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # any context
+    def forward(_: Any, tensor: torch.Tensor) -> torch.Tensor:
         return sum_over_workers(tensor.clone())
 
     @staticmethod
-    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # any context
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
         return sum_over_workers(gradient.clone())
 
 
 def _shared_sum(tensor: torch.Tensor) -> torch.Tensor:
-    total: torch.Tensor = _SharedSum.apply(tensor)  # type: ignore[no-untyped-call]  # PyTorch's
+    total: torch.Tensor = _SharedSum.apply(tensor)
     return total
 
 

@@ -11,6 +11,7 @@ _log = logging.getLogger(__name__)
 
 # Reading and writing need a CPU beside the replica's, also where there is one core.
 _MIN_CPUS = 2
+_IDLE_PROCESSES = 16
 
 
 def start_ray(ray_address: str | None) -> None:
@@ -43,6 +44,9 @@ def start_ray(ray_address: str | None) -> None:
             logging_level=logging.ERROR,
             # What its processes print is in their log files; what ends a run is said by us.
             log_to_driver=False,
+            # As many idle processes are kept as there are CPUs, and actors are counted with them:
+            # on a small machine every task would start, and import, anew.
+            _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
         )
     # Ray has just put its own handler in place.
     stop_on_signals()

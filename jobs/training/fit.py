@@ -24,8 +24,16 @@ _log = logging.getLogger(__name__)
 _SAMPLES_PER_CHUNK = 64
 # Ray's types are those of the first Ray Train, its classes those of the second.
 _TRAIN: Any = ray.train
-# PyTorch's threads would spin at their barriers and keep the loading tasks from their cores.
-_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+_WORKER_ENVIRONMENT = {
+    # PyTorch's threads would spin at their barriers and keep the loading tasks from their cores.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # glibc would map every large tensor of a CPU anew, page by page (mallopt(3)): 10 to 15 percent
+    # of a step.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
 
 
 def inspect(plan: TrainingPlan) -> Iterator[Finding]:

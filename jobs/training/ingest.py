@@ -13,6 +13,7 @@ wherever the cluster has CPUs.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow as pa
 import ray.data
 from numpy.typing import NDArray
 
-from fcn.training import Batch
+from fcn.batch import Batch
 from pipeline.augment import Augment
 from pipeline.decode import decode_image
 from pipeline.errors import ImageError, InputError, own_error
@@ -30,12 +31,13 @@ from pipeline.truth import Coding, TruthError, decode_truth
 # What Ray sets aside for a task that loads: less than a worker of any size, so that they never
 # fuse, and small enough that two fit beside a worker on two cores.
 LOAD_CPUS = 0.5
-# Rows of one dataset; planning more at once takes the driver of a dataset seconds.
-_STEPS_AT_A_TIME = 5_000
+# Loaded together, while as many are in use: a dataset costs some 50 ms to start.
+_MAX_ROWS = 64
+_MAX_BYTES = 256 << 20
+_PREFETCHED = 4
 _EVALUATED_AT_A_TIME = 8
-# Steps that wait, loaded, for the network.
-_STEPS_AHEAD = 4
-_NO_PROGRESS_TIMEOUT_S = 7 * 24 * 3600.0
+
+Row = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,9 @@ def steps(load: LoadStep, first: int, last: int | None) -> Iterator[Batch]:
     Raises:
         PipelineError: As `Reader`.
     """
-    while last is None or first < last:
-        behind = first + _STEPS_AT_A_TIME if last is None else min(last, first + _STEPS_AT_A_TIME)
-        rows = [{"step": step} for step in range(first, behind)]
-        for row, (pixels, truths) in zip(rows, _rows(rows, load), strict=True):
-            yield Batch(pixels, truths, load.places(row["step"]))
-        first = behind
+    numbers = count(first) if last is None else iter(range(first, last))
+    for step, (pixels, truths) in _in_order(({"step": step} for step in numbers), load):
+        yield Batch(pixels, truths, load.places(step["step"]))
 
 
 def samples(
@@ -203,33 +202,51 @@ def samples(
     Raises:
         PipelineError: As `Reader`.
     """
-    rows = [{"first": first} for first in range(0, number, _EVALUATED_AT_A_TIME)]
-    for pixels, truths in _rows(rows, load) if rows else ():
+    rows = ({"first": first} for first in range(0, number, _EVALUATED_AT_A_TIME))
+    for _, (pixels, truths) in _in_order(rows, load):
         yield from zip(pixels, truths, strict=True)
 
 
-def _rows(
-    rows: list[dict[str, int]], load: LoadStep | LoadSamples
-) -> Iterator[tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]]:
+def _in_order(
+    rows: Iterator[Row], load: LoadStep | LoadSamples
+) -> Iterator[tuple[Row, tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]]]:
+    """Load rows some at a time, the next ones while the caller has these.
+
+    One dataset for all of them would load until Ray's store is full, or until a limit is met; then
+    Ray Data's loop spins, and takes a core and the interpreter's lock from the network.
+    """
+    number = 1
+    with ThreadPoolExecutor(1) as ahead:
+        some = list(islice(rows, number))
+        loading = ahead.submit(_load_all, some, load)
+        while some:
+            refs = loading.result()
+            these, some = some, list(islice(rows, number))
+            loading = ahead.submit(_load_all, some, load)
+            for index, row in enumerate(these):
+                # What comes next is on its way to this node meanwhile.
+                ray.wait(refs[index : index + _PREFETCHED], timeout=0)
+                table = ray.get(refs[index])
+                number = max(1, min(_MAX_ROWS, int(_MAX_BYTES / (1 + table.nbytes))))
+                yield row, _unpack(table)
+
+
+def _load_all(rows: list[Row], load: LoadStep | LoadSamples) -> list[ray.ObjectRef[pa.Table]]:
+    """Load rows in Ray tasks; gives references to a table of one row for each, in order."""
+    if not rows:
+        return []
     # Ray types a row as a class of its own.
     source: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
     loaded = source.map(load, num_cpus=LOAD_CPUS)
-    options = loaded.context.execution_options
-    options.preserve_order = True
+    loaded.context.execution_options.preserve_order = True
     loaded.context.enable_progress_bars = False
     loaded.context.max_errored_blocks = 0
     loaded.context.raise_original_map_exception = True
-    # A long evaluation or checkpoint is no standstill.
-    loaded.context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     try:
-        # A block is a row, so that a batch of whole blocks is one.
-        for batch in loaded.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=_STEPS_AHEAD
-        ):
-            for index in range(batch.num_rows):
-                yield _unpack(batch, index)
+        refs: list[ray.ObjectRef[pa.Table]] = loaded.to_arrow_refs()
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
+    return refs
 
 
 def _pack(
@@ -244,10 +261,10 @@ def _pack(
     }
 
 
-def _unpack(batch: pa.Table, index: int) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
-    sizes = list(zip(*(batch[name][index].as_py() for name in ("heights", "widths")), strict=True))
-    pixels = np.frombuffer(batch["pixels"][index].as_buffer(), np.uint8)
-    truths = np.frombuffer(batch["truths"][index].as_buffer(), np.uint8)
+def _unpack(row: pa.Table) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    sizes = list(zip(*(row[name][0].as_py() for name in ("heights", "widths")), strict=True))
+    pixels = np.frombuffer(row["pixels"][0].as_buffer(), np.uint8)
+    truths = np.frombuffer(row["truths"][0].as_buffer(), np.uint8)
     ends = np.cumsum([height * width for height, width in sizes])[:-1]
     return (
         [

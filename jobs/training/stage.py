@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from fcn.batch import Batch
 from fcn.metrics import Metrics
-from fcn.training import Batch, Trainer
+from fcn.training import Trainer
 from fcn.weights import save
 from fcn.workers import rank, sum_over_workers, world_size
 from jobs.training.checkpoint import Position, to_bytes

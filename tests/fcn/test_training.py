@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from fcn.batch import Batch
 from fcn.checkpoint import Checkpoint, CheckpointError, numbered_classes
 from fcn.dropout import ImageDropout
 from fcn.metrics import ConfusionMatrix
 from fcn.models import Network
 from fcn.predictor import Predictor
 from fcn.recipes import RECIPES, Recipe
-from fcn.training import Batch, Trainer
+from fcn.training import Trainer
 from fcn.weights import build_recorded, random_network, start_from
 from tests.disk_runs import random_pixels
 

@@ -91,7 +91,8 @@ _TRAINER = """
 import dataclasses, sys, numpy as np, torch, torch.distributed as dist
 from fcn.checkpoint import Checkpoint, numbered_classes
 from fcn.recipes import RECIPES
-from fcn.training import Batch, Trainer
+from fcn.batch import Batch
+from fcn.training import Trainer
 from fcn.weights import random_network
 from fcn.workers import sum_over_workers
 folder, number, worker = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -99,7 +100,8 @@ torch.set_num_threads(1)
 if number > 1:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=worker, world_size=number)
 record = Checkpoint("fcn_all_skips", numbered_classes(3), width=4)
-recipe = dataclasses.replace(RECIPES["paper"], batch_size=4, learning_rate=0.05, micro_batch_size=None)
+recipe = dataclasses.replace(RECIPES["paper"], batch_size=4, learning_rate=0.05)
+recipe = dataclasses.replace(recipe, micro_batch_size=None)
 trainer = Trainer(random_network(record, 0), record, recipe, class_weights=(1.0, 2.0, 3.0))
 share = 4 // number
 losses = []
