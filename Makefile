@@ -1,4 +1,5 @@
 # make demo    label drawn scenes on this machine and show the result
+# make demo-weights  train the demo's checkpoint anew
 # make test    the tests
 # make check   ruff and mypy
 # make lock    pin every dependency again (needs uv)
@@ -8,7 +9,7 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: install check test demo bench lock clean
+.PHONY: install check test demo demo-weights bench lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -24,6 +25,9 @@ $(STAMP): requirements-dev.lock
 
 demo: install
 	$(RUN) -m jobs demo
+
+demo-weights: install
+	$(RUN) -m jobs.demo_weights
 
 check: install
 	$(RUN) -m ruff check .

@@ -10,6 +10,7 @@ _BENCHMARKS = {
     "device_share": "share of its time that a stand-in device of 7 ms per image is kept busy",
     "memory": "peak memory of driver and replica at two numbers of images",
     "networks": "images/s and peak memory of each network, beside torchvision and the references",
+    "training": "images/s of `train` over images/s of the bare training step",
     "plan_memory": "seconds and peak memory of planning a million images",
 }
 

@@ -71,7 +71,7 @@ def label_with(load: LoadPredictor, photos: Path, output: Path, max_shard_images
     with job.locked(job.look()) as held:
         assert not isinstance(held, Outcome), "a new output has nothing done"
         run, _ = held
-        start_ray(settings)
+        start_ray(settings.ray_address)
         receipts = list(label_shards(run, run.missing(), settings, load))
     assert sum(receipt["num_failed"] for receipt in receipts) == 0, "photographs are not broken"
     return sum(receipt["num_images"] for receipt in receipts)
