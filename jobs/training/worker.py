@@ -16,6 +16,7 @@ from jobs.training.run import LAST, TrainingRun
 from jobs.training.stage import Ended, train_stage
 from jobs.training.watch import Message, Watch
 from pipeline.errors import PipelineError, SettingError
+from pipeline.labelled import TRAIN
 
 
 def train(config: WorkerConfig) -> PipelineError | None:
@@ -77,7 +78,7 @@ def _train(  # noqa: PLR0913, PLR0917 - what train_worker has just made
 
 def _trainer(config: WorkerConfig, stage: Stage, device: torch.device, network: Network) -> Trainer:
     settings = config.plan.settings
-    counted = config.inspection.pixels[settings.train_split][: len(config.plan.classes)]
+    counted = config.inspection.pixels[TRAIN][: len(config.plan.classes)]
     return Trainer(
         network,
         stage.record,
