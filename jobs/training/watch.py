@@ -54,6 +54,7 @@ class Watch:
         self._folder = tempfile.TemporaryDirectory(prefix="fcn-tensorboard-")
         # TensorBoard forgets the steps that a killed process did and this one does again.
         self._writer = SummaryWriter(self._folder.name, purge_step=step + 1)
+        self._started_at, self._num_files = int(time.time()), 0
         self._send = send
         self._sent_at = 0.0
 
@@ -137,9 +138,10 @@ class Watch:
         self._writer.close()
         self._run.write_metrics(self._lines)
         for path in sorted(Path(self._folder.name).iterdir()):
-            self._run.storage.write(
-                f"{self._run.folder}/tensorboard/{path.name}", path.read_bytes()
-            )
+            # TensorBoard reads files in the order of their names.
+            name = f"events.out.tfevents.{self._started_at:010d}.{self._num_files:06d}"
+            self._run.storage.write(f"{self._run.folder}/tensorboard/{name}", path.read_bytes())
+            self._num_files += 1
             path.unlink()
         self._writer = SummaryWriter(self._folder.name)
 
