@@ -7,7 +7,18 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs import demo, evaluate, import_weights, label, models, plan, report, train, verify
+from jobs import (
+    demo,
+    evaluate,
+    import_weights,
+    label,
+    models,
+    plan,
+    report,
+    submit,
+    train,
+    verify,
+)
 from jobs.cluster import stop_on_signals
 from jobs.output import say
 from jobs.settings import environment
@@ -24,6 +35,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "report": (report.run, "show what a run has done"),
     "train": (train.run, "train a network on labelled images; run it again to go on"),
     "evaluate": (evaluate.run, "label a labelled set and score the masks"),
+    "submit": (submit.run, "run one of these as a job on a Ray cluster and follow it"),
     "import-weights": (import_weights.run, "turn published weights into a checkpoint"),
     "models": (models.run, "list the networks: their size, cost, stride and sources of weights"),
     "demo": (demo.run, "draw scenes, label them on this machine, show the result"),
