@@ -1,8 +1,10 @@
-"""Settings of `submit`."""
+"""Settings of `submit` and `doctor`."""
 
 import os
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline.config import LabelSettings
 
 
 class SubmitSettings(BaseModel):
@@ -47,3 +49,20 @@ class SubmitSettings(BaseModel):
         if value is not None and "://" not in value and not os.path.isdir(value):
             raise ValueError("there is no such folder; give one, or the URI of a .zip file")
         return value
+
+
+class _DoctorFields(BaseModel):
+    sample: int = Field(
+        16,
+        ge=0,
+        le=10_000,
+        description="images to label for the estimate, spread over those to do; nothing of them "
+        "is written; 0 gives no estimate",
+    )
+    price_per_node_hour: float | None = Field(
+        None, ge=0, description="what one node costs for an hour, in your currency"
+    )
+
+
+class DoctorSettings(LabelSettings, _DoctorFields):
+    """What to look at: the settings of `label`, and what the estimate rests on."""

@@ -18,7 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from jobs.cluster_settings import SubmitSettings
+from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.train_settings import EvaluateSettings, TrainSettings
 from pipeline.config import LabelSettings, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
@@ -119,6 +119,7 @@ _KINDS: tuple[type[BaseModel], ...] = (
     ImportSettings,
     TrainSettings,
     EvaluateSettings,
+    DoctorSettings,
     SubmitSettings,
 )
 _NAMES = dict.fromkeys(name for kind in _KINDS for name in kind.model_fields)

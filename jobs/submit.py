@@ -34,6 +34,7 @@ _COMMANDS = {
     "evaluate": "run-id",
     "train": "run-name",
     "verify": None,
+    "doctor": None,
 }
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 # These end a process from outside; others (a segmentation fault) are its own.

@@ -11,7 +11,7 @@ import pytest
 from fcn.checkpoint import Checkpoint, numbered_classes
 from fcn.weights import random_network, save
 from jobs.__main__ import COMMANDS, _usage, main
-from jobs.cluster_settings import SubmitSettings
+from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.settings import ImportSettings, read_settings
 from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode
@@ -97,7 +97,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path):
 def test_the_commands_about_buckets_take_their_flags():
     """The README's lines that need the network, a bucket or a cluster have flags that there are."""
     lines = [line for block in blocks("bash") for line in block.splitlines()]
-    kinds = {"import-weights": ImportSettings, "label": LabelSettings}
+    kinds = {"import-weights": ImportSettings, "label": LabelSettings, "doctor": DoctorSettings}
 
     for line in lines:
         _, command, *flags = shlex.split(line)
@@ -106,7 +106,7 @@ def test_the_commands_about_buckets_take_their_flags():
             assert read_settings(SubmitSettings, command, flags[:place], {}).address
             command, *flags = flags[place + 1 :]
         assert read_settings(kinds[command], command, flags, {}).output.startswith("s3://")
-    assert len(lines) == 3
+    assert len(lines) == 4
 
 
 def test_make_targets_of_the_readme_exist():
