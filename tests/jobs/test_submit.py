@@ -226,16 +226,25 @@ def test_a_stopped_job_ends_in_order_and_the_next_one_resumes(
 
 
 def test_a_proxy_without_streams_is_no_obstacle(user: User, tmp_path: Path):
-    """Where only plain requests pass the log comes all the same; without waiting there is 0."""
+    """Where only plain requests pass, and one answer is lost, the log comes all the same.
+
+    The folder that goes along is in Ray's record; without waiting the exit code is 0.
+    """
     words = ["verify", tmp_path / "nothing"]
     (tmp_path / "token").write_text(TOKEN["RAY_AUTH_TOKEN"])
     token = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    taken = ("--working-dir", REPOSITORY)
     with fault_proxy(user.head.dashboard_url) as proxy:
-        code, shown, errors = user.submit("--", *words, url=proxy.endpoint_url, **token)
+        # Ray has taken the job, and nobody hears of it.
+        proxy.faults.append(Fault("POST", "/api/jobs/$", "after", lambda: None))
+        code, shown, errors = user.submit(*taken, "--", *words, url=proxy.endpoint_url, **token)
+    assert proxy.faults[0].struck == 1
     assert code == 3, errors
     assert "broke off" in errors
     assert shown.count("Running entrypoint for job") == 1
     assert "nothing" in shown
+    record = user.ask(submission_name([str(word) for word in words], {}))
+    assert record["runtime_env"]["working_dir"].startswith("gcs://")
 
     code, shown, errors = user.submit("--no-wait", "--", *words)
     assert code == 0, errors
