@@ -7,7 +7,19 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs import demo, evaluate, import_weights, label, models, plan, report, train, verify
+from jobs import (
+    demo,
+    doctor,
+    evaluate,
+    import_weights,
+    label,
+    models,
+    plan,
+    report,
+    submit,
+    train,
+    verify,
+)
 from jobs.cluster import stop_on_signals
 from jobs.output import say
 from jobs.settings import environment
@@ -24,6 +36,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "report": (report.run, "show what a run has done"),
     "train": (train.run, "train a network on labelled images; run it again to go on"),
     "evaluate": (evaluate.run, "label a labelled set and score the masks"),
+    "doctor": (doctor.run, "look for what would stand in the way of `label`, and estimate it"),
+    "submit": (submit.run, "run one of these as a job on a Ray cluster and follow it"),
     "import-weights": (import_weights.run, "turn published weights into a checkpoint"),
     "models": (models.run, "list the networks: their size, cost, stride and sources of weights"),
     "demo": (demo.run, "draw scenes, label them on this machine, show the result"),

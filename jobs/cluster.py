@@ -3,7 +3,9 @@
 import logging
 import os
 import signal
+import socket
 import types
+from urllib.parse import urlsplit
 
 from pipeline.errors import SettingError, Stopped
 
@@ -12,10 +14,27 @@ _log = logging.getLogger(__name__)
 # Reading and writing need a CPU beside the replica's, also where there is one core.
 _MIN_CPUS = 2
 _IDLE_PROCESSES = 16
+_CONNECT_S = 10.0
 
 
 def start_ray(ray_address: str | None) -> None:
-    """Connect to a cluster, or start Ray on this machine.
+    """Connect to a cluster whose nodes are alike, or start Ray on this machine.
+
+    Args:
+        ray_address: Of the cluster; None starts one.
+
+    Raises:
+        SettingError: There is no cluster at the address, or its nodes have other versions.
+    """
+    connect(ray_address)
+    # Ray takes seconds to import, which a run with nothing to do must not wait for.
+    from jobs.nodes import check_versions  # noqa: PLC0415
+
+    check_versions()
+
+
+def connect(ray_address: str | None) -> None:
+    """Connect to a cluster as it is, or start Ray on this machine.
 
     Args:
         ray_address: Of the cluster; None starts one.
@@ -23,13 +42,13 @@ def start_ray(ray_address: str | None) -> None:
     Raises:
         SettingError: There is no cluster at the address.
     """
-    # Ray takes seconds to import, which a run with nothing to do must not wait for.
-    import ray.data  # noqa: PLC0415
+    import ray.data  # noqa: PLC0415 - as above
 
     if ray.is_initialized():
         return
     _log.info("starting Ray %s", ray_address or "on this machine")
     if ray_address:
+        _check_reachable(ray_address)
         try:
             ray.init(address=ray_address, logging_level=logging.WARNING, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -51,6 +70,19 @@ def start_ray(ray_address: str | None) -> None:
     # Ray has just put its own handler in place.
     stop_on_signals()
     _quieten()
+
+
+def _check_reachable(ray_address: str) -> None:
+    """Find out in seconds what Ray tries for minutes: whether somebody listens there."""
+    place = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}")
+    try:
+        if place.hostname and place.port:
+            socket.create_connection((place.hostname, place.port), _CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            f"ray_address={ray_address!r}: nobody answers there: {error}; is the cluster up, and "
+            "is this its address (that of a dashboard is for fcn submit)?"
+        ) from error
 
 
 def _quieten() -> None:

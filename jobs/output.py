@@ -4,14 +4,15 @@ import os
 import sys
 
 
-def say(text: str) -> None:
+def say(text: str, end: str = "\n") -> None:
     """Print a result; a reader that has gone (`| head`) changes nothing of what was done.
 
     Args:
         text: Lines for a person.
+        end: What follows them.
     """
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except BrokenPipeError:
         # As the documentation of Python's signal module says; else the interpreter complains at
         # its end, with an exit code of its own.

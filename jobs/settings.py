@@ -18,12 +18,13 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.train_settings import EvaluateSettings, TrainSettings
 from pipeline.config import LabelSettings, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.storage import Storage, normalise_uri
 
-_Settings = TypeVar("_Settings", bound=StoreSettings)
+_Settings = TypeVar("_Settings", bound=BaseModel)
 
 _PREFIX = "FCN_"
 # Kubernetes tells every pod of a service named fcn-... in variables of these endings.
@@ -112,12 +113,14 @@ def _numbers(text: str | None) -> tuple[float, ...] | None:
     return None if text is None else tuple(map(float, text.split(",")))
 
 
-_KINDS: tuple[type[StoreSettings], ...] = (
+_KINDS: tuple[type[BaseModel], ...] = (
     LabelSettings,
     OutputSettings,
     ImportSettings,
     TrainSettings,
     EvaluateSettings,
+    DoctorSettings,
+    SubmitSettings,
 )
 _NAMES = dict.fromkeys(name for kind in _KINDS for name in kind.model_fields)
 
@@ -131,8 +134,8 @@ def read_settings(
         kind: The settings' class.
         command: For the usage line.
         argv: Flags, without the command.
-        environ: `FCN_` and a field's name in capitals sets it; AWS_ENDPOINT_URL(_S3) and
-            RAY_ADDRESS fill what is still open.
+        environ: `FCN_` and a field's name in capitals sets it; AWS_ENDPOINT_URL(_S3),
+            RAY_ADDRESS and RAY_API_SERVER_ADDRESS fill what is still open.
 
     Raises:
         SettingError: A value is wrong, a key is unknown, or the file can't be read.
@@ -165,7 +168,7 @@ class _GivenEnvironment(EnvSettingsSource):
 
 
 def _parser(
-    kind: type[StoreSettings],
+    kind: type[BaseModel],
     command: str,
     argv: list[str],
     file_values: dict[str, Any],
@@ -235,19 +238,38 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
     }
 
 
-def _defaults(kind: type[StoreSettings], environ: Mapping[str, str]) -> dict[str, Any]:
-    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
-    values: dict[str, Any] = {"s3_endpoint_url": endpoint}
-    if "ray_address" in kind.model_fields:
-        values["ray_address"] = environ.get("RAY_ADDRESS") or None
-    return values
+_FOREIGN_VARIABLES = {
+    "s3_endpoint_url": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "ray_address": ("RAY_ADDRESS",),
+    "address": ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"),
+}
+
+
+def _defaults(kind: type[BaseModel], environ: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: next((environ[one] for one in variables if environ.get(one)), None)
+        for name, variables in _FOREIGN_VARIABLES.items()
+        if name in kind.model_fields
+    }
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = {f"{_PREFIX}{name.upper()}" for name in (*_NAMES, "config")}
-    for name in environ:
-        if name.startswith(_PREFIX) and name not in known and not _KUBERNETES.search(name):
-            raise SettingError(f"environment variable {name} names no setting; see --help")
+    for name in our_variables(environ).keys() - known:
+        raise SettingError(f"environment variable {name} names no setting; see --help")
+
+
+def our_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Pick the variables that are settings: those of a job travel with it to its cluster.
+
+    Args:
+        environ: Environment variables.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_PREFIX) and not _KUBERNETES.search(name)
+    }
 
 
 def _explain(error: ValidationError) -> str:

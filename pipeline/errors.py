@@ -7,6 +7,7 @@ PipelineError              ends the command with its own exit code
  + FingerprintMismatch     6  the run was started with another network or decoder
  + LockHeld                7  another run is at work on the same thing
  + WorkersLost             5  workers of a training died too often: run the same command again
+ + ClusterLost             5  the Ray cluster does not answer: run the same command again
  + Diverged                2  a training's loss is no number: the user must change a setting
  + BrokenPromise           1  verify found what must not be
 Stopped                    5  SIGTERM or SIGINT: run the same command again
@@ -138,6 +139,12 @@ class Diverged(PipelineError):
 
 class WorkersLost(PipelineError):
     """Workers of a training died more often than is allowed."""
+
+    exit_code = 5
+
+
+class ClusterLost(PipelineError):
+    """The Ray cluster that a job was, or was to be, submitted to does not answer."""
 
     exit_code = 5
 

@@ -6,10 +6,8 @@ Runs on the driver and without Ray or torch. The plan is a table of columns from
 that a million images fit in well under 2 GiB.
 """
 
-import importlib.metadata
 import io
 import os
-import platform
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -35,11 +33,11 @@ from pipeline.runs import (
 )
 from pipeline.schema import ERROR, OK, PLAN
 from pipeline.storage import Storage, normalise_uri, sha256_hex
+from pipeline.versions import versions
 
 _SHARDS_PER_FILE = 64
 _ROWS_PER_CHUNK = 2_000
 _MAX_LOCAL_NAME_BYTES = 255
-_PACKAGES = ("fcn-pipeline", "ray", "torch", "pillow", "numpy", "pyarrow")
 
 _LISTED = pa.schema([PLAN.field(name) for name in PLAN.names if name != "shard"])
 
@@ -163,7 +161,7 @@ def start_run(
         output=output,
         network=network,
         settings=settings.recorded(),
-        versions=_versions(),
+        versions=versions(),
         num_images=drafted.images.num_rows,
         num_bytes=pc.sum(drafted.images["num_bytes"]).as_py() or 0,
         num_shards=drafted.num_shards,
@@ -354,16 +352,6 @@ def _plan_file(images: pa.Table, shards: range) -> tuple[bytes, list[int]]:
             num_images.append(end - start)
             start = end
     return buffer.getvalue(), num_images
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _what_differs(record: RunRecord, network: NetworkRecord) -> str:

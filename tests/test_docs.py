@@ -11,6 +11,7 @@ import pytest
 from fcn.checkpoint import Checkpoint, numbered_classes
 from fcn.weights import random_network, save
 from jobs.__main__ import COMMANDS, _usage, main
+from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.settings import ImportSettings, read_settings
 from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode
@@ -93,15 +94,19 @@ def test_the_python_of_the_readme_runs(tmp_path: Path):
     assert names["prediction"].confidence.shape == (40, 50)
 
 
-def test_the_commands_about_weights_take_their_flags():
-    """The README's lines that need the network or a bucket have flags that there are."""
+def test_the_commands_about_buckets_take_their_flags():
+    """The README's lines that need the network, a bucket or a cluster have flags that there are."""
     lines = [line for block in blocks("bash") for line in block.splitlines()]
-    kinds = {"import-weights": ImportSettings, "label": LabelSettings}
+    kinds = {"import-weights": ImportSettings, "label": LabelSettings, "doctor": DoctorSettings}
 
     for line in lines:
         _, command, *flags = shlex.split(line)
+        if command == "submit":
+            place = flags.index("--")
+            assert read_settings(SubmitSettings, command, flags[:place], {}).address
+            command, *flags = flags[place + 1 :]
         assert read_settings(kinds[command], command, flags, {}).output.startswith("s3://")
-    assert len(lines) == 2
+    assert len(lines) == 4
 
 
 def test_make_targets_of_the_readme_exist():

@@ -1,0 +1,103 @@
+"""What a cluster's nodes are asked, each in a process of its own."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.errors import SettingError
+from pipeline.versions import differences, versions
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# A node that starts its first process, on a slow disk.
+_ANSWER_S = 60.0
+VERSIONS_REMEDY = "let all nodes run the same image, or the same lock of packages"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the nodes have said, by the node's name; `failed` says why one has not."""
+
+    given: Mapping[str, Any]
+    failed: Mapping[str, str]
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """List the nodes that are up, as `ray.nodes()` does."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    return [node for node in nodes if node["Alive"]]
+
+
+def node_name(node: Mapping[str, Any]) -> str:
+    """Name a node so that an operator finds it.
+
+    Args:
+        node: As `ray.nodes()` lists it.
+    """
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+
+
+def ask_every_node(
+    question: Callable[..., _T], *arguments: object, timeout_s: float = _ANSWER_S
+) -> Answers:
+    """Call a function once on every node.
+
+    Args:
+        question: What to call; it and its answer travel.
+        arguments: Of the call.
+        timeout_s: Seconds after which a node counts as silent.
+    """
+    # Without CPUs it runs beside any work, and on a head that has none.
+    task = ray.remote(num_cpus=0, max_retries=0)(question)
+    asked = {}
+    for node in alive_nodes():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[node_name(node)] = task.options(scheduling_strategy=there).remote(*arguments)
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
+    given: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    for name, answer in asked.items():
+        try:
+            given[name] = ray.get(answer, timeout=0)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(answer, force=True)
+            failed[name] = f"no answer within {timeout_s:.0f} s"
+        except ray.exceptions.RayError as error:
+            failed[name] = str(error).strip().splitlines()[-1]
+    return Answers(given, failed)
+
+
+def check_versions() -> None:
+    """Refuse a cluster whose nodes differ in what decides a mask's pixels.
+
+    Raises:
+        SettingError: Python or a package has another version on some node than here.
+    """
+    if len(alive_nodes()) <= 1:
+        return
+    answers = ask_every_node(versions)
+    for name, reason in answers.failed.items():
+        _log.warning("node %s could not be asked for its versions: %s", name, reason)
+    found = differing(answers)
+    if found:
+        raise SettingError(f"{'; '.join(found)}; {VERSIONS_REMEDY}")
+
+
+def differing(answers: Answers) -> list[str]:
+    """Name the nodes whose versions are not those of this process.
+
+    Args:
+        answers: Of `versions`.
+    """
+    ours = versions()
+    return [
+        f"node {name} has {', '.join(found)}"
+        for name, theirs in answers.given.items()
+        if (found := differences(ours, theirs))
+    ]
