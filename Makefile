@@ -1,5 +1,6 @@
 # make demo    label drawn scenes on this machine and show the result
 # make demo-weights  train the demo's checkpoint anew
+# make test-cluster  the tests of submit and doctor, which start clusters of their own
 # make test    the tests
 # make check   ruff and mypy
 # make wheel   build dist/fcn_pipeline-*.whl
@@ -11,7 +12,7 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: install check test check-infra demo demo-weights bench wheel lock clean
+.PHONY: install check test test-cluster check-infra demo demo-weights bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -38,6 +39,9 @@ check: install
 
 test: install
 	$(RUN) -m pytest
+
+test-cluster: install
+	$(RUN) -m pytest -m cluster
 
 bench: install
 	$(RUN) -m tests.benchmarks

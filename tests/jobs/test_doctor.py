@@ -16,6 +16,9 @@ from tests.product import NETWORK, REPOSITORY, draw_photographs, label_flags
 from tests.ray_nodes import Head, ray_head, ray_worker
 from tests.servers import Server
 
+pytestmark = pytest.mark.cluster
+
+
 _SHADOWED = "0.0.1"
 
 

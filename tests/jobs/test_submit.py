@@ -27,6 +27,8 @@ from tests.ray_nodes import TOKEN, Head, ray_head
 from tests.servers import Server
 from tests.wire import wire
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
