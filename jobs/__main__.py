@@ -46,12 +46,12 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 _EXIT_CODES = """exit codes:
   0  done
   1  a bug, or verify found something broken
-  2  a setting is wrong
+  2  a setting is wrong, or a training has diverged
   3  nothing to do it on: input missing or unreadable, mask names collide
   4  more bad images than max_error_rate allows; everything is committed all the same
   5  stopped before the end; run the same command again to go on
   6  the run was started with another network or decoder
-  7  another process is at work on the same input and network"""
+  7  another process is at work on the same input and network, or training run"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,13 +9,14 @@ from jobs.cluster import start_ray
 from jobs.output import say
 from jobs.settings import read_settings
 from jobs.train_settings import TrainSettings
-from jobs.training.plan import TrainingPlan, commit, open_plan, versions
+from jobs.training.plan import TrainingPlan, commit, open_plan
 from jobs.training.run import BEST, TrainingRun, completed
 from pipeline.errors import EXIT_OK, InputError
 from pipeline.inspection import Inspection, summarise
 from pipeline.job import writable_storage
 from pipeline.labelled import TRAIN, VAL
 from pipeline.lock import Lock
+from pipeline.versions import versions
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             "scratch little is learned",
             settings.recipe,
         )
-    training = TrainingRun(plan.storage, plan.folder)
+    # It knows whether the store has put-if-absent: run.json must not be written over.
     storage = writable_storage(plan.storage, plan.folder)
+    training = TrainingRun(storage, plan.folder)
     with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
         training.open(plan)
         record = training.model()

@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from fcn.architectures import ARCHITECTURES, WIDTH, check_choices
 from fcn.recipes import find_recipe
-from pipeline.config import RUN_ID_PATTERN, LabelSettings, StoreSettings
+from pipeline.config import RUN_ID_PATTERN, JobFields, LabelSettings, StoreSettings
 
 _TRUTH_HELP = (
     "how the truths' files name classes: indices (grey or palette, 255 is no class), colors "
@@ -147,11 +147,6 @@ class _TrainFields(BaseModel):
     )
     max_failures: int = Field(3, ge=0, description="deaths of workers after which the run gives up")
 
-    ray_address: str | None = Field(
-        None,
-        description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
-        "a Ray started for this run on this machine",
-    )
     num_workers: int = Field(1, ge=1, le=4096, description="workers, each with its own network")
     max_workers: int | None = Field(
         None,
@@ -181,22 +176,9 @@ class _TrainFields(BaseModel):
     max_image_pixels: int = Field(
         50_000_000, ge=1, description="largest image in pixels (height * width)"
     )
-    lock_lease_s: float = Field(
-        30.0,
-        gt=0,
-        le=86_400,
-        description="seconds without a sign of life after which the lock of a killed run is "
-        "taken over",
-    )
-    log_interval_s: float = Field(
-        30.0,
-        gt=0,
-        le=86_400,
-        description="seconds between two lines of progress where there is no terminal",
-    )
 
 
-class TrainSettings(StoreSettings, _TrainFields):
+class TrainSettings(StoreSettings, JobFields, _TrainFields):
     """What to train, on what, and how."""
 
     @model_validator(mode="after")
@@ -255,6 +237,15 @@ class EvaluateSettings(
     create_model("_Evaluated", __base__=(StoreSettings, _EvaluateFields), **_FIELDS)  # type: ignore[misc]  # made of fields
 ):
     """What to evaluate, on which labelled images: `label` on a split, and the comparison."""
+
+    @model_validator(mode="after")
+    def _label_agrees(self) -> "EvaluateSettings":
+        try:
+            self.label_settings("the split")
+        except ValidationError as error:
+            found = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
+            raise ValueError("; ".join(": ".join(filter(None, one)) for one in found)) from error
+        return self
 
     def label_settings(self, input_uri: str) -> LabelSettings:
         """Give the settings of the labelling that the evaluation rests on.

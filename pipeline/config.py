@@ -60,6 +60,29 @@ class OutputSettings(StoreSettings, _OutputFields):
     """Which output to read: `verify` and `report`."""
 
 
+class JobFields(BaseModel):
+    """What all jobs on Ray have in common."""
+
+    ray_address: str | None = Field(
+        None,
+        description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
+        "a Ray started for this run on this machine",
+    )
+    lock_lease_s: float = Field(
+        30.0,
+        gt=0,
+        le=86_400,
+        description="seconds without a sign of life after which the lock of a killed run is "
+        "taken over",
+    )
+    log_interval_s: float = Field(
+        30.0,
+        gt=0,
+        le=86_400,
+        description="seconds between two lines of progress where there is no terminal",
+    )
+
+
 class _LabelFields(BaseModel):
     input: str = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
@@ -177,11 +200,6 @@ class _LabelFields(BaseModel):
         1, ge=0, le=9, description="zlib level of the masks: 1 is fast, 9 is small"
     )
 
-    ray_address: str | None = Field(
-        None,
-        description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
-        "a Ray started for this run on this machine",
-    )
     num_replicas: int | None = Field(
         None, ge=1, description="FCN replicas; default: one per GPU, without GPUs one per node"
     )
@@ -204,22 +222,8 @@ class _LabelFields(BaseModel):
         16, ge=1, le=256, description="objects that one fetch or write task moves at a time"
     )
 
-    lock_lease_s: float = Field(
-        30.0,
-        gt=0,
-        le=86_400,
-        description="seconds without a sign of life after which the lock of a killed run is "
-        "taken over",
-    )
-    log_interval_s: float = Field(
-        30.0,
-        gt=0,
-        le=86_400,
-        description="seconds between two lines of progress where there is no terminal",
-    )
 
-
-class LabelSettings(StoreSettings, _LabelFields):
+class LabelSettings(StoreSettings, JobFields, _LabelFields):
     """What to label, with which network, and how: `label` and `plan`."""
 
     @field_validator("scales")

@@ -22,7 +22,6 @@ from pipeline.labelled import TRAIN, VAL, Sample
 from pipeline.storage import Storage, normalise_uri
 from pipeline.truth import Coding
 
-_PACKAGES = ("fcn-pipeline", "ray", "torch", "pillow", "numpy")
 # Settings that say where and with how many hands the work is done, and not what is computed.
 _NOT_DECIDING = frozenset(
     (
@@ -120,11 +119,6 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         start=start,
         deciding=_deciding(settings, data_set, planned, tables, start_record),
     )
-
-
-def versions() -> dict[str, str]:
-    """Name the versions of what a run depends on."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def commit() -> str:

@@ -22,11 +22,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from fcn.checkpoint import Checkpoint
-from jobs.training.plan import TrainingPlan, versions
+from jobs.training.plan import TrainingPlan
 from pipeline.config import without_secret
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, StoreError
 from pipeline.inspection import Inspection
 from pipeline.storage import Storage, sha256_hex
+from pipeline.versions import versions
 
 BEST, LAST = "best", "last"
 

@@ -160,7 +160,7 @@ def test_an_evaluation_in_a_bucket(weights: Path, s3: Server, ray_session: str):
 def test_what_can_not_be_evaluated_is_refused(
     data: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    """Another number of classes and a split that is not there are errors before any work."""
+    """Other classes, a split that is not there and what `label` refuses are errors at once."""
     (tmp_path / "classes.json").write_text(
         json.dumps({"classes": [{"id": 0, "name": "all", "color": [0, 0, 0]}]})
     )
@@ -168,6 +168,8 @@ def test_what_can_not_be_evaluated_is_refused(
     assert "the network has 6 classes (sky, ground" in caplog.text
     assert evaluate(data, tmp_path / "out", weights, "--split", "test") == 3
     assert "no split 'test'" in caplog.text
+    assert evaluate(data, tmp_path / "out", weights, "--scales", "[99]") == 2
+    assert "scales: Value error, 99.0 is not between 0.1 and 8.0" in caplog.text
     assert not (tmp_path / "out").exists()
 
 
