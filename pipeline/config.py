@@ -204,6 +204,12 @@ class _LabelFields(BaseModel):
         16, ge=1, le=256, description="objects that one fetch or write task moves at a time"
     )
 
+    price_per_node_hour: float | None = Field(
+        None,
+        ge=0,
+        description="price of one node for an hour, in any currency: the report then has the "
+        "price per thousand images",
+    )
     lock_lease_s: float = Field(
         30.0,
         gt=0,
