@@ -2,6 +2,8 @@
 # make demo-weights  train the demo's checkpoint anew
 # make test    the tests
 # make check   ruff and mypy
+# make wheel   build dist/fcn_pipeline-*.whl
+# make check-infra CRDS=folder  check infra/kuberay against KubeRay's definitions
 # make lock    pin every dependency again (needs uv)
 # VENV=path    use another virtual environment; it is rebuilt only when the lock has changed
 PYTHON ?= python3
@@ -9,7 +11,7 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: install check test demo demo-weights bench lock clean
+.PHONY: install check test check-infra demo demo-weights bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -40,9 +42,17 @@ test: install
 bench: install
 	$(RUN) -m tests.benchmarks
 
+# CRDS: a folder with KubeRay's ray.io_rayjobs.yaml and ray.io_raycronjobs.yaml.
+check-infra: install
+	$(RUN) -m tests.infra.check_crds $(CRDS)
+
+wheel: install
+	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group build -c requirements-dev.lock -o requirements-build.lock
 
 clean:
 	rm -rf $(VENV) demo

@@ -15,14 +15,20 @@ def cross_entropy_sum(
 ) -> torch.Tensor:
     """Sum the weighted cross-entropy over the pixels that have a class.
 
+    Weights w make rare classes count, and would make the network say them too often: what it
+    learns are probabilities proportional to w p. So log w is added to the scores in the loss, and
+    the scores themselves come to log p (Menon et al., "Long-tail learning via logit adjustment",
+    2021, section 4, read backwards).
+
     Args:
         scores_NCHW: Of every class; computed with in float32, whatever they are.
         truths_NHW: Class indices, int64, `IGNORE_INDEX` where there is none.
         weights: Of the classes, float32; None weighs all alike.
     """
-    return F.cross_entropy(
-        scores_NCHW.float(), truths_NHW, weights, ignore_index=IGNORE_INDEX, reduction="sum"
-    )
+    scores = scores_NCHW.float()
+    if weights is not None:
+        scores = scores + weights.log()[:, None, None]
+    return F.cross_entropy(scores, truths_NHW, weights, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 def divisor(kind: str, truths_NHW: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

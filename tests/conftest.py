@@ -40,7 +40,14 @@ def ray_session() -> Iterator[str]:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.init(num_cpus=2, include_dashboard=False, logging_level="WARNING")
+    context = ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level="WARNING",
+        log_to_driver=False,
+        # As jobs/cluster.py does it on one machine.
+        _system_config={"num_workers_soft_limit": 18},
+    )
     yield context.address_info["address"]
     ray.shutdown()
 

@@ -130,10 +130,12 @@ def test_only_the_flow_and_the_commands_import_ray() -> None:
     assert elsewhere == set()
 
 
-def test_only_fcn_imports_torch() -> None:
-    """The flow and its commands run where no torch is installed."""
+def test_only_fcn_and_the_training_jobs_import_torch() -> None:
+    """The flow and its commands run where no torch is installed; training does not."""
     importers = _importers("torch", "torchvision", "safetensors")
-    assert {_package(module) for module in importers} == {"fcn"}
+    assert {module for module in importers if _package(module) == "pipeline"} == set()
+    ours = {module for module in importers if _package(module) == "jobs"}
+    assert {module.rpartition(".")[0] for module in ours} == {"jobs.training"}
 
 
 def test_only_segment_imports_the_network() -> None:

@@ -1,29 +1,8 @@
 """Entry: what Ray Train carries to its workers by way of its controller; without torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from jobs.training.plan import TrainingPlan
 from pipeline.errors import PipelineError
-from pipeline.inspection import Inspection
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What the driver gives to every worker.
-
-    Attributes:
-        plan: What is trained.
-        inspection: What the data holds.
-        threads: Of the network, on a CPU.
-        send: Takes worker 0's messages to the driver.
-    """
-
-    plan: TrainingPlan
-    inspection: Inspection
-    threads: int
-    send: Callable[[dict[str, Any]], None]
 
 
 def train_worker(fields: dict[str, Any]) -> PipelineError | None:

@@ -10,7 +10,8 @@ import ray.data
 import ray.train
 import ray.train.torch
 
-from jobs.training.entry import WorkerConfig, train_worker
+from jobs.training.config import WorkerConfig
+from jobs.training.entry import train_worker
 from jobs.training.ingest import LOAD_CPUS
 from jobs.training.messages import Messages
 from jobs.training.plan import TrainingPlan

@@ -10,7 +10,7 @@ from fcn.training import Tensors, Trainer
 from fcn.weights import build_recorded, restore, start_from
 from fcn.workers import rank
 from jobs.training.checkpoint import Position, from_bytes
-from jobs.training.entry import WorkerConfig
+from jobs.training.config import WorkerConfig
 from jobs.training.plan import Stage, TrainingPlan
 from jobs.training.run import LAST, TrainingRun
 from jobs.training.stage import Ended, train_stage
