@@ -31,11 +31,6 @@ class Augmentation:
     flip: bool = False
     colour: float = 0.0
 
-    @property
-    def is_none(self) -> bool:
-        """Whether every showing of an image is the same."""
-        return self == Augmentation()
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -96,13 +91,24 @@ class Recipe:
         return self.learning_rate * warmup * decay
 
     def with_batch_size(self, batch_size: int) -> "Recipe":
-        """Change the batch and, for `sgd`, the momentum so that images count on as long.
+        """Change the batch and, for `sgd`, momentum and rate, so that images count as before.
+
+        An image moves the weights by rate / (1 - momentum) in all, and where the loss is a mean
+        by a batch's share of that. AdamW's steps do not grow with the gradient; its rate stays.
 
         Args:
             batch_size: Images per step.
         """
-        momentum = accumulated_momentum(self.momentum, batch_size / self.batch_size)
-        return dataclasses.replace(self, batch_size=batch_size, momentum=momentum)
+        if self.optimizer != "sgd":
+            return dataclasses.replace(self, batch_size=batch_size)
+        factor = batch_size / self.batch_size
+        momentum = accumulated_momentum(self.momentum, factor)
+        rate = self.learning_rate * (1 - momentum) / (1 - self.momentum)
+        if self.divisor == "pixels":
+            rate *= factor
+        return dataclasses.replace(
+            self, batch_size=batch_size, momentum=momentum, learning_rate=rate
+        )
 
 
 def accumulated_momentum(momentum: float, factor: float) -> float:

@@ -60,6 +60,9 @@ class Trainer:
             seed: Of dropout.
         """
         self._device = torch.device(device)
+        # As `Predictor` has it, so that the first evaluation changes nothing.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
         self._record = record
         self._recipe = recipe
         self._dtype = PRECISIONS[precision]
@@ -212,7 +215,9 @@ class Trainer:
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
         size = self._recipe.micro_batch_size or len(batch.images)
-        if len({image.shape for image in batch.images}) > 1:
+        # All workers pass as often: batch norms wait for each other in every pass.
+        mixed = torch.tensor(len({image.shape for image in batch.images}) > 1, dtype=torch.int32)
+        if sum_over_workers(mixed.to(self._device)).item():
             size = 1
         for start in range(0, len(batch.images), size):
             part = slice(start, start + size)

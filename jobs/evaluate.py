@@ -51,7 +51,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     settings = read_settings(EvaluateSettings, "evaluate", argv, environ)
     storage = settings.storage()
-    data_set = open_data_set(storage, settings.data, settings.classes, settings.truth_coding)
+    data_set = open_data_set(
+        storage, settings.data, settings.classes, settings.truth_coding, settings.split
+    )
     samples = data_set.found.split(settings.split)
     output = normalise_uri(settings.output, "output")
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
@@ -64,12 +66,23 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     outcome = label(job, start, observe)
     start()
     matrix, scores = _score(job, data_set, samples)
-    folder = f"{output}/evaluations/{name}-{job.record.fingerprint[:12]}"
+    folder = f"{output}/evaluations/{name}-{_identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
     found = _described(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
     _write(storage, folder, found, matrix, scores, names)
     say(_as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
+
+
+def _identity(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> str:
+    """Hash what an evaluation depends on beside its images: network, truths, and their classes."""
+    deciding = [
+        job.record.fingerprint,
+        [sample.mask_uri for sample in samples],
+        [[one.name, *one.color] for one in data_set.classes],
+        data_set.coding.kind,
+    ]
+    return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:12]
 
 
 def _check_classes(job: Job, data_set: DataSet) -> None:
@@ -112,20 +125,23 @@ def _score(
 
 
 def _masks(job: Job) -> dict[str, str]:
-    """Give the newest mask of every image that finished runs of this network have labelled."""
+    """Give the newest mask of every image that finished runs of this network have labelled.
+
+    An image that failed since has none, whatever an older run has made of it.
+    """
     runs = [
         run
         for run in list_runs(job.storage, job.output)
         if run.record.network.fingerprint == job.record.fingerprint
     ]
     finished = finished_ids(runs)
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     for one in runs:
         if one.run_id in finished:
             for table in one.published(["uri", "mask_uri"]):
                 pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
-                found |= {uri: mask for uri, mask in pairs if mask is not None}
-    return found
+                found |= dict(pairs)
+    return {uri: mask for uri, mask in found.items() if mask is not None}
 
 
 def _chunks(masks: dict[str, str], samples: Sequence[Sample]) -> Iterator[dict[str, list[str]]]:

@@ -20,7 +20,7 @@ class DataSet:
 
 
 def open_data_set(
-    storage: Storage, data: str, classes: str | None, truth_coding: str | None
+    storage: Storage, data: str, classes: str | None, truth_coding: str | None, split: str
 ) -> DataSet:
     """Find a data set, its classes, and how its truths name them.
 
@@ -29,6 +29,7 @@ def open_data_set(
         data: The setting.
         classes: The setting.
         truth_coding: The setting.
+        split: Whose first truth tells the coding, where no setting does.
 
     Raises:
         InputError: There is no data set.
@@ -36,7 +37,7 @@ def open_data_set(
     """
     found = find_labelled(storage, data)
     known = _classes(storage, found, classes)
-    kind = truth_coding or _coding(storage, found)
+    kind = truth_coding or _coding(storage, found, split)
     ids = CITYSCAPES_IDS if kind == "ids" else None
     if kind == "ids" and found.layout != "cityscapes":
         raise SettingError("truth_coding=ids is for Cityscapes; map other ids to class indices")
@@ -66,12 +67,10 @@ def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[Cl
     )
 
 
-def _coding(storage: Storage, found: Labelled) -> str:
+def _coding(storage: Storage, found: Labelled, split: str) -> str:
     if found.layout == "cityscapes":
         return "ids" if found.raw_ids else "indices"
-    first = next((some[0] for some in found.splits.values() if some), None)
-    if first is None:
-        raise InputError("the data set has no samples")
+    first = found.split(split)[0]
     try:
         return "colors" if is_coloured(storage.read(first.mask_uri)) else "indices"
     except TruthError as error:

@@ -43,18 +43,18 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         )
     training = TrainingRun(plan.storage, plan.folder)
     storage = writable_storage(plan.storage, plan.folder)
-    with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s):
+    with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
         training.open(plan)
         record = training.model()
         if record is None:
-            record = _train(plan, training)
+            record = _train(plan, training, lock)
         else:
             say("Nothing to do: the run was finished before.")
     say(_describe(training, record))
     return EXIT_OK
 
 
-def _train(plan: TrainingPlan, training: TrainingRun) -> Checkpoint:
+def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     start_ray(plan.settings.ray_address)
     # Ray and torch take seconds to import, which a setting's error must not wait for.
     from jobs.training.fit import fit, inspect  # noqa: PLC0415
@@ -65,7 +65,7 @@ def _train(plan: TrainingPlan, training: TrainingRun) -> Checkpoint:
         found = summarise(inspect(plan), names, allow_overlap=plan.settings.allow_overlap)
         training.write_inspection(found)
     _say_inspection(plan, found)
-    fit(plan, found)
+    fit(plan, found, lock.check)
     return _finish(plan, training)
 
 
@@ -101,6 +101,7 @@ def _provenance(plan: TrainingPlan, training: TrainingRun) -> dict[str, Any]:
         "val": plan.deciding[VAL],
         "recipe": plan.deciding["stages"][-1]["recipe"],
         "start": plan.start,
+        "start_sha256": plan.deciding["weights"],
         "seed": plan.settings.seed,
         "run": plan.folder,
         "fingerprint": plan.fingerprint,

@@ -96,7 +96,8 @@ class _TrainFields(BaseModel):
         ge=1,
         le=4096,
         description="images per step over all workers; default: the recipe's. Another one than "
-        "the recipe's changes its momentum p to p^(new/old)",
+        "the recipe's changes momentum p of SGD to p^(new/old), and its rate so that an image "
+        "moves the weights by as much",
     )
     micro_batch_size: int | None = Field(
         None,

@@ -109,10 +109,12 @@ class _Sums:
     problems: list[str] = field(default_factory=list)
     num_problems: int = 0
     splits_of: dict[str, dict[str, str]] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
         split = finding["split"]
         self.num_images[split] += 1
+        self.first.setdefault(split, finding["image_uri"])
         if finding["problem"]:
             self.num_problems += 1
             if len(self.problems) < _MAX_SHOWN:
@@ -180,17 +182,18 @@ def _overlap(sums: _Sums, *, allow_overlap: bool) -> Iterable[str]:
 
 
 def _check_binary(sums: _Sums, names: Sequence[str]) -> None:
-    total = sum(sums.pixels.values(), np.zeros(len(names) + 1, np.int64))
-    used = {IGNORE_INDEX if index == len(names) else index for index in np.flatnonzero(total)}
-    if not used - {IGNORE_INDEX}:
-        raise InputError("no truth has a pixel of any class: all are 255, no class")
-    if used <= _BINARY and IGNORE_INDEX in used and len(names) > 1:
-        raise InputError(
-            f"the truths hold 0 and 255 only ({total[0]:,} and {total[-1]:,} pixels), and 255 "
-            "means no class, so that there is nothing to tell apart. Where 255 is a class: give "
-            "it the color [255, 255, 255] in classes.json, class 0 [0, 0, 0], and set "
-            "truth_coding=colors"
-        )
+    for split, total in sums.pixels.items():
+        used = {IGNORE_INDEX if index == len(names) else index for index in np.flatnonzero(total)}
+        files = f"all truths of {split}, as that of {sums.first[split]},"
+        if not used - {IGNORE_INDEX}:
+            raise InputError(f"{files} are 255, no class: no truth has a pixel of any class")
+        if used <= _BINARY and IGNORE_INDEX in used and len(names) > 1:
+            raise InputError(
+                f"{files} hold 0 and 255 only ({total[0]:,} and {total[-1]:,} pixels), and 255 "
+                "means no class, so that there is nothing to tell apart. Where 255 is a class: "
+                "give it the color [255, 255, 255] in classes.json, class 0 [0, 0, 0], and set "
+                "truth_coding=colors"
+            )
 
 
 def _histogram(counts: np.ndarray, names: Sequence[str]) -> str:

@@ -29,7 +29,6 @@ class Position:
         best_mean_iu: Highest so far in this stage; None before the first evaluation.
         loss_sum: Of the losses of the steps since the last evaluation.
         num_losses: Of those steps.
-        done: Whether the last stage has been trained to its end.
     """
 
     stage: int = 0
@@ -39,7 +38,6 @@ class Position:
     best_mean_iu: float | None = None
     loss_sum: float = 0.0
     num_losses: int = 0
-    done: bool = False
 
 
 def to_bytes(position: Position, tensors: dict[str, torch.Tensor]) -> bytes:

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import ray.data
@@ -73,12 +73,13 @@ def inspect(plan: TrainingPlan) -> Iterator[Finding]:
         raise own_error(error) from error
 
 
-def fit(plan: TrainingPlan, inspection: Inspection) -> None:
+def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -> None:
     """Train to the end.
 
     Args:
         plan: What to train.
         inspection: What its data holds.
+        check: Called again and again; what it raises ends the training.
 
     Raises:
         PipelineError: The training diverged, or the store failed for good.
@@ -87,7 +88,10 @@ def fit(plan: TrainingPlan, inspection: Inspection) -> None:
     settings = plan.settings
     workers = choose_workers(settings, ray.nodes())  # type: ignore[no-untyped-call]  # Ray's
     _log.info("%s", workers)
-    with tempfile.TemporaryDirectory(prefix="fcn-train-") as folder, Messages(plan) as messages:
+    with (
+        tempfile.TemporaryDirectory(prefix="fcn-train-") as folder,
+        Messages(plan, check) as messages,
+    ):
         config = WorkerConfig(plan, inspection, workers.threads, messages.sender())
         trainer = ray.train.torch.TorchTrainer(
             cast("Any", train_worker),
@@ -135,9 +139,10 @@ def _reason(error: Any) -> BaseException:
         if isinstance(one, PipelineError):
             return one
     # When one worker dies, the others fail because its connection is gone.
-    if any(isinstance(one, ray.exceptions.RayActorError) for one in raised):
+    died = [one for one in raised if isinstance(one, ray.exceptions.RayActorError)]
+    if died:
         return WorkersLost(
-            f"workers died more often than max_failures allows: {raised[0]}; Ray's log says how "
+            f"workers died more often than max_failures allows: {died[0]}; Ray's log says how "
             "(out of memory, a lost node)"
         )
     found: BaseException = error

@@ -4,11 +4,13 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 import ray.train.torch
 import ray.util.queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from jobs.training.plan import TrainingPlan
@@ -38,14 +40,21 @@ class Sender:
 class Messages:
     """Shows messages while a training runs."""
 
-    def __init__(self, plan: TrainingPlan) -> None:
+    def __init__(self, plan: TrainingPlan, check: Callable[[], None]) -> None:
         """Open the way for messages.
 
         Args:
             plan: Of the training.
+            check: Called again and again while the training runs; what it raises ends it.
         """
+        self._check = check
+        self._waiting = True
         self._interval_s = plan.settings.log_interval_s
-        self._queue = ray.util.queue.Queue(actor_options={"num_cpus": 0})
+        # Beside the driver, so that it does not die with a node of workers.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._queue = ray.util.queue.Queue(
+            actor_options={"num_cpus": 0, "scheduling_strategy": here}
+        )
         self._bar = (
             tqdm(total=100, unit="%", bar_format=_BAR, dynamic_ncols=True)
             if sys.stderr.isatty()
@@ -93,7 +102,9 @@ class Messages:
         thread = threading.Thread(target=run, name="ray-train", daemon=True)
         thread.start()
         while thread.is_alive():
+            self._check()
             self._show_all()
+            self._say_waiting()
             thread.join(_WAIT_S)
         self._show_all()
         return ended[0]
@@ -102,7 +113,13 @@ class Messages:
         while not self._queue.empty():
             self._show(self._queue.get())
 
+    def _say_waiting(self) -> None:
+        if self._waiting and time.monotonic() - self._said_at >= self._interval_s:
+            self._said_at = time.monotonic()
+            _log.info("waiting for workers: the cluster starts them, or has no room for them yet")
+
     def _show(self, message: dict[str, Any]) -> None:
+        self._waiting = False
         if "say" in message:
             _log.info("%s", message["say"])
         elif "evaluation" in message:

@@ -29,7 +29,7 @@ _NOT_DECIDING = frozenset(
         *("output", "run_name", "num_workers", "max_workers", "gpus_per_worker"),
         *("cpus_per_worker", "threads_per_worker", "io_threads", "ray_address", "max_failures"),
         *("checkpoint_interval_s", "evaluation_interval_epochs", "lock_lease_s"),
-        *("log_interval_s", "micro_batch_size", "allow_overlap", "max_image_pixels"),
+        *("log_interval_s", "allow_overlap", "max_image_pixels"),
         *("s3_endpoint_url", "io_timeout_s", "io_attempts", "data", "classes", "weights"),
     )
 )
@@ -100,10 +100,13 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         InputError: The data is missing, or no labelled data set.
     """
     storage = settings.storage()
-    data_set = open_data_set(storage, settings.data, settings.classes, settings.truth_coding)
+    data_set = open_data_set(
+        storage, settings.data, settings.classes, settings.truth_coding, settings.train_split
+    )
     train, val = _split(data_set, settings)
     start = None if settings.weights is None else normalise_uri(settings.weights, "weights")
-    planned = tuple(_stages(settings, data_set.classes, _start_record(storage, start)))
+    start_record = _start_record(storage, start)
+    planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = _table(train), _table(val)
     return TrainingPlan(
         settings=settings,
@@ -115,7 +118,7 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         val=tables[1],
         stages=planned,
         start=start,
-        deciding=_deciding(settings, data_set, planned, tables),
+        deciding=_deciding(settings, data_set, planned, tables, start_record),
     )
 
 
@@ -128,6 +131,12 @@ def commit() -> str:
     """Name the commit of the code, or its version where it is no checkout."""
     folder = Path(__file__).parent
     try:
+        # Installed inside of another project's checkout, the commit would be that project's.
+        subprocess.run(  # noqa: S603 - nothing of it comes from outside
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            check=True,
+        )
         found = subprocess.run(  # noqa: S603 - nothing of it comes from outside
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - whichever git the user has
             capture_output=True,
@@ -263,18 +272,16 @@ def _deciding(
     data_set: DataSet,
     planned: tuple[Stage, ...],
     tables: tuple[pa.Table, pa.Table],
+    start: Checkpoint | None,
 ) -> dict[str, Any]:
     fields = settings.model_dump(mode="json")
     stages_of = [
         {"network": dataclasses.asdict(stage.record), "recipe": dataclasses.asdict(stage.recipe)}
         for stage in planned
     ]
-    for stage in stages_of:
-        # How a step is cut changes nothing that is computed.
-        del stage["recipe"]["micro_batch_size"]
     return {
         **{name: fields[name] for name in fields if name not in _NOT_DECIDING},
-        "weights": settings.weights and settings.weights.rpartition("/")[2],
+        "weights": start and start.weights_sha256,
         "stages": stages_of,
         "classes": [[label.name, *label.color] for label in data_set.classes],
         TRAIN: _hash(tables[0]),

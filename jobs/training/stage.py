@@ -90,8 +90,10 @@ class _Loop:
             plan.settings.io_threads,
         )
         self._pending: list[torch.Tensor] = []
+        self._rate = trainer.rate(position.step, self._share)
         self._since_saved = position
         self._since_evaluated = position
+        self._epochs_said = self._epoch(position)
 
     @property
     def at_end(self) -> bool:
@@ -110,9 +112,12 @@ class _Loop:
         # Start-up ends with the first images; from now on waiting for them counts.
         mark = time.monotonic()
         while True:
+            self._rate = self._trainer.rate(self.position.step, self._share)
             self._pending.append(self._trainer.step(batch, self.position.step, self._share))
-            self._advance(time.monotonic() - mark)
-            mark = time.monotonic()
+            # Read before workers wait for each other and for their GPUs: that belongs to the next.
+            now = time.monotonic()
+            self._advance(now - mark)
+            mark = now
             if len(self._pending) >= _LOSSES_AT_A_TIME:
                 self._look_at_losses()
             if self.at_end or self._evaluation_due():
@@ -121,6 +126,7 @@ class _Loop:
             elif self._checkpoint_due():
                 self._save()
                 mark = time.monotonic()
+            self._say_epoch()
             if self.at_end:
                 return
             batch = next(batches)
@@ -154,7 +160,6 @@ class _Loop:
             return
         losses = sum_over_workers(torch.stack(self._pending)).tolist()
         self._pending.clear()
-        rate = self._trainer.rate(self.position.step - 1, self._share)
         for index, loss in enumerate(losses):
             if not math.isfinite(loss):
                 step = self.position.total_steps - len(losses) + index + 1
@@ -164,12 +169,24 @@ class _Loop:
             loss_sum=self.position.loss_sum + math.fsum(losses),
             num_losses=self.position.num_losses + len(losses),
         )
-        self._watch.losses(self.position.total_steps, losses, rate)
+        self._watch.losses(self.position.total_steps, losses, self._rate)
         self._watch.progress(self.position.step, self._num_steps, self._share, losses[-1])
 
     def _epoch(self, position: Position) -> int:
         num_images: int = self._plan.train.num_rows
         return position.step * self._stage.recipe.batch_size // num_images
+
+    def _say_epoch(self) -> None:
+        """Say that an epoch has ended that was not evaluated."""
+        epoch = self._epoch(self.position)
+        if epoch > self._epochs_said and self._since_evaluated != self.position:
+            self._look_at_losses()
+            loss = self.position.loss_sum / self.position.num_losses
+            self._watch.say(
+                f"epoch {epoch}, step {self.position.step}: loss {loss:.4g} since the last "
+                f"evaluation, rate {self._rate:.3g}"
+            )
+        self._epochs_said = epoch
 
     def _evaluation_due(self) -> bool:
         interval = self._plan.settings.evaluation_interval_epochs
@@ -215,7 +232,7 @@ class _Loop:
             "total_steps": now.total_steps,
             "seconds": round(now.seconds, 3),
             "loss": now.loss_sum / now.num_losses,
-            "learning_rate": self._trainer.rate(now.step - 1, self._share),
+            "learning_rate": self._rate,
             "images_per_s": round(shown / max(now.seconds - before.seconds, 1e-9), 2),
             "best": better,
         }
@@ -229,12 +246,12 @@ class _Loop:
     def _save(self) -> None:
         """Write what a killed run goes on from."""
         self._look_at_losses()
-        last = self.position.stage == len(self._plan.stages) - 1
-        position = dataclasses.replace(self.position, done=last and self.at_end)
 
         def write() -> None:
-            self._run.write_checkpoint(LAST, to_bytes(position, self._trainer.state()))
+            data = to_bytes(self.position, self._trainer.state())
+            # What a resumed run has behind it stands in the metrics; what it has not is cut off.
             self._watch.write()
+            self._run.write_checkpoint(LAST, data)
 
         self._together(write)
         self._since_saved = self.position
@@ -258,10 +275,9 @@ class _Loop:
             raise Ended(error or StoreError(ErrorCode.TIMEOUT, "worker 0 could not write"))
 
     def _diverged(self, what: str) -> Diverged:
-        rate = self._trainer.rate(self.position.step - 1, self._share)
         return Diverged(
-            f"after step {self.position.total_steps}, at a learning rate of {rate:.3g}, {what}: "
-            "the training has diverged. The checkpoint before it stands. Give a lower "
+            f"after step {self.position.total_steps}, at a learning rate of {self._rate:.3g}, "
+            f"{what}: the training has diverged. The checkpoint before it stands. Give a lower "
             "learning_rate and another run_name; start weights that want another mean and std, "
             "or truths that are wrong, do this too"
         )

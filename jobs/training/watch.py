@@ -1,7 +1,7 @@
 """What people watch: metrics.jsonl, TensorBoard's files, and messages to the driver.
 
-Only worker 0 watches. A bucket takes no appends, so that both files are written anew from what is
-kept here; TensorBoard's are collected in a temporary folder.
+Only worker 0 watches. A bucket takes no appends: metrics.jsonl, which is small, is written anew,
+and TensorBoard gets a further file, collected in a temporary folder, at each writing.
 """
 
 import tempfile
@@ -22,6 +22,8 @@ from jobs.training.run import TrainingRun
 
 _MESSAGE_INTERVAL_S = 0.5
 _GREY = 128
+# Of each of the three pictures side by side, in pixels.
+_STRIP_WIDTH = 512
 
 Message = dict[str, Any]
 
@@ -50,8 +52,9 @@ class Watch:
         self._palette[: len(classes)] = [label.color for label in classes]
         self._lines = [line for line in run.metrics() if line["total_steps"] <= step]
         self._folder = tempfile.TemporaryDirectory(prefix="fcn-tensorboard-")
-        # What TensorBoard has seen of steps that a killed process did and this one does again.
-        self._writer = SummaryWriter(self._folder.name, purge_step=step)
+        # TensorBoard forgets the steps that a killed process did and this one does again.
+        self._writer = SummaryWriter(self._folder.name, purge_step=step + 1)
+        self._started_at, self._num_files = int(time.time()), 0
         self._send = send
         self._sent_at = 0.0
 
@@ -124,17 +127,23 @@ class Watch:
             rows: Image (H, W, 3), truth (H, W) and prediction (H, W), all uint8.
         """
         for index, (image, truth, prediction) in enumerate(rows):
-            side_by_side = np.hstack([image, self._palette[truth], self._palette[prediction]])
+            # Whole pixels are left out: classes have no colours between them.
+            every = slice(None, None, -(-image.shape[1] // _STRIP_WIDTH))
+            parts = [image, self._palette[truth], self._palette[prediction]]
+            side_by_side = np.hstack([part[every, every] for part in parts])
             self._writer.add_image(f"val/{index}", side_by_side, step, dataformats="HWC")
 
     def write(self) -> None:
         """Bring both files to the run's folder. Raises StoreError."""
-        self._writer.flush()
+        self._writer.close()
         self._run.write_metrics(self._lines)
         for path in sorted(Path(self._folder.name).iterdir()):
-            self._run.storage.write(
-                f"{self._run.folder}/tensorboard/{path.name}", path.read_bytes()
-            )
+            # TensorBoard reads files in the order of their names.
+            name = f"events.out.tfevents.{self._started_at:010d}.{self._num_files:06d}"
+            self._run.storage.write(f"{self._run.folder}/tensorboard/{name}", path.read_bytes())
+            self._num_files += 1
+            path.unlink()
+        self._writer = SummaryWriter(self._folder.name)
 
 
 def _described(metrics: Metrics, names: Sequence[str]) -> dict[str, Any]:

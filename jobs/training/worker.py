@@ -8,7 +8,7 @@ from fcn.models import Network
 from fcn.recipes import class_weights
 from fcn.training import Tensors, Trainer
 from fcn.weights import build_recorded, restore, start_from
-from fcn.workers import rank
+from fcn.workers import rank, sum_over_workers, world_size
 from jobs.training.checkpoint import Position, from_bytes
 from jobs.training.config import WorkerConfig
 from jobs.training.plan import Stage, TrainingPlan
@@ -36,6 +36,7 @@ def train(config: WorkerConfig) -> PipelineError | None:
     position, tensors = Position(), None
     if saved is not None:
         position, tensors = from_bytes(saved, run.checkpoint_uri(LAST))
+    _check_same(position, device, run)
     send = config.send if rank() == 0 else _ignore
     with Watch(run, config.plan.classes, position.total_steps, send) as watch:
         if saved is not None:
@@ -45,6 +46,20 @@ def train(config: WorkerConfig) -> PipelineError | None:
         except Ended as ended:
             return ended.error
     return None
+
+
+def _check_same(position: Position, device: torch.device, run: TrainingRun) -> None:
+    """Refuse to go on if workers have read different checkpoints: each needs to see the same.
+
+    Raises:
+        SettingError: They have, as where the output is on a disk of one node.
+    """
+    total = torch.tensor(position.total_steps, dtype=torch.int64, device=device)
+    if sum_over_workers(total).item() != position.total_steps * world_size():
+        raise SettingError(
+            f"workers find different checkpoints at {run.checkpoint_uri(LAST)}: the output has to "
+            "be in a bucket, or on a disk that all nodes share"
+        )
 
 
 def _ignore(_: Message) -> None:

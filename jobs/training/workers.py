@@ -54,20 +54,27 @@ def choose_workers(settings: TrainSettings, nodes: Sequence[dict[str, Any]]) -> 
         SettingError: What is asked for does not fit this machine. A cluster may grow, so there it
             is a warning.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    # A head without CPUs holds no worker.
+    alive = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
     num_gpus = settings.gpus_per_worker
     if num_gpus is None:
         num_gpus = 1.0 if any(node.get("GPU") for node in alive) else 0.0
     cores = max((node.get("CPU", 0.0) for node in alive), default=1.0)
-    on_node = math.ceil(settings.num_workers / max(1, len(alive)))
+    most = settings.max_workers or settings.num_workers
+    on_node = math.ceil(most / max(1, len(alive)))
     share = math.floor(100 * (cores - _CPUS_FOR_LOADING) / on_node) / 100
     num_cpus = settings.cpus_per_worker or (1.0 if num_gpus else max(_MIN_CPUS, share))
     capacity = sum(_num_that_fit(node, num_cpus, num_gpus) for node in alive)
     if capacity < settings.num_workers:
         _does_not_fit(settings, capacity, num_cpus, num_gpus)
+    if num_gpus % 1 and most > 1:
+        raise SettingError(
+            f"gpus_per_worker={num_gpus}: workers that train together need whole GPUs"
+        )
     return Workers(
         number=settings.num_workers,
-        most=settings.max_workers or settings.num_workers,
+        # Ray would fill the nodes to the last CPU, and leave none for loading.
+        most=max(settings.num_workers, min(most, capacity)),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         threads=settings.threads_per_worker or max(1, int(cores) // on_node),

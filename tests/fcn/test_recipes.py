@@ -25,6 +25,9 @@ def test_another_batch_size_changes_the_momentum():
 
     assert single.batch_size == 1
     assert single.momentum == pytest.approx(0.99475, abs=1e-5)
+    # All in all an image moves the weights by as much: its share of the mean is now the whole.
+    moved = 1e-4 / (1 - 0.9) / 20
+    assert single.learning_rate / (1 - single.momentum) == pytest.approx(moved)
 
 
 def test_the_recipes_have_the_published_numbers():

@@ -134,6 +134,13 @@ def test_a_bad_image_is_left_out_and_said(
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data/val/images/003.png").write_bytes(b"no picture")
 
+    whole = (data / "val/images/003.png").read_bytes()
+    (tmp_path / "data/val/images/003.png").write_bytes(whole)
+    assert evaluate(tmp_path / "data", tmp_path / "out", weights) == 0
+    assert "70 of 70 images of val scored" in capfd.readouterr().out
+
+    # Damaged since: the mask of the day before is not taken for it.
+    (tmp_path / "data/val/images/003.png").write_bytes(b"no picture")
     assert evaluate(tmp_path / "data", tmp_path / "out", weights) == 4
     assert "69 of 70 images of val scored" in capfd.readouterr().out
 

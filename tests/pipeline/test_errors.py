@@ -56,6 +56,8 @@ def test_the_exit_codes_are_these() -> None:
         "StoreError": 5,
         "FingerprintMismatch": 6,
         "LockHeld": 7,
+        "WorkersLost": 5,
+        "Diverged": 2,
         "BrokenPromise": 1,
         "Stopped": 5,
     }
