@@ -38,6 +38,9 @@ class Predictor:
     """A network on its device.
 
     The same list of images gives the same bytes on the same machine.
+
+    Attributes:
+        num_backoffs: How often memory was too short, so that a smaller batch or tile was tried.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, one per thing that a replica can choose
@@ -100,6 +103,7 @@ class Predictor:
         self._estimate = MemoryEstimate(network, record.in_channels, record.num_classes, seen_at)
         self._margin = network.margin
         self._uploader = Uploader(self._device)
+        self.num_backoffs = 0
 
     def predict(
         self,
@@ -157,6 +161,7 @@ class Predictor:
             found = if_it_fits(labeller.label_whole, images_NHWC)
             if found is not None:
                 return found
+            self.num_backoffs += 1
         if number == 1:
             return [self._predict_tiled(labeller, images_NHWC[0])]
         half = number // 2
@@ -175,6 +180,7 @@ class Predictor:
                 found = if_it_fits(labeller.label_tiled, image_HWC, side)
                 if found is not None:
                     return found
+                self.num_backoffs += 1
         return None
 
     def _fits(self, labeller: Labeller, picture_pixels: int, part: tuple[int, int, int]) -> bool:

@@ -59,9 +59,6 @@ class _DoctorFields(BaseModel):
         description="images to label for the estimate, spread over those to do; nothing of them "
         "is written; 0 gives no estimate",
     )
-    price_per_node_hour: float | None = Field(
-        None, ge=0, description="what one node costs for an hour, in your currency"
-    )
 
 
 class DoctorSettings(LabelSettings, _DoctorFields):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from fcn.metrics import ConfusionMatrix, Metrics
 from jobs.cluster import start_ray
-from jobs.label import exit_code
+from jobs.label import exit_code, observe
 from jobs.labelled import DataSet, open_data_set
 from jobs.output import say
 from jobs.settings import read_settings
@@ -63,7 +63,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     _check_classes(job, data_set)
     storage.write(manifest, text)
     start = partial(start_ray, settings.ray_address)
-    outcome = label(job, start)
+    outcome = label(job, start, observe)
     start()
     matrix, scores = _score(job, data_set, samples)
     folder = f"{output}/evaluations/{name}-{_identity(job, data_set, samples)}"

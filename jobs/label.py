@@ -10,8 +10,9 @@ from jobs.settings import read_settings
 from pipeline import report
 from pipeline.config import LabelSettings
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
-from pipeline.flow import label
+from pipeline.flow import Observer, label
 from pipeline.job import Outcome, open_job
+from pipeline.runs import Run
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +33,22 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         _log.warning(
             "weights=%s: THE NETWORK IS UNTRAINED, its masks mean nothing", settings.weights
         )
-    outcome = label(job, partial(start_ray, settings.ray_address))
+    outcome = label(job, partial(start_ray, settings.ray_address), observe)
     _say(outcome)
     return exit_code(outcome, settings.max_error_rate)
+
+
+def observe(run: Run, num_images: int) -> Observer:
+    """Count the shards of a run for Prometheus.
+
+    Args:
+        run: What is labelled.
+        num_images: Of these, that are left to do.
+    """
+    # Ray takes seconds to import, which a run with nothing to do must not wait for.
+    from jobs.metrics import RunMetrics  # noqa: PLC0415
+
+    return RunMetrics(run, num_images)
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:

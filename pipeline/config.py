@@ -222,6 +222,13 @@ class _LabelFields(BaseModel):
         16, ge=1, le=256, description="objects that one fetch or write task moves at a time"
     )
 
+    price_per_node_hour: float | None = Field(
+        None,
+        ge=0,
+        description="what one node costs for an hour, in your currency: the report then has the "
+        "price per thousand images",
+    )
+
 
 class LabelSettings(StoreSettings, JobFields, _LabelFields):
     """What to label, with which network, and how: `label` and `plan`."""

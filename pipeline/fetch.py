@@ -4,11 +4,13 @@ In: a ShardTask. Out: a ShardRow whose images have `data`, or the error that sto
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.runs import read_shard
 from pipeline.schema import ImageRow, ShardRow, ShardTask
 from pipeline.storage import Storage
+from pipeline.work import Work
 
 
 class Fetch:
@@ -32,18 +34,22 @@ class Fetch:
         Raises:
             StoreError: The plan can't be read; an image that can't be read is a row.
         """
-        images = read_shard(self._storage, task)
-        with ThreadPoolExecutor(self._threads) as pool:
-            return ShardRow(shard=task["shard"], images=list(pool.map(self._fetch, images)))
+        work, storage = Work(), self._storage.counting()
+        with work.timed("fetch"), ThreadPoolExecutor(self._threads) as pool:
+            planned = read_shard(storage, task)
+            images = list(pool.map(partial(self._fetch, storage), planned))
+        work.read_bytes = sum(len(image["data"] or b"") for image in images)
+        work.retried(storage.retries)
+        return ShardRow(shard=task["shard"], images=images, work=work.model_dump())
 
-    def _fetch(self, image: ImageRow) -> ImageRow:
+    def _fetch(self, storage: Storage, image: ImageRow) -> ImageRow:
         data: bytes | None = None
         code: ErrorCode | None = None
         message: str | None = None
         try:
             if image["etag"] is None:
                 self._fail_again(image["uri"])
-            data = self._storage.read_version(image["uri"], image["etag"], self._max_image_bytes)
+            data = storage.read_version(image["uri"], image["etag"], self._max_image_bytes)
         except StoreError as error:
             code, message = error.code, error.message
         num_bytes = image["num_bytes"] if data is None else len(data)

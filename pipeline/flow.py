@@ -8,7 +8,7 @@ Resources are stated here and nowhere else.
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline import publish, report, segment
 from pipeline.config import LabelSettings
@@ -30,12 +30,23 @@ _CALLS_PER_REPLICA = 3
 _NO_PROGRESS_TIMEOUT_S = 7 * 24 * 3600.0
 
 
-def label(job: Job, start_ray: Callable[[], None]) -> Outcome:
+class Observer(Protocol):
+    """Sees every committed shard."""
+
+    def add(self, receipt: Receipt) -> None:
+        """See one."""
+
+
+def label(
+    job: Job, start_ray: Callable[[], None], observe: Callable[[Run, int], Observer]
+) -> Outcome:
     """Do the whole job, or what is missing of it.
 
     Args:
         job: What to do.
         start_ray: Connects to a cluster or starts one; called only if there are shards to do.
+        observe: Makes an observer of the run, of which so many images are to be done; called
+            after `start_ray`.
 
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
@@ -54,9 +65,11 @@ def label(job: Job, start_ray: Callable[[], None]) -> Outcome:
         with Progress(run.record.num_images, num_done, job.settings.log_interval_s) as progress:
             if todo:
                 start_ray()
+                observer = observe(run, run.record.num_images - num_done)
                 load = partial(segment.open_predictor, run.storage, job.network)
                 for receipt in label_shards(run, todo, job.settings, load):
                     progress.add(receipt)
+                    observer.add(receipt)
                     lock.check()
         manifest = publish.publish(run, partial(report.as_html, run))
     return Outcome.of_run(run, manifest, progress.images_per_s)

@@ -173,7 +173,7 @@ class Job:
             if run is None:
                 assert found.draft is not None, "either a run or a draft"
                 run = plan.start_run(storage, self.settings, self.record, found.draft)
-            yield replace(run, storage=storage), lock
+            yield replace(run, storage=storage, attempt=lock.number), lock
 
     def _runs(self) -> frozenset[tuple[str, bool]]:
         runs = [

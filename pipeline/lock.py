@@ -28,6 +28,9 @@ class Lock:
 
     Entering raises LockHeld if another process holds the lock and is alive; it waits one lease
     to see whether it is. `check` raises LockHeld if the lock was lost since.
+
+    Attributes:
+        number: Of the holders so far, this one included; 0 before it is taken.
     """
 
     def __init__(self, storage: Storage, folder_uri: str, lease_s: float) -> None:
@@ -41,7 +44,7 @@ class Lock:
         self._storage = storage
         self._folder = folder_uri
         self._lease_s = lease_s
-        self._number = 0
+        self.number = 0
         self._beats = 0
         self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lost = threading.Event()
@@ -53,9 +56,9 @@ class Lock:
         latest = self._latest()
         if latest:
             self._wait_for_death(latest)
-        self._number = latest + 1
-        if not self._storage.create(self._uri(self._number), self._content()):
-            raise self._held(self._read(self._number))
+        self.number = latest + 1
+        if not self._storage.create(self._uri(self.number), self._content()):
+            raise self._held(self._read(self.number))
         if not self._storage.conditional_put:
             self._settle()
         self._thread.start()
@@ -73,7 +76,7 @@ class Lock:
         if self._lost.is_set():
             return
         try:
-            self._storage.write(self._uri(self._number), self._content(released=True))
+            self._storage.write(self._uri(self.number), self._content(released=True))
         except StoreError as problem:
             # The work is judged by what it did; a lock that stays is taken over after its lease.
             _log.warning("the lock could not be released: %s", problem)
@@ -81,7 +84,7 @@ class Lock:
     def check(self) -> None:
         """Raise LockHeld if another process has taken the lock over."""
         if self._lost.is_set():
-            raise self._held(self._read(self._number + 1))
+            raise self._held(self._read(self.number + 1))
 
     def _wait_for_death(self, number: int) -> None:
         first = self._read(number)
@@ -105,18 +108,18 @@ class Lock:
     def _settle(self) -> None:
         # Without put-if-absent two processes may both have written: the later one stands.
         time.sleep(min(2.0, self._lease_s / 3))
-        standing = self._read(self._number)
+        standing = self._read(self.number)
         if standing.get("holder") != self._me:
             raise self._held(standing)
 
     def _beat(self) -> None:
         while not self._released.wait(self._lease_s / 3):
             try:
-                if self._latest() > self._number:
+                if self._latest() > self.number:
                     self._lost.set()
                     return
                 self._beats += 1
-                self._storage.write(self._uri(self._number), self._content())
+                self._storage.write(self._uri(self.number), self._content())
             except StoreError as error:
                 # The work itself will meet the same store and judge; a lock is a courtesy.
                 _log.warning("no heartbeat for the lock: %s", error)

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.bottleneck import price_per_thousand, verdict
 from pipeline.errors import ErrorCode
 from pipeline.runs import ClassTotal, Manifest, Run, TablePart
 from pipeline.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK
 from pipeline.stats import ClassTotals
 from pipeline.storage import sha256_hex
+from pipeline.work import Work, WorkSum
 
 _IMAGES_PER_FILE = 100_000
 # What is held as columns at a time, and becomes a row group of the tables.
@@ -53,7 +55,7 @@ def _publish_tables(run: Run) -> Manifest:
     totals = _Totals()
     images = _TableWriter(run, "images", IMAGES)
     statistics = _TableWriter(run, "class_statistics", CLASS_STATISTICS)
-    for commits in _batches(run.commits()):
+    for commits in _batches(run.commits(), totals.work):
         table = _statistics(run, commits)
         totals.add(commits, table)
         for writer, rows in ((images, commits.select(IMAGES.names)), (statistics, table)):
@@ -109,6 +111,7 @@ class _Totals:
         self.num_images = self.num_ok = self.num_pixels = 0
         self.errors: Counter[str] = Counter()
         self.classes = ClassTotals()
+        self.work = WorkSum()
         self.finished_at: datetime | None = None
 
     def add(self, commits: pa.Table, statistics: pa.Table) -> None:
@@ -123,7 +126,8 @@ class _Totals:
         self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
 
     def manifest(self, run: Run, images: list[TablePart], statistics: list[TablePart]) -> Manifest:
-        record = run.record
+        record, work = run.record, self.work.totals()
+        price = record.settings.get("price_per_node_hour")
         return Manifest(
             run_id=record.run_id,
             fingerprint=record.network.fingerprint,
@@ -151,13 +155,17 @@ class _Totals:
             ],
             images=images,
             class_statistics=statistics,
+            work=work,
+            held_back_by=verdict(work) if work.replica_seconds else "",
+            price_per_thousand_images=price_per_thousand(work, self.num_images, price),
         )
 
 
-def _batches(commits: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _batches(commits: Iterator[pa.Table], work: WorkSum) -> Iterator[pa.Table]:
     batch: list[pa.Table] = []
     num_rows = 0
     for table in commits:
+        work.add(Work.of_metadata(table.schema.metadata))
         # The write-ids of the records differ; a table made of them has none.
         batch.append(table.replace_schema_metadata(None))
         num_rows += table.num_rows

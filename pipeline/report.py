@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import jinja2
 import pyarrow.compute as pc
 
+from pipeline.bottleneck import cost_lines
 from pipeline.runs import Manifest, Run
 from pipeline.schema import ERROR
 
@@ -47,6 +48,8 @@ def as_text(run: Run, manifest: Manifest) -> str:
         lines += ["", "Failed images:"]
         lines += [f"  {code:<20}{number:>8,}" for code, number in manifest.errors.items()]
         lines += [f"  {key}: {code}: {text}" for key, code, text in _failed(run, manifest)]
+    if cost := _cost(run, manifest):
+        lines += ["", *cost]
     return "\n".join(lines)
 
 
@@ -60,10 +63,20 @@ def as_html(run: Run, manifest: Manifest) -> str:
     source = importlib.resources.files("pipeline").joinpath("report.html").read_text()
     # Keys, names and messages come from outside: autoescape keeps them text.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    failed = list(_failed(run, manifest))
     return environment.from_string(source).render(
-        run=run, manifest=manifest, network=run.record.network, failed=failed
+        run=run,
+        manifest=manifest,
+        network=run.record.network,
+        failed=list(_failed(run, manifest)),
+        cost=_cost(run, manifest),
     )
+
+
+def _cost(run: Run, manifest: Manifest) -> list[str]:
+    if manifest.work is None:
+        return []
+    price = run.record.settings.get("price_per_node_hour")
+    return cost_lines(manifest.work, manifest.num_images, price)
 
 
 def _failed(run: Run, manifest: Manifest) -> Iterator[tuple[str, str, str]]:

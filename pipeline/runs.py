@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.schema import ImageRow, ShardTask
 from pipeline.storage import Storage
+from pipeline.work import WorkTotals
 
 _READ_THREADS = 16
 _REPAIR = (
@@ -117,15 +118,19 @@ class Manifest(_Json):
     classes: list[ClassTotal]
     images: list[TablePart]
     class_statistics: list[TablePart]
+    work: WorkTotals | None = None
+    held_back_by: str = ""
+    price_per_thousand_images: float | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run in its output."""
+    """A run in its output; `attempt` is the number of the lock of the command at work, or 0."""
 
     storage: Storage
     output: str
     record: RunRecord
+    attempt: int = 0
 
     @property
     def run_id(self) -> str:

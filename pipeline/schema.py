@@ -4,7 +4,7 @@
 `CLASS_STATISTICS` what publish makes of the commit records and readers query.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 
@@ -111,15 +111,24 @@ class ShardTask(TypedDict):
 
 
 class ShardRow(TypedDict):
-    """One shard between the steps: one Ray row, which Ray never splits."""
+    """One shard between the steps: one Ray row, which Ray never splits.
+
+    `work` is `pipeline.work.Work` as a dict: what the steps have spent so far.
+    """
 
     shard: int
     images: list[ImageRow]
+    work: NotRequired[dict[str, Any]]
 
 
 class Receipt(TypedDict):
-    """What write hands back for one shard: what stands in its commit record."""
+    """What write hands back for one shard: what stands in its commit record.
+
+    `errors` counts images by error code, `work` is `pipeline.work.Work` as a dict.
+    """
 
     shard: int
     num_images: int
     num_failed: int
+    errors: dict[str, int]
+    work: dict[str, Any]

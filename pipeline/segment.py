@@ -37,6 +37,7 @@ from pipeline.memory import release_free_memory
 from pipeline.runs import ClassRecord, NetworkRecord
 from pipeline.schema import ClassPixels, ImageRow, ShardRow
 from pipeline.storage import Storage, normalise_uri
+from pipeline.work import Work
 
 if TYPE_CHECKING:  # importing these loads torch
     from fcn.predictor import Prediction, Predictor
@@ -241,12 +242,15 @@ class Segmenter:
         """
         if self._refusal is not None:
             raise self._refusal
-        measured = list(self._pool.map(self._measure, shard["images"]))
-        labelled: list[ImageRow] = []
-        for chunk in _chunks(measured):
-            labelled += self._label(chunk)
+        work = Work(**shard.get("work", {}))
+        with work.in_replica():
+            with work.timed("decode"):
+                measured = list(self._pool.map(self._measure, shard["images"]))
+            labelled: list[ImageRow] = []
+            for chunk in _chunks(measured):
+                labelled += self._label(chunk, work)
         release_free_memory()
-        return ShardRow(shard=shard["shard"], images=labelled)
+        return ShardRow(shard=shard["shard"], images=labelled, work=work.model_dump())
 
     def _measure(self, image: ImageRow) -> ImageRow:
         image = {**image, "height": None, "width": None, "png": None, "mean_confidence": None}
@@ -262,15 +266,27 @@ class Segmenter:
             return _failed(image, error.code, error.message)
         return image
 
-    def _label(self, chunk: list[ImageRow]) -> list[ImageRow]:
-        decoded = list(self._pool.map(self._decode, chunk))
+    def _label(self, chunk: list[ImageRow], work: Work) -> list[ImageRow]:
+        with work.timed("decode"):
+            decoded = list(self._pool.map(self._decode, chunk))
         pixels = [found for found in decoded if isinstance(found, np.ndarray)]
         try:
-            predictions = iter(self._device.submit(self._predictor.predict, pixels).result())
+            predictions = iter(self._device.submit(self._predict, pixels, work).result())
         except FloatingPointError as error:
             raise SettingError(f"precision: {error}") from error
         found = [next(predictions) if isinstance(one, np.ndarray) else one for one in decoded]
-        return list(self._pool.map(self._finish, chunk, found))
+        with work.timed("encode"):
+            return list(self._pool.map(self._finish, chunk, found))
+
+    def _predict(
+        self, pixels: list[NDArray[np.uint8]], work: Work
+    ) -> "Sequence[Prediction | None]":
+        """Run the network; on its own thread, so that waiting for it is not counted."""
+        before = self._predictor.num_backoffs
+        with work.timed("network"):
+            predictions = self._predictor.predict(pixels)
+        work.backoffs += self._predictor.num_backoffs - before
+        return predictions
 
     def _decode(self, image: ImageRow) -> NDArray[np.uint8] | ImageError:
         data = image.pop("data", None)

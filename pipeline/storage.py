@@ -11,9 +11,10 @@ import os
 import re
 import stat
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
 
 import aiohttp
@@ -56,6 +57,7 @@ class Storage:
         s3_endpoint_url: Where S3 is, if not at AWS.
         timeout_s: How long one connection or read may stay silent, in seconds.
         attempts: How often a request is tried before it has failed.
+        retries: Requests that were made again in this process, by kind; `counting` starts anew.
         conditional_put: Whether the store honours `If-None-Match`; where it does not, `create`
             looks before it writes, and only one writer is safe.
     """
@@ -64,6 +66,11 @@ class Storage:
     timeout_s: float = 60.0
     attempts: int = 5
     conditional_put: bool = True
+    retries: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+
+    def counting(self) -> "Storage":
+        """Give the same storage with a count of its own of the requests that it makes again."""
+        return replace(self, retries=Counter())
 
     def read(self, uri: str) -> bytes:
         """Read a whole object. Raises StoreError."""
@@ -313,6 +320,7 @@ class _S3:
 
     def __init__(self, options: Storage) -> None:
         self._attempts = options.attempts
+        self._retries = options.retries
         self._fs = fsspec.filesystem(
             "s3",
             endpoint_url=options.s3_endpoint_url,
@@ -331,7 +339,7 @@ class _S3:
         condition = {} if version is None else {"IfMatch": version}
         try:
             # botocore retries until the headers are there; the body may still break off.
-            for attempt in self._retrying(lambda error: isinstance(error, _BodyBroke)):
+            for attempt in self._retrying("body", lambda error: isinstance(error, _BodyBroke)):
                 with attempt:
                     found, data = self._get(uri, condition, max_bytes)
         except _S3_ERRORS as error:
@@ -348,6 +356,7 @@ class _S3:
             answer = await self._fs._call_s3(  # noqa: SLF001
                 "get_object", **_place(uri), **condition
             )
+            self._count(answer)
             async with answer["Body"] as body:
                 _check_size(uri, answer["ContentLength"], max_bytes)
                 try:
@@ -367,9 +376,10 @@ class _S3:
     def _put(self, uri: str, data: bytes, condition: dict[str, str]) -> bool:
         try:
             # 409: another conditional write was under way; S3 asks to try again.
-            for attempt in self._retrying(lambda error: _s3_code(error) in _CONFLICT):
+            for attempt in self._retrying("conflict", lambda error: _s3_code(error) in _CONFLICT):
                 with attempt:
-                    self._fs.call_s3("put_object", **_place(uri), Body=data, **condition)
+                    answer = self._fs.call_s3("put_object", **_place(uri), Body=data, **condition)
+                    self._count(answer)
         except _S3_ERRORS as error:
             if condition and _s3_code(error) in _PRECONDITION:
                 return False
@@ -427,8 +437,17 @@ class _S3:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def _retrying(self, condition: Any) -> Retrying:
+    def _count(self, answer: dict[str, Any]) -> None:
+        """Count what botocore has retried by itself."""
+        if again := answer.get("ResponseMetadata", {}).get("RetryAttempts", 0):
+            self._retries["request"] += again
+
+    def _retrying(self, kind: str, condition: Any) -> Retrying:
+        def count(_: Any) -> None:
+            self._retries[kind] += 1
+
         return Retrying(
+            before_sleep=count,
             retry=retry_if_exception(condition),
             stop=stop_after_attempt(self._attempts),
             wait=wait_random_exponential(multiplier=0.2, max=20),

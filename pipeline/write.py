@@ -9,8 +9,10 @@ also where two attempts of a nondeterministic device do not.
 
 import io
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +23,8 @@ from pipeline.encode import decode_mask
 from pipeline.runs import Run
 from pipeline.schema import COMMIT, ERROR, OK, ClassPixels, ImageRow, Receipt, ShardRow
 from pipeline.stats import count_classes
-from pipeline.storage import sha256_hex
+from pipeline.storage import Storage, sha256_hex
+from pipeline.work import Work
 
 
 class Write:
@@ -43,8 +46,12 @@ class Write:
         Raises:
             StoreError: The store did not take it; the shard is not committed.
         """
-        with ThreadPoolExecutor(self._threads) as pool:
-            rows = list(pool.map(self._put_mask, shard["images"]))
+        work, storage = Work(**shard.get("work", {})), self._run.storage.counting()
+        work.attempt = self._run.attempt
+        with work.timed("write"), ThreadPoolExecutor(self._threads) as pool:
+            rows = list(pool.map(partial(self._put_mask, storage), shard["images"]))
+        work.written_bytes = sum(len(image.get("png") or b"") for image in shard["images"])
+        work.retried(storage.retries)
         now = datetime.now(UTC)
         common = {
             "shard": shard["shard"],
@@ -53,29 +60,30 @@ class Write:
             "labelled_at": now,
         }
         table = pa.Table.from_pylist([{**row, **common} for row in rows], COMMIT)
-        return _receipt(shard["shard"], self._commit(shard["shard"], table))
+        return _receipt(shard["shard"], self._commit(shard["shard"], table, work))
 
-    def _put_mask(self, image: ImageRow) -> dict[str, Any]:
+    def _put_mask(self, storage: Storage, image: ImageRow) -> dict[str, Any]:
         row: dict[str, Any] = dict(image)
         png = image.get("png")
         if png is None:
             return {**row, "status": ERROR}
         uri = f"{self._run.masks_folder}/{image['mask_key']}"
         row |= {"status": OK, "mask_uri": uri}
-        if not self._run.storage.create(uri, png):
-            png = self._run.storage.read(uri)
+        if not storage.create(uri, png):
+            png = storage.read(uri)
             row["classes"] = _recount(png, image["classes"])
         row["mask_sha256"] = sha256_hex(png)
         return row
 
-    def _commit(self, shard: int, table: pa.Table) -> pa.Table:
+    def _commit(self, shard: int, table: pa.Table, work: Work) -> pa.Table:
         # The write-id makes the bytes this attempt's own: see Storage.create on lost answers.
-        marked = table.replace_schema_metadata({"write_id": uuid.uuid4().hex})
+        write_id = {b"write_id": uuid.uuid4().hex.encode()}
+        marked = table.replace_schema_metadata({**write_id, **work.metadata()})
         buffer = io.BytesIO()
         pq.write_table(marked, buffer)
         uri = self._run.commit_uri(shard)
         if self._run.storage.create(uri, buffer.getvalue()):
-            return table
+            return marked
         return pq.read_table(pa.BufferReader(self._run.storage.read(uri)))
 
 
@@ -89,4 +97,8 @@ def _recount(png: bytes, own: list[ClassPixels]) -> list[ClassPixels]:
 
 def _receipt(shard: int, table: pa.Table) -> Receipt:
     failed = pc.sum(pc.equal(table["status"], ERROR)).as_py() or 0
-    return Receipt(shard=shard, num_images=table.num_rows, num_failed=failed)
+    errors = Counter(code for code in table["error_code"].to_pylist() if code)
+    work = Work.of_metadata(table.schema.metadata).model_dump()
+    return Receipt(
+        shard=shard, num_images=table.num_rows, num_failed=failed, errors=dict(errors), work=work
+    )

@@ -48,6 +48,8 @@ class RedPredictor:
     def __init__(self) -> None:
         self.calls: list[list[tuple[int, ...]]] = []
 
+    num_backoffs = 0
+
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
         self.calls.append([image.shape for image in images])
         return [predict_red(image) for image in images]

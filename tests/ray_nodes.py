@@ -28,6 +28,7 @@ class Head:
     address: str
     dashboard_url: str
     folder: str
+    metrics_port: int
 
     def environ(self, **changes: str) -> dict[str, str]:
         """Give the environment of a user of this cluster, who has the project installed.
@@ -44,8 +45,14 @@ def ray_head(*, dashboard: bool) -> Iterator[Head]:
     """Run a head with two CPUs until the block ends."""
     # A short path: sockets lie below it.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
-    head = Head(f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}", folder)
+    names = ("port", "dashboard-port", "ray-client-server-port", "metrics-export-port")
+    ports = {name: free_port() for name in names}
+    head = Head(
+        f"127.0.0.1:{ports['port']}",
+        f"http://127.0.0.1:{ports['dashboard-port']}",
+        folder,
+        ports["metrics-export-port"],
+    )
     flags = [f"--{name}={port}" for name, port in ports.items()]
     flags += ["--head", f"--temp-dir={folder}", f"--include-dashboard={str(dashboard).lower()}"]
     ready = head.dashboard_url if dashboard else None
@@ -59,7 +66,8 @@ def ray_head(*, dashboard: bool) -> Iterator[Head]:
 @contextmanager
 def ray_worker(head: Head, environ: dict[str, str]) -> Iterator[None]:
     """Let a second node with one CPU join, whose processes have this environment."""
-    with _ray_start(head, [f"--address={head.address}"], 1, environ, None):
+    flags = [f"--address={head.address}", f"--metrics-export-port={free_port()}"]
+    with _ray_start(head, flags, 1, environ, None):
         yield
 
 
@@ -67,8 +75,7 @@ def ray_worker(head: Head, environ: dict[str, str]) -> Iterator[None]:
 def _ray_start(
     head: Head, flags: list[str], num_cpus: int, environ: dict[str, str], ready_url: str | None
 ) -> Iterator[None]:
-    agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
-              "runtime-env-agent-port")  # fmt: skip
+    agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
     command = [
         *(str(_BIN / "ray"), "start", "--block", *flags, f"--num-cpus={num_cpus}"),
         *("--node-ip-address=127.0.0.1", "--object-store-memory=500000000"),

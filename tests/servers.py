@@ -62,7 +62,7 @@ def moto_server(log: Path) -> Iterator[Server]:
     """Run moto's S3, which honours If-None-Match."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _process(command, log, port):
+    with server_process(command, log, port):
         yield Server(f"http://127.0.0.1:{port}")
 
 
@@ -74,12 +74,13 @@ def rclone_server(folder: Path, log: Path) -> Iterator[Server]:
     keys = f"{CREDENTIALS['AWS_ACCESS_KEY_ID']},{CREDENTIALS['AWS_SECRET_ACCESS_KEY']}"
     command = [rclone, "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}",
                "--auth-key", keys, str(folder)]  # fmt: skip
-    with _process(command, log, port):
+    with server_process(command, log, port):
         yield Server(f"http://127.0.0.1:{port}")
 
 
 @contextmanager
-def _process(command: list[str], log: Path, port: int) -> Iterator[None]:
+def server_process(command: list[str], log: Path, port: int) -> Iterator[None]:
+    """Run a server that listens on a port until the block ends."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:

@@ -33,6 +33,8 @@ class StandIn:
         self._log = log
         self._known: dict[tuple[int, ...], Prediction] = {}
 
+    num_backoffs = 0
+
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list["Prediction | None"]:
         """As `fcn.predictor.Predictor.predict`."""
         start = time.monotonic()
