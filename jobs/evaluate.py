@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from fcn.metrics import ConfusionMatrix, Metrics
 from jobs.cluster import start_ray
-from jobs.label import exit_code, observe
+from jobs.label import exit_code, open_ray
 from jobs.labelled import DataSet, open_data_set
 from jobs.output import say
 from jobs.settings import read_settings
@@ -62,9 +62,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     job = open_job(settings.label_settings(manifest))
     _check_classes(job, data_set)
     storage.write(manifest, text)
-    start = partial(start_ray, settings.ray_address)
-    outcome = label(job, start, observe)
-    start()
+    outcome = label(job, partial(open_ray, job.settings))
+    start_ray(settings.ray_address)
     matrix, scores = _score(job, data_set, samples)
     folder = f"{output}/evaluations/{name}-{_identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]

@@ -33,22 +33,34 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         _log.warning(
             "weights=%s: THE NETWORK IS UNTRAINED, its masks mean nothing", settings.weights
         )
-    outcome = label(job, partial(start_ray, settings.ray_address), observe)
+    outcome = label(job, partial(open_ray, settings))
     _say(outcome)
     return exit_code(outcome, settings.max_error_rate)
 
 
-def observe(run: Run, num_images: int) -> Observer:
-    """Count the shards of a run for Prometheus.
+def open_ray(settings: LabelSettings, run: Run, num_images: int) -> Observer:
+    """Connect to a cluster that has room for the replicas, or start Ray on this machine.
 
     Args:
-        run: What is labelled.
+        settings: Of the job.
+        run: What is to be labelled.
         num_images: Of these, that are left to do.
+
+    Returns:
+        What counts the run for Prometheus, also while it waits for room.
+
+    Raises:
+        PipelineError: As `start_ray` and `wait_for_room`.
     """
+    start_ray(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     from jobs.metrics import RunMetrics  # noqa: PLC0415
+    from jobs.room import wait_for_room  # noqa: PLC0415
 
-    return RunMetrics(run, num_images)
+    metrics = RunMetrics(run, num_images)
+    if settings.ray_address is not None:
+        wait_for_room(settings)
+    return metrics
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:

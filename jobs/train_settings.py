@@ -223,8 +223,9 @@ _OF_LABEL = (
     *("output", "weights", "run_id", "weights_sha256", "padding", "max_error_rate"),
     *("max_image_bytes", "max_image_pixels", "max_shard_images", "max_shard_bytes"),
     *("precision", "flip", "scales", "compiled", "max_whole_pixels", "batch_size"),
-    *("png_compress_level", "ray_address", "num_replicas", "gpus_per_replica"),
-    *("cpus_per_replica", "threads_per_replica", "io_threads", "lock_lease_s", "log_interval_s"),
+    *("png_compress_level", "ray_address", "min_replicas", "max_replicas"),
+    *("gpus_per_replica", "cpus_per_replica", "threads_per_replica", "io_threads"),
+    *("max_wait_minutes", "lock_lease_s", "log_interval_s"),
 )
 
 _FIELDS: Any = {

@@ -81,5 +81,5 @@ def _verdicts(work: WorkTotals) -> Iterator[str]:
         )
     yield (
         "waiting holds it back: too few shards to keep all replicas at work (smaller "
-        "max_shard_images, fewer num_replicas), or CPUs that others use"
+        "max_shard_images, a lower max_replicas), or CPUs that others use"
     )

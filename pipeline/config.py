@@ -200,8 +200,24 @@ class _LabelFields(BaseModel):
         1, ge=0, le=9, description="zlib level of the masks: 1 is fast, 9 is small"
     )
 
-    num_replicas: int | None = Field(
-        None, ge=1, description="FCN replicas; default: one per GPU, without GPUs one per node"
+    min_replicas: int = Field(
+        1,
+        ge=1,
+        description="FCN replicas that there must be room for before the work begins; a cluster "
+        "that can grow is asked for them",
+    )
+    max_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="FCN replicas at most; a cluster that can grow is asked for so many; default: "
+        "what there is room for, also on nodes that are added later: one per GPU, without GPUs "
+        "one per four cores",
+    )
+    max_wait_minutes: float = Field(
+        1440.0,
+        gt=0,
+        description="minutes without room for the replicas, or without any progress, after which "
+        "the run ends with 5",
     )
     gpus_per_replica: float | None = Field(
         None, ge=0, description="GPUs per replica, fractions allowed; default: 1 if there are any"
@@ -243,6 +259,10 @@ class LabelSettings(StoreSettings, JobFields, _LabelFields):
 
     @model_validator(mode="after")
     def _agree(self) -> "LabelSettings":
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"max_replicas={self.max_replicas} is less than min_replicas={self.min_replicas}"
+            )
         if self.gpus_per_replica and self.gpus_per_replica > 1 and self.gpus_per_replica % 1:
             raise ValueError("gpus_per_replica: above 1 Ray gives out whole GPUs only")
         if not self.random_weights:

@@ -8,6 +8,7 @@ PipelineError              ends the command with its own exit code
  + LockHeld                7  another run is at work on the same thing
  + WorkersLost             5  workers of a training died too often: run the same command again
  + ClusterLost             5  the Ray cluster does not answer: run the same command again
+ + WaitedTooLong           5  no room for replicas, or no progress: run the same command again
  + Diverged                2  a training's loss is no number: the user must change a setting
  + BrokenPromise           1  verify found what must not be
 Stopped                    5  SIGTERM or SIGINT: run the same command again
@@ -145,6 +146,12 @@ class WorkersLost(PipelineError):
 
 class ClusterLost(PipelineError):
     """The Ray cluster that a job was, or was to be, submitted to does not answer."""
+
+    exit_code = 5
+
+
+class WaitedTooLong(PipelineError):
+    """The cluster had no room for replicas, or they did not get on, for as long as was allowed."""
 
     exit_code = 5
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pipeline import publish, report, segment
 from pipeline.config import LabelSettings
-from pipeline.errors import own_error
+from pipeline.errors import WaitedTooLong, own_error
 from pipeline.fetch import Fetch
 from pipeline.job import Job, Outcome
 from pipeline.memory import release_free_memory
@@ -26,8 +26,6 @@ _log = logging.getLogger(__name__)
 
 # Shards in one replica: one on the device, one being decoded, one being encoded.
 _CALLS_PER_REPLICA = 3
-# Waiting for a GPU must not end a run.
-_NO_PROGRESS_TIMEOUT_S = 7 * 24 * 3600.0
 
 
 class Observer(Protocol):
@@ -37,16 +35,13 @@ class Observer(Protocol):
         """See one."""
 
 
-def label(
-    job: Job, start_ray: Callable[[], None], observe: Callable[[Run, int], Observer]
-) -> Outcome:
+def label(job: Job, open_ray: Callable[[Run, int], Observer]) -> Outcome:
     """Do the whole job, or what is missing of it.
 
     Args:
         job: What to do.
-        start_ray: Connects to a cluster or starts one; called only if there are shards to do.
-        observe: Makes an observer of the run, of which so many images are to be done; called
-            after `start_ray`.
+        open_ray: Connects to a cluster that has room for the replicas, or starts one, and makes an
+            observer of the run, of which so many images are to be done. Called only if there are.
 
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
@@ -64,8 +59,7 @@ def label(
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
         with Progress(run.record.num_images, num_done, job.settings.log_interval_s) as progress:
             if todo:
-                start_ray()
-                observer = observe(run, run.record.num_images - num_done)
+                observer = open_ray(run, run.record.num_images - num_done)
                 load = partial(segment.open_predictor, run.storage, job.network)
                 for receipt in label_shards(run, todo, job.settings, load):
                     progress.add(receipt)
@@ -92,7 +86,7 @@ def label_shards(
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = 0
     context.max_consecutive_actor_init_deaths = 5
-    context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
+    context.execution_no_progress_timeout_s = 60 * settings.max_wait_minutes
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # an error of ours keeps its exit code
     if len(ray.nodes()) > 1 and "file://" in (run.record.input[:7], run.output[:7]):  # type: ignore[no-untyped-call]  # Ray's
@@ -121,3 +115,8 @@ def label_shards(
         yield from receipts.iter_rows()
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
+    except ray.data.exceptions.ExecutionTimeoutError as error:
+        raise WaitedTooLong(
+            f"no shard has got on for {settings.max_wait_minutes:g} minutes (max_wait_minutes): "
+            "the replicas wait for nodes, or hang; see `ray status`"
+        ) from error

@@ -4,7 +4,6 @@ Ray never fuses two steps whose `num_cpus` differ, so a machine without a GPU ru
 operators as a GPU cluster.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from typing import Any
 from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
 from pipeline.segment import Placement
-
-_log = logging.getLogger(__name__)
 
 # Fetch and write wait for the network most of their time.
 FETCH_CPUS = 0.25
@@ -30,7 +27,7 @@ class Replicas:
     """The pool of FCN replicas.
 
     Attributes:
-        number: Of replicas.
+        number: Of replicas that Ray is asked for at once; it works with those that it has.
         num_cpus: CPUs that Ray sets aside for each.
         num_gpus: GPUs for each, fractions allowed.
         placement: What each is told about where it runs.
@@ -48,6 +45,11 @@ class Replicas:
             f"{self.placement.threads} thread(s)"
         )
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray sets aside for one, by Ray's names."""
+        return {"CPU": self.num_cpus, **({"GPU": self.num_gpus} if self.num_gpus else {})}
+
 
 def choose_replicas(
     settings: LabelSettings, nodes: Sequence[dict[str, Any]], num_shards: int
@@ -60,8 +62,7 @@ def choose_replicas(
         num_shards: More replicas than shards are not started.
 
     Raises:
-        SettingError: What is asked for does not fit this machine. A cluster may grow, so there it
-            is a warning.
+        SettingError: What is asked for does not fit this machine. A cluster may grow.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     num_gpus = settings.gpus_per_replica
@@ -71,11 +72,16 @@ def choose_replicas(
     room = [(node, _num_that_fit(node, num_cpus, num_gpus)) for node in alive]
     hosts = [(node, number) for node, number in room if number]
     capacity = sum(number for _, number in hosts)
-    if capacity < (settings.num_replicas or 1):
-        _does_not_fit(settings, capacity, num_cpus, num_gpus)
-    number = max(1, min(settings.num_replicas or capacity, num_shards))
+    if capacity < settings.min_replicas and settings.ray_address is None:
+        raise SettingError(
+            f"there is room for {capacity} replica(s) of {num_cpus:g} CPU and {num_gpus:g} GPU "
+            f"beside reading and writing, {settings.min_replicas} are wanted; lower min_replicas, "
+            "cpus_per_replica or gpus_per_replica"
+        )
+    number = _number(settings, capacity, num_shards)
     # Of a node's cores and memory, what falls to each of the replicas that it may get.
-    on_node = [(node, min(fit, math.ceil(number / len(hosts)))) for node, fit in hosts]
+    most_on_node = _spread([fit for _, fit in hosts], number)
+    on_node = [(node, min(fit, most_on_node)) for node, fit in hosts]
     cores = min((int(node["CPU"]) // fit for node, fit in on_node), default=int(num_cpus))
     memory = min(
         (int(node["memory"]) // fit for node, fit in on_node if "memory" in node), default=0
@@ -90,10 +96,41 @@ def choose_replicas(
     return Replicas(number, num_cpus, num_gpus, placement)
 
 
+def room_for(nodes: Sequence[dict[str, Any]], num_cpus: float, num_gpus: float) -> int:
+    """Count the replicas that there is room for, beside reading and writing.
+
+    Args:
+        nodes: As `ray.nodes()` lists them.
+        num_cpus: CPUs for each.
+        num_gpus: GPUs for each.
+    """
+    alive = (node["Resources"] for node in nodes if node["Alive"])
+    return sum(_num_that_fit(node, num_cpus, num_gpus) for node in alive)
+
+
+def _spread(fits: list[int], number: int) -> int:
+    """Say how many replicas the fullest node gets if they are spread evenly."""
+    fullest = 1
+    while fullest < max(fits, default=1) and sum(min(fit, fullest) for fit in fits) < number:
+        fullest += 1
+    return fullest
+
+
+def _number(settings: LabelSettings, capacity: int, num_shards: int) -> int:
+    limit = max(1, min(settings.max_replicas or num_shards, num_shards))
+    if settings.ray_address and settings.max_replicas:
+        # What is asked for makes a cluster grow; Ray works with the replicas that it has.
+        return limit
+    return min(max(settings.min_replicas, capacity), limit)
+
+
 def _default_cpus(settings: LabelSettings, nodes: list[dict[str, float]], num_gpus: float) -> float:
-    """Give each replica up to four CPUs of the largest node, and leave one for reading."""
+    """Give each replica up to four CPUs of the largest node, and leave one for reading.
+
+    So many replicas that `min_replicas` have room.
+    """
     largest = max(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)), default={})
-    on_node = math.ceil((settings.num_replicas or 1) / max(1, len(nodes)))
+    on_node = math.ceil(settings.min_replicas / max(1, len(nodes)))
     if num_gpus:
         on_node = max(1, math.floor(largest.get("GPU", 0.0) / num_gpus))
     share = math.floor(100 * (largest.get("CPU", 0.0) - 1) / on_node) / 100
@@ -101,16 +138,8 @@ def _default_cpus(settings: LabelSettings, nodes: list[dict[str, float]], num_gp
 
 
 def _num_that_fit(node: dict[str, float], num_cpus: float, num_gpus: float) -> int:
-    by_cpu = math.floor((node.get("CPU", 0.0) - FETCH_CPUS - WRITE_CPUS) / num_cpus)
+    cpus = node.get("CPU", 0.0)
+    # A share of less than a core is what several replicas on a node have agreed on: see above.
+    left = 1.0 if num_cpus < 1 < cpus else FETCH_CPUS + WRITE_CPUS
+    by_cpu = math.floor((cpus - left) / num_cpus)
     return max(0, min(by_cpu, math.floor(node.get("GPU", 0.0) / num_gpus)) if num_gpus else by_cpu)
-
-
-def _does_not_fit(settings: LabelSettings, capacity: int, num_cpus: float, num_gpus: float) -> None:
-    message = (
-        f"there is room for {capacity} replica(s) of {num_cpus:g} CPU and {num_gpus:g} GPU beside "
-        f"reading and writing, {settings.num_replicas or 1} are wanted; "
-        "lower num_replicas, cpus_per_replica or gpus_per_replica"
-    )
-    if settings.ray_address is None:
-        raise SettingError(message)
-    _log.warning("%s, or wait for the cluster to grow", message)

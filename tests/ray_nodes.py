@@ -54,7 +54,12 @@ def ray_head(*, dashboard: bool) -> Iterator[Head]:
         ports["metrics-export-port"],
     )
     flags = [f"--{name}={port}" for name, port in ports.items()]
-    flags += ["--head", f"--temp-dir={folder}", f"--include-dashboard={str(dashboard).lower()}"]
+    flags += [
+        "--head",
+        "--node-ip-address=127.0.0.1",
+        f"--temp-dir={folder}",
+        f"--include-dashboard={str(dashboard).lower()}",
+    ]
     ready = head.dashboard_url if dashboard else None
     try:
         with _ray_start(head, flags, 2, head.environ(), ready):
@@ -64,10 +69,12 @@ def ray_head(*, dashboard: bool) -> Iterator[Head]:
 
 
 @contextmanager
-def ray_worker(head: Head, environ: dict[str, str]) -> Iterator[None]:
-    """Let a second node with one CPU join, whose processes have this environment."""
-    flags = [f"--address={head.address}", f"--metrics-export-port={free_port()}"]
-    with _ray_start(head, flags, 1, environ, None):
+def ray_worker(head: Head, environ: dict[str, str], num_cpus: int = 1) -> Iterator[None]:
+    """Let another node join, whose processes have this environment."""
+    # An address of its own: of several nodes with one address a driver takes any for its own.
+    flags = [f"--address={head.address}", "--node-ip-address=127.0.0.2"]
+    flags += [f"--metrics-export-port={free_port()}"]
+    with _ray_start(head, flags, num_cpus, environ, None):
         yield
 
 
@@ -78,7 +85,7 @@ def _ray_start(
     agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
     command = [
         *(str(_BIN / "ray"), "start", "--block", *flags, f"--num-cpus={num_cpus}"),
-        *("--node-ip-address=127.0.0.1", "--object-store-memory=500000000"),
+        "--object-store-memory=500000000",
         # Random ports for workers: of the usual range another Ray on this machine has some.
         *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
         *(f"--{name}={free_port()}" for name in agents),

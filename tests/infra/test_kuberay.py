@@ -148,7 +148,7 @@ def test_replicas_fit_the_nodes(on: str, caplog: pytest.LogCaptureFixture):
         chosen = choose_replicas(settings, nodes, num_shards=1000)
 
     assert caplog.messages == []
-    assert chosen.number == settings.num_replicas == sum(node["Resources"]["GPU"] for node in nodes)
+    assert chosen.number == settings.max_replicas == sum(node["Resources"]["GPU"] for node in nodes)
     assert chosen.placement.use_gpu
 
 

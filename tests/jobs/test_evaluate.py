@@ -80,9 +80,9 @@ def test_the_matrix_is_that_of_the_files(
     data: Path, weights: Path, tmp_path: Path, ray_session: str, replicas: int
 ):
     """To the last bit what NumPy counts from the PNGs, with one replica and with three."""
-    flags = ("--num-replicas", replicas, "--cpus-per-replica", 1, "--max-shard-images", 16)
+    flags = ("--min-replicas", replicas, "--cpus-per-replica", 1, "--max-shard-images", 16)
     if replicas == 3:
-        flags = ("--num-replicas", 3, "--max-shard-images", 16)
+        flags = ("--min-replicas", 3, "--max-shard-images", 16)
     assert evaluate(data, tmp_path, weights, *flags) == 0
 
     folder = the_evaluation(tmp_path)

@@ -1,13 +1,12 @@
 """Replicas fit their cluster, and what can't fit is said instead of waited for."""
 
-import logging
 from typing import Any
 
 import pytest
 
 from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
-from pipeline.replicas import choose_replicas
+from pipeline.replicas import choose_replicas, room_for
 
 _GIB = 1 << 30
 
@@ -46,7 +45,7 @@ def test_the_default_fills_the_nodes(
 
 def test_replicas_share_a_node():
     """Two replicas on one machine get half of its cores and memory each."""
-    found = choose([node(2)], num_replicas=2)
+    found = choose([node(2)], min_replicas=2)
 
     assert (found.number, found.num_cpus, found.placement.threads) == (2, 0.5, 1)
     assert found.placement.memory_bytes == 4 * _GIB
@@ -59,19 +58,54 @@ def test_there_are_no_more_replicas_than_shards():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"num_replicas": 2, "cpus_per_replica": 1}, {"cpus_per_replica": 2}, {"gpus_per_replica": 1}],
+    [{"min_replicas": 2, "cpus_per_replica": 1}, {"cpus_per_replica": 2}, {"gpus_per_replica": 1}],
 )
 def test_what_does_not_fit_this_machine_is_refused(fields: dict[str, Any]):
     """On a machine of two cores the impossible is an error that says what to lower."""
-    with pytest.raises(SettingError, match="lower num_replicas, cpus_per_replica or gpus_per_rep"):
+    with pytest.raises(SettingError, match="lower min_replicas, cpus_per_replica or gpus_per_rep"):
         choose([node(2)], **fields)
 
 
 @pytest.mark.parametrize("nodes", [[node(0)], [node(4), node(4)]])
-def test_a_cluster_may_grow(nodes: list[dict[str, Any]], caplog: pytest.LogCaptureFixture):
-    """On a cluster that lacks the GPUs by now the job waits for them, and says so."""
-    with caplog.at_level(logging.WARNING):
-        found = choose(nodes, ray_address="auto", gpus_per_replica=1, num_replicas=3)
+def test_a_cluster_may_grow(nodes: list[dict[str, Any]]):
+    """On a cluster that lacks the GPUs by now the job asks for what it needs."""
+    found = choose(nodes, ray_address="auto", gpus_per_replica=1, min_replicas=3)
 
     assert (found.number, found.num_gpus) == (3, 1)
-    assert "wait for the cluster to grow" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "number"),
+    [({}, 2), ({"max_replicas": 5}, 5), ({"max_replicas": 1}, 1), ({"min_replicas": 4}, 4)],
+)
+def test_a_cluster_is_asked_for_max_replicas(fields: dict[str, Any], number: int):
+    """Without max_replicas what is there is used; with it, Ray is asked for all of them."""
+    assert choose([node(2), node(2)], ray_address="auto", **fields).number == number
+
+
+def test_one_machine_gets_what_it_has_room_for():
+    """Where nothing can grow, max_replicas is a bound only."""
+    assert choose([node(64)], max_replicas=3).number == 3
+    assert choose([node(2)], max_replicas=3).number == 1
+
+
+def test_room_is_counted_as_replicas_are():
+    """What the pool grows to when nodes are added is what it would have begun with."""
+    nodes = [node(0), node(5), node(61), node(8, alive=False), node(16, 4)]
+
+    assert room_for(nodes, 4, 0) == 1 + 15 + 3
+    assert room_for(nodes, 4, 1) == 3
+
+
+@pytest.mark.parametrize(
+    ("cpus", "number", "memory"), [((5, 61), 16, 8 / 15), ((5, 61), 8, 8 / 7), ((5, 5), 1, 8)]
+)
+def test_replicas_share_the_memory_of_uneven_nodes(
+    cpus: tuple[float, ...], number: int, memory: float
+):
+    """Each gets what the fullest node has for one."""
+    nodes = [node(one) for one in cpus]
+    found = choose(nodes, ray_address="auto", cpus_per_replica=4, max_replicas=number)
+
+    assert found.number == number
+    assert found.placement.memory_bytes == pytest.approx(memory * _GIB, abs=1)

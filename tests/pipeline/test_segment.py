@@ -364,7 +364,7 @@ def test_the_decoder_is_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     "fields",
-    [{"batch_size": 99}, {"png_compress_level": 9}, {"max_shard_images": 1}, {"num_replicas": 4}],
+    [{"batch_size": 99}, {"png_compress_level": 9}, {"max_shard_images": 1}, {"max_replicas": 4}],
     ids=str,
 )
 def test_speed_is_no_part_of_the_fingerprint(fields: dict[str, Any]) -> None:

@@ -1,0 +1,114 @@
+"""Replicas on a real cluster that is too small, grows, or is shared."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.work import Work
+from tests.product import draw_photographs, label_flags, start, the_run
+from tests.ray_nodes import Head, ray_head, ray_worker
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with ray_head(dashboard=False) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_photographs(tmp_path_factory.mktemp("photographs"), 30, (240, 320))
+
+
+def label(head: Head, photographs: Path, folder: Path, *flags: object) -> subprocess.Popen[bytes]:
+    """Start a run on the cluster; its log is folder/log."""
+    arguments = label_flags(
+        *(photographs, folder / "out", "--ray-address", head.address, "--max-shard-images", 1),
+        *("--log-interval-s", 1, *flags),
+    )
+    return start(arguments, folder / "log", **head.environ())
+
+
+def replicas(output: Path) -> set[str]:
+    """Name the processes that have labelled shards so far."""
+    files = output.glob("runs/*/commits/*.parquet")
+    return {Work.of_metadata(pq.read_schema(file).metadata).replica for file in files}
+
+
+def wait_for(process: subprocess.Popen[bytes], log: Path, words: str) -> None:
+    for _ in range(1200):
+        if words in log.read_text():
+            return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"{words!r} is not in {log.read_text()}")
+
+
+def wait_for_replicas(process: subprocess.Popen[bytes], folder: Path, number: int) -> None:
+    while len(replicas(folder / "out")) < number:
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.5)
+
+
+def test_a_wait_for_gpus_is_reported_and_ends(head: Head, photographs: Path, tmp_path: Path):
+    """Without a GPU the run says what it waits for, and ends with 5 after max_wait_minutes."""
+    flags = ("--gpus-per-replica", 1, "--max-wait-minutes", 0.1)
+    process = label(head, photographs, tmp_path, *flags)
+
+    assert process.wait(120) == 5
+    log = (tmp_path / "log").read_text()
+    assert "waiting for room for 1 replica(s) with 1 CPU and 1 GPU each" in log
+    assert "it has 2 CPU and 0 GPU in all; run the same command again to go on" in log
+
+
+def test_a_wait_is_stopped_in_order(head: Head, photographs: Path, tmp_path: Path):
+    """SIGTERM while a run waits for room ends it with 5."""
+    process = label(head, photographs, tmp_path, "--min-replicas", 2, "--cpus-per-replica", 2)
+    wait_for(process, tmp_path / "log", "waiting for room")
+    process.terminate()
+
+    assert process.wait(60) == 5
+
+
+def test_a_node_that_is_added_is_used(head: Head, photographs: Path, tmp_path: Path):
+    """A run that has one replica gets a second one when a node joins, and says so."""
+    many = draw_photographs(tmp_path / "many", 600, (240, 320))
+    process = label(head, many, tmp_path, "--cpus-per-replica", 1, "--scales", "[1,1.5,2]")
+    wait_for(process, tmp_path / "log", "1 replica(s) at work, 0 waiting")
+    wait_for_replicas(process, tmp_path, 1)
+    with ray_worker(head, head.environ(), num_cpus=2):
+        wait_for_replicas(process, tmp_path, 2)
+        # Enough is seen; the rest would take minutes.
+        process.terminate()
+        assert process.wait(60) == 5
+    assert "2 replica(s) at work" in (tmp_path / "log").read_text()
+
+
+def test_max_replicas_is_kept(head: Head, photographs: Path, tmp_path: Path):
+    """With max_replicas=1 a run has one replica, whatever room there is."""
+    with ray_worker(head, head.environ(), num_cpus=2):
+        process = label(head, photographs, tmp_path, "--max-replicas", 1)
+        assert process.wait(180) == 0, (tmp_path / "log").read_text()
+
+    assert len(replicas(tmp_path / "out")) == 1
+
+
+def test_two_jobs_share_a_cluster(head: Head, photographs: Path, tmp_path: Path):
+    """Begun at once where there is room for one, both end with 0: one waits for the other."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    jobs = [label(head, photographs, folder) for folder in folders]
+
+    assert [job.wait(180) for job in jobs] == [0, 0]
+    logs = [(folder / "log").read_text() for folder in folders]
+    assert any("waiting for room" in log and "there is room after" in log for log in logs)
+    for folder in folders:
+        run = the_run(f"file://{folder}/out")
+        assert run.finished()
