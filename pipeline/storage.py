@@ -32,6 +32,7 @@ from fsspec.asyn import sync
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipeline.errors import ErrorCode, SettingError, StoreError, UnsupportedError
+from pipeline.masking import holds_secret
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _FORBIDDEN = {
@@ -162,12 +163,17 @@ def normalise_uri(text: str, field: str) -> str:
         field: The setting's name, for the message.
 
     Raises:
-        SettingError: The text is empty, or the scheme is another one.
+        SettingError: The text is empty, holds a secret, or the scheme is another one.
     """
     if not text.strip():
         raise SettingError(f"{field} is empty; give a local path, file:// or s3://")
     if "\0" in text or not _is_utf8(text):
         raise SettingError(f"{field}={text!r} is no text in UTF-8")
+    if holds_secret(text):
+        raise SettingError(
+            f"{field}={text!r} holds a password or a signature, which would stand in logs and "
+            "tables; give the plain s3:// name, and credentials the way AWS tools find them"
+        )
     if text.startswith("s3://"):
         bucket, _, key = text.removeprefix("s3://").partition("/")
         if not bucket:
