@@ -4,14 +4,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from jobs import logs
 from jobs.cluster import start_ray
 from jobs.output import say
 from jobs.settings import read_settings
+from jobs.shard_lines import ShardLines
 from pipeline import report
-from pipeline.config import LabelSettings
+from pipeline.config import LabelSettings, LogFormat
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
-from pipeline.job import Outcome, open_job
+from pipeline.job import Job, Outcome, open_job
 from pipeline.runs import Run
 
 _log = logging.getLogger(__name__)
@@ -28,27 +30,46 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         The exit code.
     """
     settings = read_settings(LabelSettings, "label", argv, environ)
+    logs.configure(settings.log_format)
     job = open_job(settings)
     if job.record.untrained:
         _log.warning(
             "weights=%s: THE NETWORK IS UNTRAINED, its masks mean nothing", settings.weights
         )
-    outcome = label(job, partial(start_ray, settings.ray_address), observe)
+    outcome = label_observed(job)
     _say(outcome)
     return exit_code(outcome, settings.max_error_rate)
 
 
-def observe(run: Run, num_images: int) -> Observer:
-    """Count the shards of a run for Prometheus.
+def label_observed(job: Job) -> Outcome:
+    """Do a job on Ray, so that log lines say its run and metrics count its shards.
 
     Args:
-        run: What is labelled.
-        num_images: Of these, that are left to do.
+        job: What to do.
+
+    Raises:
+        PipelineError: As `pipeline.flow.label`.
     """
+    settings = job.settings
+    return label(
+        job,
+        partial(_begin, settings.log_format),
+        partial(start_ray, settings.ray_address),
+        partial(_observe, settings.log_format),
+    )
+
+
+def _begin(log_format: LogFormat, run: Run) -> None:
+    logs.configure(log_format, run.run_id, run.attempt)
+
+
+def _observe(log_format: LogFormat, run: Run, num_images: int) -> Observer:
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     from jobs.metrics import RunMetrics  # noqa: PLC0415
 
-    return RunMetrics(run, num_images)
+    metrics = RunMetrics(run, num_images)
+    # For people there are the lines of progress.
+    return ShardLines(metrics) if log_format == "json" else metrics
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:

@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.train_settings import EvaluateSettings, TrainSettings
-from pipeline.config import LabelSettings, OutputSettings, StoreSettings
+from pipeline.config import LabelSettings, LogFormat, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.storage import normalise_uri
 
@@ -202,6 +202,18 @@ def _parser(
         __doc__=kind.__doc__,
         config=(str | None, Field(None, description=_CONFIG_HELP)),
     )
+
+
+def first_log_format(argv: Sequence[str], environ: Mapping[str, str]) -> LogFormat:
+    """Say how the log looks until the settings are read, of which a config file may have more.
+
+    Args:
+        argv: The command and its flags, right or wrong.
+        environ: Environment variables.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--log-format", default=environ.get(f"{_PREFIX}LOG_FORMAT"), nargs="?")
+    return "json" if parser.parse_known_args(list(argv))[0].log_format == "json" else "text"
 
 
 def _before_the_rest(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:

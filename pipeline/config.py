@@ -13,6 +13,7 @@ from pipeline.masking import holds_secret
 from pipeline.storage import Storage
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
+LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -87,6 +88,12 @@ class JobFields(BaseModel):
         gt=0,
         le=86_400,
         description="seconds between two lines of progress where there is no terminal",
+    )
+    log_format: LogFormat = Field(
+        "text",
+        description="of the log on stderr: text for people, or json: one object per line with "
+        "timestamp (UTC), level, logger, message, run, shard and attempt, and a line per "
+        "committed shard in place of a progress bar",
     )
 
 

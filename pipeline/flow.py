@@ -38,12 +38,16 @@ class Observer(Protocol):
 
 
 def label(
-    job: Job, start_ray: Callable[[], None], observe: Callable[[Run, int], Observer]
+    job: Job,
+    begin: Callable[[Run], None],
+    start_ray: Callable[[], None],
+    observe: Callable[[Run, int], Observer],
 ) -> Outcome:
     """Do the whole job, or what is missing of it.
 
     Args:
         job: What to do.
+        begin: Is told which run it is, once its lock is taken.
         start_ray: Connects to a cluster or starts one; called only if there are shards to do.
         observe: Makes an observer of the run, of which so many images are to be done; called
             after `start_ray`.
@@ -58,11 +62,12 @@ def label(
         if isinstance(held, Outcome):
             return held
         run, lock = held
+        begin(run)
         release_free_memory()
         todo = run.missing()
         num_done = run.record.num_images - run.num_images(todo)
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
-        with Progress(run.record.num_images, num_done, job.settings.log_interval_s) as progress:
+        with Progress(run.record.num_images, num_done, job.settings) as progress:
             if todo:
                 start_ray()
                 observer = observe(run, run.record.num_images - num_done)
