@@ -21,9 +21,10 @@ from jobs import (
     verify,
 )
 from jobs.cluster import stop_on_signals
+from jobs.logs import log_to_stderr
 from jobs.output import say
-from jobs.settings import environment
-from pipeline.errors import EXIT_OK, PipelineError, SettingError, Stopped
+from jobs.settings import environment, first_log_format
+from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 
 _log = logging.getLogger("fcn")
 
@@ -68,17 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("", "--help", "-h"):
         say(_usage())
         return EXIT_OK if name else SettingError.exit_code
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    # It says where it found credentials, at every start.
-    for name_of in ("aiobotocore", "botocore"):
-        logging.getLogger(name_of).setLevel(logging.WARNING)
-    stop_on_signals()
+    with log_to_stderr(first_log_format(arguments, environment())):
+        stop_on_signals()
+        return _run(name, arguments[1:])
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
     try:
         if name not in COMMANDS:
             raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
-        return COMMANDS[name][0](arguments[1:], environment())
+        return COMMANDS[name][0](argv, environment())
     except PipelineError as error:
         # Ray adds advice of its own in further lines.
         message = str(error).partition("\nFailed to apply UDF")[0]
@@ -89,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as signal:
         _log.error("stopped by %s before the end; run the same command again to go on", signal)
         return signal.exit_code
+    except Exception:  # noqa: BLE001 - whatever a bug raises, it is a line of the log, too
+        _log.critical("this is a bug; what led to it:", exc_info=True)
+        return EXIT_BUG
 
 
 def _usage() -> str:

@@ -86,6 +86,9 @@ def _check_reachable(ray_address: str) -> None:
 
 
 def _quieten() -> None:
+    # Its lines look like all others.
+    logging.getLogger("ray").handlers.clear()
+    logging.getLogger("ray").propagate = True
     # Plans, finished datasets and the tracebacks of tasks are in Ray's own files; what ends a run
     # is said once, by the command.
     for handler in logging.getLogger("ray.data").handlers:

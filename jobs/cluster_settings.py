@@ -5,6 +5,7 @@ import os
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.config import LabelSettings
+from pipeline.masking import holds_secret
 
 
 class SubmitSettings(BaseModel):
@@ -46,6 +47,11 @@ class SubmitSettings(BaseModel):
     @field_validator("working_dir")
     @classmethod
     def _is_there(cls, value: str | None) -> str | None:
+        if value is not None and holds_secret(value):
+            raise ValueError(
+                "it holds a password or a signature, which would stand in Ray's record of the job; "
+                "give a folder, or the plain URI of a .zip file"
+            )
         if value is not None and "://" not in value and not os.path.isdir(value):
             raise ValueError("there is no such folder; give one, or the URI of a .zip file")
         return value

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from jobs import logs
 from jobs.checks.finding import Finding, Level, as_table, change
 from jobs.checks.places import DRIVER, Places, look, look_at_weights, look_for_images
 from jobs.cluster import connect
@@ -28,6 +29,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         0 if the job can start, 2 if something must be changed before.
     """
     settings = read_settings(DoctorSettings, "doctor", argv, environ)
+    logs.configure(settings.log_format)
     findings = list(_examine(settings))
     say("\n".join(as_table(findings)))
     changes = sum(finding.level is Level.CHANGE for finding in findings)

@@ -10,21 +10,20 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcn.metrics import ConfusionMatrix, Metrics
+from jobs import logs
 from jobs.cluster import start_ray
-from jobs.label import exit_code, open_ray
+from jobs.label import exit_code, label_observed
 from jobs.labelled import DataSet, open_data_set
 from jobs.output import say
 from jobs.settings import read_settings
 from jobs.train_settings import EvaluateSettings
 from pipeline.errors import SettingError, own_error
-from pipeline.flow import label
 from pipeline.job import Job, open_job
 from pipeline.labelled import Sample
 from pipeline.runs import finished_ids, list_runs
@@ -50,6 +49,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
     settings = read_settings(EvaluateSettings, "evaluate", argv, environ)
+    logs.configure(settings.log_format)
     storage = settings.storage()
     data_set = open_data_set(
         storage, settings.data, settings.classes, settings.truth_coding, settings.split
@@ -62,7 +62,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     job = open_job(settings.label_settings(manifest))
     _check_classes(job, data_set)
     storage.write(manifest, text)
-    outcome = label(job, partial(open_ray, job.settings))
+    outcome = label_observed(job)
     start_ray(settings.ray_address)
     matrix, scores = _score(job, data_set, samples)
     folder = f"{output}/evaluations/{name}-{_identity(job, data_set, samples)}"

@@ -21,8 +21,8 @@ from fcn.architectures import (
 from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, parse_classes
 from jobs.output import say
 from jobs.settings import ImportSettings, read_settings
-from pipeline.config import without_secret
 from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
+from pipeline.masking import without_secret
 from pipeline.storage import Storage, normalise_uri, sha256_hex
 
 if TYPE_CHECKING:  # importing it loads torch
@@ -45,8 +45,8 @@ class _Source:
 
     @property
     def shown(self) -> str:
-        """The URI without passwords."""
-        return str(without_secret(self.uri)) if self.uri.startswith(_HTTP) else self.uri
+        """The URI without passwords and signatures."""
+        return without_secret(self.uri) if self.uri.startswith(_HTTP) else self.uri
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:

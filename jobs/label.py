@@ -4,14 +4,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from jobs import logs
 from jobs.cluster import start_ray
 from jobs.output import say
 from jobs.settings import read_settings
+from jobs.shard_lines import ShardLines
 from pipeline import report
-from pipeline.config import LabelSettings
+from pipeline.config import LabelSettings, LogFormat
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
-from pipeline.job import Outcome, open_job
+from pipeline.job import Job, Outcome, open_job
 from pipeline.runs import Run
 
 _log = logging.getLogger(__name__)
@@ -28,39 +30,46 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         The exit code.
     """
     settings = read_settings(LabelSettings, "label", argv, environ)
+    logs.configure(settings.log_format)
     job = open_job(settings)
     if job.record.untrained:
         _log.warning(
             "weights=%s: THE NETWORK IS UNTRAINED, its masks mean nothing", settings.weights
         )
-    outcome = label(job, partial(open_ray, settings))
+    outcome = label_observed(job)
     _say(outcome)
     return exit_code(outcome, settings.max_error_rate)
 
 
-def open_ray(settings: LabelSettings, run: Run, num_images: int) -> Observer:
-    """Connect to a cluster that has room for the replicas, or start Ray on this machine.
+def label_observed(job: Job) -> Outcome:
+    """Do a job on Ray, so that log lines say its run and metrics count its shards.
 
     Args:
-        settings: Of the job.
-        run: What is to be labelled.
-        num_images: Of these, that are left to do.
-
-    Returns:
-        What counts the run for Prometheus, also while it waits for room.
+        job: What to do.
 
     Raises:
-        PipelineError: As `start_ray` and `wait_for_room`.
+        PipelineError: As `pipeline.flow.label`, `start_ray` and `wait_for_room`.
     """
+    settings = job.settings
+    return label(job, partial(_begin, settings.log_format), partial(_open_ray, settings))
+
+
+def _begin(log_format: LogFormat, run: Run) -> None:
+    logs.configure(log_format, run.run_id, run.attempt)
+
+
+def _open_ray(settings: LabelSettings, run: Run, num_images: int) -> Observer:
     start_ray(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     from jobs.metrics import RunMetrics  # noqa: PLC0415
     from jobs.room import wait_for_room  # noqa: PLC0415
 
     metrics = RunMetrics(run, num_images)
+    # The metrics show a run also while it waits.
     if settings.ray_address is not None:
         wait_for_room(settings)
-    return metrics
+    # For people there are the lines of progress.
+    return ShardLines(metrics) if settings.log_format == "json" else metrics
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow.compute as pc
 
+from jobs import logs
 from jobs.output import say
 from jobs.settings import read_settings
 from pipeline.config import LabelSettings
@@ -22,6 +23,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         The exit code.
     """
     settings = read_settings(LabelSettings, "plan", argv, environ)
+    logs.configure(settings.log_format)
     job = open_job(settings)
     say("\n".join(_describe(job, job.look())))
     return EXIT_OK

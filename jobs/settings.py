@@ -20,15 +20,16 @@ from pydantic_settings import (
 
 from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.train_settings import EvaluateSettings, TrainSettings
-from pipeline.config import LabelSettings, OutputSettings, StoreSettings
+from pipeline.config import LabelSettings, LogFormat, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
-from pipeline.storage import Storage, normalise_uri
+from pipeline.storage import normalise_uri
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 _PREFIX = "FCN_"
 # Kubernetes tells every pod of a service named fcn-... in variables of these endings.
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_\w+)?$")
+_SECRET_NAME = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
 _CONFIG_HELP = "YAML file with settings (local, file:// or s3://); flags and FCN_... go before it"
 
 
@@ -203,6 +204,18 @@ def _parser(
     )
 
 
+def first_log_format(argv: Sequence[str], environ: Mapping[str, str]) -> LogFormat:
+    """Say how the log looks until the settings are read, of which a config file may have more.
+
+    Args:
+        argv: The command and its flags, right or wrong.
+        environ: Environment variables.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--log-format", default=environ.get(f"{_PREFIX}LOG_FORMAT"), nargs="?")
+    return "json" if parser.parse_known_args(list(argv))[0].log_format == "json" else "text"
+
+
 def _before_the_rest(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
     """Parse what must be known to read the config file."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -218,24 +231,34 @@ def _before_the_rest(argv: Sequence[str], environ: Mapping[str, str]) -> argpars
 def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]:
     if uri is None:
         return {}
-    storage = Storage(s3_endpoint_url)
     try:
+        storage = StoreSettings.model_validate({"s3_endpoint_url": s3_endpoint_url}).storage()
         values = yaml.safe_load(storage.read(normalise_uri(uri, "config")))
+    except ValidationError as error:
+        raise SettingError(_explain(error)) from error
     except StoreError as error:
         if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
             raise SettingError(f"config={uri!r}: {error}") from error
         raise
     except yaml.YAMLError as error:
-        raise SettingError(f"config={uri!r} is no YAML: {error}") from error
+        raise SettingError(f"config={uri!r} is no YAML: {_what_yaml_says(error)}") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingError(
-            f"config={uri!r} must hold `name: value` lines, it holds {str(values)[:100]}"
+            f"config={uri!r} must hold `name: value` lines, it holds a {type(values).__name__} of "
+            "another form"
         )
     # YAML reads run_id: 2026-11-22 as a date.
     return {
         name: value.isoformat() if isinstance(value, date) else value
         for name, value in values.items()
     }
+
+
+def _what_yaml_says(error: yaml.YAMLError) -> str:
+    """Leave out the lines themselves: what is no config may be a file of credentials."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error)
 
 
 _FOREIGN_VARIABLES = {
@@ -276,7 +299,9 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"]) or "settings"
-        value = f"={one['input']!r}" if one["loc"] and one["type"] != "missing" else ""
+        # A key of AWS's has come into the wrong file.
+        shown = "***" if _SECRET_NAME.search(name) else repr(one["input"])
+        value = f"={shown}" if one["loc"] and one["type"] != "missing" else ""
         problem = {
             "missing": "is missing; give it as a flag, as FCN_... or in the config file",
             "extra_forbidden": f"is no setting{_similar(name)}; see --help for those there are",

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from jobs.cluster_settings import SubmitSettings
 from jobs.output import say
 from jobs.settings import our_variables, read_settings
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
+from pipeline.masking import holds_secret
 
 if TYPE_CHECKING:  # importing these loads Ray
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -36,7 +36,6 @@ _COMMANDS = {
     "verify": None,
     "doctor": None,
 }
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 # These end a process from outside; others (a segmentation fault) are its own.
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
 _SHELL_SIGNALS = 128
@@ -102,10 +101,10 @@ def _check(command: Sequence[str], variables: Mapping[str, str]) -> None:
             f"{what}; write fcn submit [flags] -- COMMAND ..., with one of {', '.join(_COMMANDS)}"
         )
     for word in (*command, *variables.values()):
-        if _PASSWORD.search(word):
+        if holds_secret(word):
             raise SettingError(
-                f"{_PASSWORD.sub('://...@', word)!r} holds a password, which would stand in Ray's "
-                "record of the job; give it to the cluster's nodes the way AWS tools find it"
+                f"{word!r} holds a password or a signature, which would stand in Ray's record of "
+                "the job; give the cluster's nodes credentials the way AWS tools find them"
             )
 
 

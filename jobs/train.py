@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fcn.checkpoint import Checkpoint
+from jobs import logs
 from jobs.cluster import start_ray
 from jobs.output import say
 from jobs.settings import read_settings
@@ -35,6 +36,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
     settings = read_settings(TrainSettings, "train", argv, environ)
+    logs.configure(settings.log_format)
     plan = open_plan(settings)
     if settings.recipe != "modern" and plan.start is None:
         _log.warning(
@@ -46,6 +48,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     storage = writable_storage(plan.storage, plan.folder)
     training = TrainingRun(storage, plan.folder)
     with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
+        logs.configure(settings.log_format, settings.run_name, lock.number)
         training.open(plan)
         record = training.model()
         if record is None:

@@ -225,7 +225,7 @@ _OF_LABEL = (
     *("precision", "flip", "scales", "compiled", "max_whole_pixels", "batch_size"),
     *("png_compress_level", "ray_address", "min_replicas", "max_replicas"),
     *("gpus_per_replica", "cpus_per_replica", "threads_per_replica", "io_threads"),
-    *("max_wait_minutes", "lock_lease_s", "log_interval_s"),
+    *("max_wait_minutes", "lock_lease_s", "log_interval_s", "log_format"),
 )
 
 _FIELDS: Any = {

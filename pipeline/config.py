@@ -5,14 +5,15 @@ Nothing below `jobs/` reads the environment; `jobs/settings.py` merges file, env
 
 import re
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
+from pipeline.masking import holds_secret
 from pipeline.storage import Storage
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
+LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -38,7 +39,14 @@ class StoreSettings(BaseModel):
     @field_validator("s3_endpoint_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/]+", value):
+        if value is None:
+            return None
+        if holds_secret(value):
+            raise ValueError(
+                "an endpoint is a scheme, a host and a port; credentials belong where AWS tools "
+                "find them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a role)"
+            )
+        if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
             raise ValueError("an endpoint is a URL, as in http://127.0.0.1:9000")
         return value
 
@@ -80,6 +88,12 @@ class JobFields(BaseModel):
         gt=0,
         le=86_400,
         description="seconds between two lines of progress where there is no terminal",
+    )
+    log_format: LogFormat = Field(
+        "text",
+        description="of the log on stderr: text for people, or json: one object per line with "
+        "timestamp (UTC), level, logger, message, run, shard and attempt, and a line per "
+        "committed shard in place of a progress bar",
     )
 
 
@@ -281,21 +295,3 @@ class LabelSettings(StoreSettings, JobFields, _LabelFields):
     def random_weights(self) -> bool:
         """Whether an untrained network is asked for."""
         return self.weights.startswith("random:")
-
-    def recorded(self) -> dict[str, object]:
-        """Give the settings as they may stand in run.json: without a URL's password."""
-        fields = self.model_dump()
-        fields["s3_endpoint_url"] = without_secret(self.s3_endpoint_url)
-        return fields
-
-
-def without_secret(url: str | None) -> str | None:
-    """Remove user, password and query from a URL.
-
-    Args:
-        url: Any URL, or None.
-    """
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -19,6 +19,8 @@ Everything else that is raised is a bug (exit code 1, with its traceback).
 
 from enum import StrEnum
 
+from pipeline.masking import masked
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_TOO_MANY_BAD_IMAGES = 4
@@ -82,6 +84,14 @@ class PipelineError(Exception):
 
     exit_code = EXIT_BUG
 
+    def __init__(self, message: str) -> None:
+        """Hide what a message must not hold: it goes into logs, reports and tables.
+
+        Args:
+            message: What happened, the value, the limit and the remedy.
+        """
+        super().__init__(masked(message))
+
 
 class SettingError(PipelineError):
     """A setting is wrong; raised before any work."""
@@ -109,7 +119,7 @@ class StoreError(PipelineError):
         """
         super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = str(self)
 
     def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str]]:
         """Travel between processes with both arguments."""

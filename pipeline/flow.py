@@ -35,11 +35,14 @@ class Observer(Protocol):
         """See one."""
 
 
-def label(job: Job, open_ray: Callable[[Run, int], Observer]) -> Outcome:
+def label(
+    job: Job, begin: Callable[[Run], None], open_ray: Callable[[Run, int], Observer]
+) -> Outcome:
     """Do the whole job, or what is missing of it.
 
     Args:
         job: What to do.
+        begin: Is told which run it is, once its lock is taken.
         open_ray: Connects to a cluster that has room for the replicas, or starts one, and makes an
             observer of the run, of which so many images are to be done. Called only if there are.
 
@@ -53,11 +56,12 @@ def label(job: Job, open_ray: Callable[[Run, int], Observer]) -> Outcome:
         if isinstance(held, Outcome):
             return held
         run, lock = held
+        begin(run)
         release_free_memory()
         todo = run.missing()
         num_done = run.record.num_images - run.num_images(todo)
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
-        with Progress(run.record.num_images, num_done, job.settings.log_interval_s) as progress:
+        with Progress(run.record.num_images, num_done, job.settings) as progress:
             if todo:
                 observer = open_ray(run, run.record.num_images - num_done)
                 load = partial(segment.open_predictor, run.storage, job.network)

@@ -160,7 +160,7 @@ def start_run(
         input=normalise_uri(settings.input, "input"),
         output=output,
         network=network,
-        settings=settings.recorded(),
+        settings=settings.model_dump(),
         versions=versions(),
         num_images=drafted.images.num_rows,
         num_bytes=pc.sum(drafted.images["num_bytes"]).as_py() or 0,

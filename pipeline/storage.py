@@ -16,14 +16,23 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ProxyConnectionError,
+)
 from fsspec.asyn import sync
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from pipeline.errors import ErrorCode, SettingError, StoreError, UnsupportedError
+from pipeline.masking import holds_secret
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _FORBIDDEN = {
@@ -34,6 +43,7 @@ _THROTTLED = {"429", "503", "SlowDown", "ServiceUnavailable", "TooManyRequests",
 _PRECONDITION = {"412", "PreconditionFailed"}
 _NOT_IMPLEMENTED = {"501", "NotImplemented"}
 _CONFLICT = {"409", "ConditionalRequestConflict"}
+_NOBODY_THERE = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
 
 @dataclass(frozen=True)
@@ -153,12 +163,17 @@ def normalise_uri(text: str, field: str) -> str:
         field: The setting's name, for the message.
 
     Raises:
-        SettingError: The text is empty, or the scheme is another one.
+        SettingError: The text is empty, holds a secret, or the scheme is another one.
     """
     if not text.strip():
         raise SettingError(f"{field} is empty; give a local path, file:// or s3://")
     if "\0" in text or not _is_utf8(text):
         raise SettingError(f"{field}={text!r} is no text in UTF-8")
+    if holds_secret(text):
+        raise SettingError(
+            f"{field}={text!r} holds a password or a signature, which would stand in logs and "
+            "tables; give the plain s3:// name, and credentials the way AWS tools find them"
+        )
     if text.startswith("s3://"):
         bucket, _, key = text.removeprefix("s3://").partition("/")
         if not bucket:
@@ -468,8 +483,7 @@ def _place(uri: str) -> dict[str, str]:
 
 
 def _s3_code(error: BaseException) -> str:
-    # s3fs raises Python's own errors and keeps botocore's as the cause.
-    source = error if isinstance(error, ClientError) else error.__cause__
+    source = _source(error)
     if isinstance(source, ClientError):
         answer = source.response
         code = str(answer.get("Error", {}).get("Code", ""))
@@ -492,16 +506,34 @@ def _raise_s3(error: BaseException, uri: str) -> NoReturn:
         raise StoreError(
             ErrorCode.FORBIDDEN, f"{uri}: {reason}; check bucket, region, endpoint and credentials"
         ) from error
+    source = _source(error)
+    if isinstance(source, _NOBODY_THERE):
+        reason = (
+            f"nobody answers at {_server(source)} (check s3_endpoint_url, AWS_ENDPOINT_URL and the "
+            "network)"
+        )
     raise StoreError(ErrorCode.TIMEOUT, f"{uri}: no answer from the store: {reason}") from error
+
+
+def _server(error: BotoCoreError) -> str:
+    """Name whom a connection was tried to: the store, or the proxy on the way."""
+    url = urlsplit(error.kwargs.get("endpoint_url") or error.kwargs.get("proxy_url") or "")
+    return f"{url.scheme}://{url.netloc}"
+
+
+def _source(error: BaseException) -> BaseException | None:
+    """Give botocore's error: s3fs raises some of Python's own, and keeps it as the cause."""
+    return error if isinstance(error, ClientError | BotoCoreError) else error.__cause__
 
 
 def _is_refusal(error: BaseException) -> bool:
     """Whether asking again can't help: bad names, profiles and regions, and answers 3xx or 4xx."""
-    source = error if isinstance(error, ClientError | BotoCoreError) else error.__cause__
+    source = _source(error)
     if isinstance(source, ClientError):
         status = source.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         return bool(300 <= status < 500)
-    return isinstance(source, BotoCoreError) and not isinstance(source, HTTPClientError)
+    may_pass = (HTTPClientError, *_NOBODY_THERE)
+    return isinstance(source, BotoCoreError) and not isinstance(source, may_pass)
 
 
 def _raise_local(error: OSError, uri: str) -> NoReturn:

@@ -20,7 +20,10 @@ _STEPS = frozenset(
 )
 _LEAVES = frozenset(
     f"pipeline.{leaf}"
-    for leaf in ("decode", "encode", "stats", "schema", "storage", "config", "errors", "memory")
+    for leaf in (
+        *("decode", "encode", "stats", "schema", "storage", "config", "errors", "masking"),
+        "memory",
+    )
 )
 
 

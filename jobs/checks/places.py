@@ -150,9 +150,7 @@ def look_at_weights(
 
 
 def _refused(subject: str, error: StoreError, where: str, places: Places, rights: str) -> Finding:
-    if "endpoint URL" in error.message:  # botocore's words for a server that is not there
-        remedy = _remedy(ErrorCode.TIMEOUT, where, places, rights)
-    elif error.message.startswith("file://") and where != DRIVER:
+    if error.message.startswith("file://") and where != DRIVER:
         remedy = "put it on a disk that all nodes share, or into a bucket"
     else:
         remedy = _remedy(error.code, where, places, rights)

@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict
 
 from fcn.checkpoint import Checkpoint
 from jobs.training.plan import TrainingPlan
-from pipeline.config import without_secret
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, StoreError
 from pipeline.inspection import Inspection
 from pipeline.storage import Storage, sha256_hex
@@ -90,13 +89,11 @@ class TrainingRun:
         Raises:
             FingerprintMismatch: Something else decides its numbers; it says what.
         """
-        settings = plan.settings.model_dump(mode="json")
-        settings["s3_endpoint_url"] = without_secret(settings["s3_endpoint_url"])
         record = TrainingRecord(
             run_name=plan.settings.run_name,
             fingerprint=plan.fingerprint,
             created_at=datetime.now(UTC),
-            settings=settings,
+            settings=plan.settings.model_dump(mode="json"),
             deciding=plan.deciding,
             versions=versions(),
         )

@@ -71,7 +71,7 @@ def test_all_is_well(
     ("more", "words"),
     [
         (("--s3-endpoint-url", "http://127.0.0.1:1"),
-         ["Could not connect", "check s3_endpoint_url=http://127.0.0.1:1"]),
+         ["nobody answers at http://127.0.0.1:1", "check s3_endpoint_url=http://127.0.0.1:1"]),
         (("--gpus-per-replica", 1), ["gpus_per_replica=1", "start a node with a GPU"]),
         (("--input", "s3://no-such-bucket/in"), ["no-such-bucket", "name another, or create it"]),
         (("--cpus-per-replica", 64), ["room for 0 replica(s)", "start more or larger nodes"]),

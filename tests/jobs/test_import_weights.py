@@ -239,6 +239,17 @@ def test_the_web_is_a_source(tmp_path: Path):
         output = tmp_path / "net.safetensors"
         assert _import(f"{url}{name}?signature=secret", output) == 0
     assert _assert_same(str(output)).provenance["source"] == f"{url}{name}"
+    assert "secret" not in (tmp_path / "net.json").read_text()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_signature_stands_nowhere(scheme: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A presigned URL that is refused keeps its signature for itself."""
+    signed = f"{scheme}://b/net.pth?X-Amz-Signature=secret"
+    for source, output in ((signed, tmp_path / "net.safetensors"), ("net.pth", signed)):
+        assert _import(source, output) == 2
+        assert "holds a password or a signature" in caplog.messages[-1]
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,22 @@ def upload(server: Server, folder: Path) -> str:
     return bucket
 
 
+@pytest.mark.parametrize("place", ["input", "output", "weights"])
+def test_a_store_that_nobody_hears_from_is_5(
+    place: str, photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Where nobody listens at the endpoint, which is named, the command is to be run again."""
+    places = {"input": photographs, "output": tmp_path / "out", "weights": "random:0"}
+    places[place] = f"s3://nowhere/{place}.safetensors"
+    flags = [word for name, value in places.items() for word in (f"--{name}", str(value))]
+
+    endpoint = ("--s3-endpoint-url", "http://127.0.0.1:1", "--io-attempts", "1")
+    assert main(["label", *flags, *endpoint]) == 5
+
+    assert "nobody answers at http://127.0.0.1:1 (check s3_endpoint_url" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("run the same command again to go on")
+
+
 def test_every_image_has_a_row_and_a_mask(labelled: Path):
     """A run ends with a row and a mask per image, and verify finds nothing broken."""
     run = the_run(f"file://{labelled}")

@@ -290,6 +290,9 @@ def test_no_cluster_is_5(user: User):
         (["--", "demo"], "'demo' can't be submitted"),
         (["--working-dir", "gone", "--", "label"], "there is no such folder"),
         (["--", "label", "--s3-endpoint-url", "http://me:secret@host"], "holds a password"),
+        (["--", "label", "--input=https://b/a.csv?X-Amz-Signature=secret"], "or a signature"),
+        (["--", "label", "--config", "s3://b/job.yaml?X-Amz-Signature=secret"], "or a signature"),
+        (["--working-dir", "https://b/a.zip?X-Amz-Signature=secret", "--", "label"], "or a signa"),
     ],
 )
 def test_a_wrong_submission_is_named(

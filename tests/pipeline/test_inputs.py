@@ -284,6 +284,19 @@ def test_an_unsupported_scheme_in_a_manifest_is_an_input_error(tmp_path: Path) -
         list(_sources(tmp_path / "list.csv"))
 
 
+@_MANIFESTS
+@pytest.mark.parametrize("scheme", ["https", "s3"])
+def test_a_presigned_url_in_a_manifest_is_an_input_error(
+    scheme: str, ending: str, tmp_path: Path
+) -> None:
+    """It is refused without its signature, which would stand in every table."""
+    path = tmp_path / f"list.{ending}"
+    _write_manifest(path, ["/a.jpg", f"{scheme}://b/a.jpg?X-Amz-Expires=9&X-Amz-Signature=secret"])
+    with pytest.raises(InputError, match="holds a password or a signature") as caught:
+        list(_sources(path))
+    assert "secret" not in str(caught.value)
+
+
 # Missing inputs
 
 

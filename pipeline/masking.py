@@ -1,0 +1,47 @@
+"""Secrets in texts: what of a URL no log, record, table or message may hold."""
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+_MASK = r"\1***"
+# Up to the last @: who types a password does not always encode its slashes and quotes.
+_USER = re.compile(r"(https?://)\S*(?=@)", re.IGNORECASE)
+_PASSWORD = re.compile(r"(://)[^/@\s]*:[^/@\s]*(?=@)")
+_QUERY = re.compile(r"(https?://[^\s?'\"]*\?)[^\s'\"]+", re.IGNORECASE)
+# The name of an object may hold a question mark; these are the parameters of presigned URLs, of
+# AWS (both versions), Google and Azure.
+_SIGNATURE = re.compile(
+    r"(\?)[^\s'\"]*\b(?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|Signature|sig)="
+    r"[^\s'\"]*",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Hide users, passwords, queries and signatures of all URLs in a text.
+
+    Args:
+        text: Any text, as of a message or a traceback.
+    """
+    for secret in (_SIGNATURE, _QUERY, _USER, _PASSWORD):
+        text = secret.sub(_MASK, text)
+    return text
+
+
+def holds_secret(text: str) -> bool:
+    """Whether `masked` would hide something.
+
+    Args:
+        text: A URL, or any text.
+    """
+    return masked(text) != text
+
+
+def without_secret(url: str) -> str:
+    """Remove user, password, query and fragment from a URL.
+
+    Args:
+        url: Any URL.
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
