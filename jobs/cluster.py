@@ -47,6 +47,18 @@ def connect(ray_address: str | None) -> None:
     if ray.is_initialized():
         return
     _log.info("starting Ray %s", ray_address or "on this machine")
+    try:
+        _init(ray_address)
+        # Ray has just put its own handler in place, which ends the process with the number 15.
+        stop_on_signals()
+    except SystemExit as ended:
+        raise Stopped(signal.SIGTERM.name) from ended
+    _quieten()
+
+
+def _init(ray_address: str | None) -> None:
+    import ray  # noqa: PLC0415 - as above
+
     if ray_address:
         _check_reachable(ray_address)
         try:
@@ -67,9 +79,6 @@ def connect(ray_address: str | None) -> None:
             # on a small machine every task would start, and import, anew.
             _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
         )
-    # Ray has just put its own handler in place.
-    stop_on_signals()
-    _quieten()
 
 
 def _check_reachable(ray_address: str) -> None:

@@ -101,7 +101,8 @@ class _ReplicaWatch:
 
     def _tell(self, pool: Any) -> None:
         seen = pool.running, pool.pending + pool.restarting
-        if seen != self._seen and self._seen is not None:
+        # At the end there are none, and none are waited for.
+        if seen != self._seen and self._seen is not None and any(seen):
             _log.info("%d replica(s) at work, %d waiting for a node or being loaded", *seen)
         self._seen = seen
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,24 +81,32 @@ class Node:
 
 
 @contextmanager
-def ray_head(*, dashboard: bool, num_cpus: int = 2) -> Iterator[Head]:
-    """Run a head until the block ends."""
+def ray_head(
+    *,
+    dashboard: bool,
+    num_cpus: int = 2,
+    host: str = "127.0.0.1",
+    more_flags: Callable[[Head], list[str]] = lambda _: [],
+    **environ: str,
+) -> Iterator[Head]:
+    """Run a head until the block ends; flags may depend on where it is."""
     # A short path: sockets lie below it.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     names = ("port", "dashboard-port", "ray-client-server-port", "metrics-export-port")
     ports = {name: free_port() for name in names}
     head = Head(
-        f"127.0.0.1:{ports['port']}",
+        f"{host}:{ports['port']}",
         f"http://127.0.0.1:{ports['dashboard-port']}",
         folder,
         ports["metrics-export-port"],
     )
     flags = [f"--{name}={port}" for name, port in ports.items()]
     flags += ["--head", f"--system-config={_SYSTEM}", f"--temp-dir={folder}"]
-    flags += [f"--include-dashboard={str(dashboard).lower()}", "--node-ip-address=127.0.0.1"]
+    flags += [f"--include-dashboard={str(dashboard).lower()}", f"--node-ip-address={host}"]
     ready = head.dashboard_url if dashboard else None
     try:
-        with _ray_start(head, flags, num_cpus, head.environ(), ready):
+        flags += more_flags(head)
+        with _ray_start(head, flags, num_cpus, head.environ(**environ), ready):
             yield head
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,6 @@
 """Replicas on a real cluster that is too small, grows, or is shared."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.work import Work
-from tests.product import draw_photographs, label_flags, start, the_run
+from tests.product import draw_photographs, label_flags, start, the_run, wait_for
+from tests.ray_autoscaling import growing_cluster
 from tests.ray_nodes import Head, ray_head, ray_worker
 
 pytestmark = pytest.mark.cluster
@@ -41,21 +41,6 @@ def replicas(output: Path) -> set[str]:
     return {Work.of_metadata(pq.read_schema(file).metadata).replica for file in files}
 
 
-def wait_for(process: subprocess.Popen[bytes], log: Path, words: str) -> None:
-    for _ in range(1200):
-        if words in log.read_text():
-            return
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.1)
-    raise AssertionError(f"{words!r} is not in {log.read_text()}")
-
-
-def wait_for_replicas(process: subprocess.Popen[bytes], folder: Path, number: int) -> None:
-    while len(replicas(folder / "out")) < number:
-        assert process.poll() is None, (folder / "log").read_text()
-        time.sleep(0.5)
-
-
 def test_a_wait_for_gpus_is_reported_and_ends(head: Head, photographs: Path, tmp_path: Path):
     """Without a GPU the run says what it waits for, and ends with 5 after max_wait_minutes."""
     flags = ("--gpus-per-replica", 1, "--max-wait-minutes", 0.1)
@@ -70,7 +55,8 @@ def test_a_wait_for_gpus_is_reported_and_ends(head: Head, photographs: Path, tmp
 def test_a_wait_is_stopped_in_order(head: Head, photographs: Path, tmp_path: Path):
     """SIGTERM while a run waits for room ends it with 5."""
     process = label(head, photographs, tmp_path, "--min-replicas", 2, "--cpus-per-replica", 2)
-    wait_for(process, tmp_path / "log", "waiting for room")
+    log = tmp_path / "log"
+    wait_for(lambda: "waiting for room" in log.read_text(), process, log)
     process.terminate()
 
     assert process.wait(60) == 5
@@ -80,14 +66,30 @@ def test_a_node_that_is_added_is_used(head: Head, photographs: Path, tmp_path: P
     """A run that has one replica gets a second one when a node joins, and says so."""
     many = draw_photographs(tmp_path / "many", 600, (240, 320))
     process = label(head, many, tmp_path, "--cpus-per-replica", 1, "--scales", "[1,1.5,2]")
-    wait_for(process, tmp_path / "log", "1 replica(s) at work, 0 waiting")
-    wait_for_replicas(process, tmp_path, 1)
+    log = tmp_path / "log"
+    wait_for(lambda: len(replicas(tmp_path / "out")) == 1, process, log)
     with ray_worker(head, head.environ(), num_cpus=2):
-        wait_for_replicas(process, tmp_path, 2)
+        wait_for(lambda: len(replicas(tmp_path / "out")) == 2, process, log)
         # Enough is seen; the rest would take minutes.
         process.terminate()
         assert process.wait(60) == 5
-    assert "2 replica(s) at work" in (tmp_path / "log").read_text()
+    assert "2 replica(s) at work" in log.read_text()
+
+
+def test_a_cluster_grows_from_nothing(photographs: Path, tmp_path: Path):
+    """On a head without CPUs the run asks for its replicas, and Ray's autoscaler starts nodes.
+
+    It begins with one of them, and has both in the end.
+    """
+    many = draw_photographs(tmp_path / "many", 200, (240, 320))
+    with growing_cluster(tmp_path) as empty:
+        process = label(empty, many, tmp_path, "--cpus-per-replica", 1, "--max-replicas", 2)
+        assert process.wait(240) == 0, (tmp_path / "log").read_text()
+
+    log = (tmp_path / "log").read_text()
+    assert "waiting for room for 1 replica(s)" in log
+    assert "the cluster has 0 CPU and 0 GPU in all" in log
+    assert len(replicas(tmp_path / "out")) == 2
 
 
 def test_max_replicas_is_kept(head: Head, photographs: Path, tmp_path: Path):
