@@ -14,6 +14,7 @@ from pipeline.config import LabelSettings, LogFormat
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
 from pipeline.job import Job, Outcome, open_job
+from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.runs import Run
 
 _log = logging.getLogger(__name__)
@@ -62,14 +63,25 @@ def _open_ray(settings: LabelSettings, run: Run, num_images: int) -> Observer:
     start_ray(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     from jobs.metrics import RunMetrics  # noqa: PLC0415
-    from jobs.room import wait_for_room  # noqa: PLC0415
 
     metrics = RunMetrics(run, num_images)
     # The metrics show a run also while it waits.
     if settings.ray_address is not None:
-        wait_for_room(settings)
+        _wait_for_room(settings)
     # For people there are the lines of progress.
     return ShardLines(metrics) if settings.log_format == "json" else metrics
+
+
+def _wait_for_room(settings: LabelSettings) -> None:
+    from jobs.nodes import alive_nodes  # noqa: PLC0415 - as above
+    from jobs.replica_watch import watch_replicas  # noqa: PLC0415 - as above
+    from jobs.room import wait_for_room  # noqa: PLC0415 - as above
+
+    number = settings.min_replicas
+    each = choose_replicas(settings, alive_nodes(), number).resources
+    beside = {"CPU": FETCH_CPUS + WRITE_CPUS}
+    room = wait_for_room(number, "replica(s)", each, beside, settings.max_wait_minutes)
+    watch_replicas(room, settings.max_replicas)
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:

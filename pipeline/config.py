@@ -76,6 +76,12 @@ class JobFields(BaseModel):
         description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
         "a Ray started for this run on this machine",
     )
+    max_wait_minutes: float = Field(
+        1440.0,
+        gt=0,
+        description="minutes without room on the cluster, or without any progress, after which "
+        "the run ends with 5",
+    )
     lock_lease_s: float = Field(
         30.0,
         gt=0,
@@ -226,12 +232,6 @@ class _LabelFields(BaseModel):
         description="FCN replicas at most; a cluster that can grow is asked for so many; default: "
         "what there is room for, also on nodes that are added later: one per GPU, without GPUs "
         "one per four cores",
-    )
-    max_wait_minutes: float = Field(
-        1440.0,
-        gt=0,
-        description="minutes without room for the replicas, or without any progress, after which "
-        "the run ends with 5",
     )
     gpus_per_replica: float | None = Field(
         None, ge=0, description="GPUs per replica, fractions allowed; default: 1 if there are any"

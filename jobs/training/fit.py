@@ -9,7 +9,10 @@ from typing import Any, cast
 import ray.data
 import ray.train
 import ray.train.torch
+from ray.util.placement_group import remove_placement_group
 
+from jobs.nodes import alive_nodes
+from jobs.room import wait_for_room
 from jobs.training.config import WorkerConfig
 from jobs.training.entry import train_worker
 from jobs.training.ingest import LOAD_CPUS
@@ -82,12 +85,14 @@ def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -
         check: Called again and again; what it raises ends the training.
 
     Raises:
-        PipelineError: The training diverged, or the store failed for good.
+        PipelineError: The training diverged, the store failed for good, or there was no room.
         TrainingFailedError: Workers died more often than `max_failures`: Ray Train's own.
     """
     settings = plan.settings
-    workers = choose_workers(settings, ray.nodes())  # type: ignore[no-untyped-call]  # Ray's
+    workers = choose_workers(settings, alive_nodes())
     _log.info("%s", workers)
+    if settings.ray_address is not None:
+        _wait_for_room(workers, settings.max_wait_minutes)
     with (
         tempfile.TemporaryDirectory(prefix="fcn-train-") as folder,
         Messages(plan, check) as messages,
@@ -109,15 +114,20 @@ def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -
         _raise(messages.until(trainer))
 
 
+def _wait_for_room(workers: Workers, max_wait_minutes: float) -> None:
+    room = wait_for_room(
+        workers.number, "worker(s)", workers.resources, {"CPU": LOAD_CPUS}, max_wait_minutes
+    )
+    # Ray Train sets room aside as well, all at once.
+    remove_placement_group(room)
+
+
 def _scaling(workers: Workers) -> Any:
-    resources = {"CPU": workers.num_cpus}
-    if workers.num_gpus:
-        resources["GPU"] = workers.num_gpus
     elastic = workers.most > workers.number
     return _TRAIN.ScalingConfig(
         num_workers=(workers.number, workers.most) if elastic else workers.number,
         use_gpu=workers.num_gpus > 0,
-        resources_per_worker=resources,
+        resources_per_worker=workers.resources,
     )
 
 

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from jobs.training.plan import TrainingPlan
+from pipeline.errors import WaitedTooLong
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ class Messages:
             check: Called again and again while the training runs; what it raises ends it.
         """
         self._check = check
-        self._waiting = True
         self._interval_s = plan.settings.log_interval_s
+        self._max_wait_minutes = plan.settings.max_wait_minutes
         # Beside the driver, so that it does not die with a node of workers.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._queue = ray.util.queue.Queue(
@@ -60,7 +61,7 @@ class Messages:
             if sys.stderr.isatty()
             else None
         )
-        self._said_at = time.monotonic()
+        self._said_at = self._heard_at = time.monotonic()
 
     def __enter__(self) -> Self:
         """Show that the work begins."""
@@ -89,6 +90,9 @@ class Messages:
 
         Returns:
             Its result, or what it has raised.
+
+        Raises:
+            WaitedTooLong: The workers were silent for `max_wait_minutes`.
         """
         ended: list[ray.train.Result | BaseException] = []
 
@@ -104,7 +108,7 @@ class Messages:
         while thread.is_alive():
             self._check()
             self._show_all()
-            self._say_waiting()
+            self._mind_silence()
             thread.join(_WAIT_S)
         self._show_all()
         return ended[0]
@@ -113,13 +117,23 @@ class Messages:
         while not self._queue.empty():
             self._show(self._queue.get())
 
-    def _say_waiting(self) -> None:
-        if self._waiting and time.monotonic() - self._said_at >= self._interval_s:
-            self._said_at = time.monotonic()
-            _log.info("waiting for workers: the cluster starts them, or has no room for them yet")
+    def _mind_silence(self) -> None:
+        now = time.monotonic()
+        silence_s = now - self._heard_at
+        if silence_s > 60 * self._max_wait_minutes:
+            raise WaitedTooLong(
+                f"the workers have not got on for {self._max_wait_minutes:g} minutes "
+                "(max_wait_minutes): they wait for nodes, or hang; see `ray status`"
+            )
+        if silence_s >= self._interval_s and now - self._said_at >= self._interval_s:
+            self._said_at = now
+            _log.info(
+                "nothing from the workers for %.0f s: they are started, evaluate, or wait for room",
+                silence_s,
+            )
 
     def _show(self, message: dict[str, Any]) -> None:
-        self._waiting = False
+        self._heard_at = time.monotonic()
         if "say" in message:
             _log.info("%s", message["say"])
         elif "evaluation" in message:

@@ -28,7 +28,7 @@ _NOT_DECIDING = frozenset(
         *("output", "run_name", "num_workers", "max_workers", "gpus_per_worker"),
         *("cpus_per_worker", "threads_per_worker", "io_threads", "ray_address", "max_failures"),
         *("checkpoint_interval_s", "evaluation_interval_epochs", "lock_lease_s"),
-        *("log_interval_s", "log_format", "allow_overlap", "max_image_pixels"),
+        *("max_wait_minutes", "log_interval_s", "log_format", "allow_overlap", "max_image_pixels"),
         *("s3_endpoint_url", "io_timeout_s", "io_attempts", "data", "classes", "weights"),
     )
 )

@@ -1,6 +1,5 @@
 """How many workers a training gets, and what Ray sets aside for each."""
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +7,6 @@ from typing import Any
 
 from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError
-
-_log = logging.getLogger(__name__)
 
 # Loading needs a CPU beside the workers, also where there are two.
 _CPUS_FOR_LOADING = 1.0
@@ -34,6 +31,11 @@ class Workers:
     num_gpus: float
     threads: int
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray sets aside for one, by Ray's names."""
+        return {"CPU": self.num_cpus, **({"GPU": self.num_gpus} if self.num_gpus else {})}
+
     def __str__(self) -> str:
         """Say it for the log."""
         number = str(self.number) if self.number == self.most else f"{self.number} to {self.most}"
@@ -51,8 +53,7 @@ def choose_workers(settings: TrainSettings, nodes: Sequence[dict[str, Any]]) -> 
         nodes: As `ray.nodes()` lists them.
 
     Raises:
-        SettingError: What is asked for does not fit this machine. A cluster may grow, so there it
-            is a warning.
+        SettingError: What is asked for does not fit this machine. A cluster may grow.
     """
     # A head without CPUs holds no worker.
     alive = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
@@ -65,8 +66,12 @@ def choose_workers(settings: TrainSettings, nodes: Sequence[dict[str, Any]]) -> 
     share = math.floor(100 * (cores - _CPUS_FOR_LOADING) / on_node) / 100
     num_cpus = settings.cpus_per_worker or (1.0 if num_gpus else max(_MIN_CPUS, share))
     capacity = sum(_num_that_fit(node, num_cpus, num_gpus) for node in alive)
-    if capacity < settings.num_workers:
-        _does_not_fit(settings, capacity, num_cpus, num_gpus)
+    if capacity < settings.num_workers and settings.ray_address is None:
+        raise SettingError(
+            f"there is room for {capacity} worker(s) of {num_cpus:g} CPU and {num_gpus:g} GPU "
+            f"beside loading, {settings.num_workers} are wanted; lower num_workers, "
+            "cpus_per_worker or gpus_per_worker"
+        )
     if num_gpus % 1 and most > 1:
         raise SettingError(
             f"gpus_per_worker={num_gpus}: workers that train together need whole GPUs"
@@ -85,14 +90,3 @@ def _num_that_fit(node: dict[str, float], num_cpus: float, num_gpus: float) -> i
     # Half a CPU for one loading task is the least that gets on.
     by_cpu = math.floor((node.get("CPU", 0.0) - _CPUS_FOR_LOADING / 2) / num_cpus)
     return max(0, min(by_cpu, math.floor(node.get("GPU", 0.0) / num_gpus)) if num_gpus else by_cpu)
-
-
-def _does_not_fit(settings: TrainSettings, capacity: int, num_cpus: float, num_gpus: float) -> None:
-    message = (
-        f"there is room for {capacity} worker(s) of {num_cpus:g} CPU and {num_gpus:g} GPU beside "
-        f"loading, {settings.num_workers} are wanted; lower num_workers, cpus_per_worker or "
-        "gpus_per_worker"
-    )
-    if settings.ray_address is None:
-        raise SettingError(message)
-    _log.warning("%s, or wait for the cluster to grow", message)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.work import Work
+from tests.jobs.training_product import PLAIN, scenes, train_flags
 from tests.product import draw_photographs, label_flags, start, the_run, wait_for
 from tests.ray_autoscaling import growing_cluster
 from tests.ray_nodes import Head, ray_head, ray_worker
@@ -50,6 +51,16 @@ def test_a_wait_for_gpus_is_reported_and_ends(head: Head, photographs: Path, tmp
     log = (tmp_path / "log").read_text()
     assert "waiting for room for 1 replica(s) with 1 CPU and 1 GPU each" in log
     assert "it has 2 CPU and 0 GPU in all; run the same command again to go on" in log
+
+
+def test_training_waits_for_gpus_as_labelling_does(head: Head, tmp_path: Path):
+    """Without a GPU a training says what it waits for, and ends with 5."""
+    flags = ("--gpus-per-worker", 1, "--max-wait-minutes", 0.1, "--ray-address", head.address)
+    command = train_flags(scenes(tmp_path / "data", 8, 2), tmp_path, "run", *PLAIN, *flags)
+    process = start(command, tmp_path / "log", **head.environ())
+
+    assert process.wait(120) == 5
+    assert "waiting for room for 1 worker(s) with 1 CPU and 1 GPU" in (tmp_path / "log").read_text()
 
 
 def test_a_wait_is_stopped_in_order(head: Head, photographs: Path, tmp_path: Path):
