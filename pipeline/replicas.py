@@ -20,6 +20,7 @@ WRITE_CPUS = 0.2
 # from fetch and write.
 _MAX_REPLICA_CPUS = 4.0
 _MIN_REPLICA_CPUS = 0.3
+_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def choose_replicas(
             "cpus_per_replica or gpus_per_replica"
         )
     number = _number(settings, capacity, num_shards)
+    if settings.ray_address is not None:
+        num_cpus = _never_all(num_cpus, num_gpus, alive)
     # Of a node's cores and memory, what falls to each of the replicas that it may get.
     most_on_node = _spread([fit for _, fit in hosts], number)
     on_node = [(node, min(fit, most_on_node)) for node, fit in hosts]
@@ -124,6 +127,23 @@ def _number(settings: LabelSettings, capacity: int, num_shards: int) -> int:
     return min(max(settings.min_replicas, capacity), limit)
 
 
+def _never_all(num_cpus: float, num_gpus: float, nodes: list[dict[str, float]]) -> float:
+    """Enlarge a share until no number of replicas takes all CPUs of a node.
+
+    Ray starts a replica again wherever its share is free: when a node has died, also on the CPUs
+    that others leave for reading and writing. Each would wait for the other, for ever.
+    """
+    for node in nodes:
+        cpus = node.get("CPU", 0.0)
+        possible = math.floor(cpus / num_cpus)
+        if num_gpus:
+            possible = min(possible, math.floor(node.get("GPU", 0.0) / num_gpus))
+        if possible > 1 and cpus - possible * num_cpus < FETCH_CPUS + WRITE_CPUS:
+            larger = math.floor(100 * cpus / possible + 1) / 100
+            return _never_all(larger, num_gpus, nodes)
+    return num_cpus
+
+
 def _default_cpus(settings: LabelSettings, nodes: list[dict[str, float]], num_gpus: float) -> float:
     """Give each replica up to four CPUs of the largest node, and leave one for reading.
 
@@ -141,5 +161,6 @@ def _num_that_fit(node: dict[str, float], num_cpus: float, num_gpus: float) -> i
     cpus = node.get("CPU", 0.0)
     # A share of less than a core is what several replicas on a node have agreed on: see above.
     left = 1.0 if num_cpus < 1 < cpus else FETCH_CPUS + WRITE_CPUS
-    by_cpu = math.floor((cpus - left) / num_cpus)
+    # A share may have grown by a hundredth: see _never_all.
+    by_cpu = math.floor((cpus - left) / num_cpus + _TOLERANCE)
     return max(0, min(by_cpu, math.floor(node.get("GPU", 0.0) / num_gpus)) if num_gpus else by_cpu)

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
@@ -81,6 +83,26 @@ def test_a_cluster_may_grow(nodes: list[dict[str, Any]]):
 def test_a_cluster_is_asked_for_max_replicas(fields: dict[str, Any], number: int):
     """Without max_replicas what is there is used; with it, Ray is asked for all of them."""
     assert choose([node(2), node(2)], ray_address="auto", **fields).number == number
+
+
+@given(
+    sizes=st.lists(st.integers(0, 64), min_size=1, max_size=4),
+    wanted=st.one_of(st.none(), st.integers(1, 8)),
+    number=st.integers(1, 4),
+)
+def test_replicas_never_take_all_cpus_of_a_node(sizes: list[int], wanted: int | None, number: int):
+    """However many replicas Ray puts on a node when others die, reading and writing have room.
+
+    A node that holds one replica at most is no matter: that one is counted.
+    """
+    nodes = [node(size) for size in sizes]
+    found = choose(nodes, ray_address="auto", cpus_per_replica=wanted, min_replicas=number)
+
+    for size in sizes:
+        possible = int(size / found.num_cpus)
+        assert possible <= 1 or size - possible * found.num_cpus >= 0.449
+    if number == 1:
+        assert room_for(nodes, found.num_cpus, 0) in (found.number, 0)
 
 
 def test_one_machine_gets_what_it_has_room_for():
