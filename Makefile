@@ -1,6 +1,6 @@
 # make demo    label drawn scenes on this machine and show the result
 # make demo-weights  train the demo's checkpoint anew
-# make test-cluster  the tests of submit and doctor, which start clusters of their own
+# make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test    the tests
 # make check   ruff and mypy
 # make wheel   build dist/fcn_pipeline-*.whl

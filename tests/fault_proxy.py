@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 from urllib.parse import urlsplit
 
+PASS = 0
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
@@ -21,7 +23,8 @@ class Fault:
     """What happens at a request, the first `times` times.
 
     `when` is "before" or "after" the server has done it. `act` runs then; if it returns a status,
-    the client gets that instead of the server's answer, at None the connection is cut.
+    the client gets that instead of the server's answer, at None the connection is cut, at `PASS`
+    nothing else happens.
     """
 
     method: str
@@ -55,6 +58,35 @@ class Proxy:
                     fault.struck += 1
                     return fault
         return None
+
+
+class Gate:
+    """Holds requests from a certain one on until it is opened; use it in a `with` block."""
+
+    def __init__(self, proxy: Proxy, method: str, path: str, num_passing: int) -> None:
+        self._proxy = proxy
+        self._passing = Fault(method, path, "before", lambda: PASS, times=num_passing)
+        self._held = Fault(method, path, "before", self._hold, times=10**6)
+        self._opened = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._proxy.faults += [self._passing, self._held]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
+
+    @property
+    def holds(self) -> bool:
+        """Whether a request has come to it that may not pass."""
+        return self._held.struck > 0
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def _hold(self) -> int:
+        self._opened.wait(300)
+        return PASS
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -101,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             return False
         status = fault.act()
+        if status == PASS:
+            return False
         if status is not None:
             self.send_response(status)
             self.send_header("Content-Length", "0")

@@ -4,6 +4,8 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,6 +41,17 @@ def start(arguments: list[str], log: Path, **environ: str) -> subprocess.Popen[b
             cwd=REPOSITORY,
             env={**os.environ, **environ},
         )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until something holds while a process runs, up to four minutes."""
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
 
 
 def the_run(output: str, storage: Storage | None = None) -> Run:

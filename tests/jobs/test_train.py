@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from tests.jobs.training_product import (
     train_flags,
     workers,
 )
-from tests.product import start
+from tests.product import start, wait_for
 from tests.servers import Server
 
 # 30 steps of 8 of 12 images: epochs end after 1.5 steps, and every step is saved.
@@ -69,15 +69,6 @@ def position(data: bytes):
     where, tensors = from_bytes(data, "the checkpoint")
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     return where
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(1200):
-        assert process.poll() is None, log.read_text()
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 def test_two_workers_take_the_steps_of_one(data: Path, undisturbed: Path, tmp_path: Path):
