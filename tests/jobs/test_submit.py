@@ -22,6 +22,7 @@ from pipeline.job import open_job
 from pipeline.lock import Lock
 from pipeline.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
+from tests.jobs.training_product import PLAIN, scenes, train_flags
 from tests.product import NETWORK, REPOSITORY, draw_photographs, label_flags, the_run
 from tests.ray_nodes import TOKEN, Head, ray_head
 from tests.servers import Server
@@ -251,6 +252,35 @@ def test_a_proxy_without_streams_is_no_obstacle(user: User, tmp_path: Path):
     code, shown, errors = user.submit("--no-wait", "--", *words)
     assert code == 0, errors
     assert "-2 is submitted" in shown
+
+
+def test_a_network_is_trained_and_judged_by_jobs(user: User, tmp_path: Path):
+    """`train` and `evaluate` end with 0 as jobs; FCN_RUN_ID names the run of `evaluate`.
+
+    The run of `train` has its name from --run-name.
+    """
+    data, output = scenes(tmp_path / "data", 4, 2), tmp_path / "out"
+    flags = ("--epochs", 1, "--batch-size", 4, *PLAIN)
+    code, shown, errors = user.submit(
+        "--", *train_flags(data, tmp_path, "run", *flags), FCN_RUN_ID="ignored"
+    )
+    assert code == 0, errors + shown
+    weights = tmp_path / "run/model.safetensors"
+    assert f"label images with --weights file://{weights}" in shown
+
+    words = ["evaluate", "--data", data, "--output", output, "--weights", weights]
+    code, shown, errors = user.submit("--", *words, FCN_RUN_ID="judged")
+    assert code == 0, errors + shown
+    assert "2 of 2 images of val scored" in shown
+    assert the_run(f"file://{output}").run_id == "judged"
+    name = submission_name([str(word) for word in words], {"FCN_RUN_ID": "judged"})
+    assert name.startswith("fcn-evaluate-judged-")
+    assert user.ask(name)["driver_exit_code"] == 0
+
+    words[4] = tmp_path / "other"
+    code, shown, errors = user.submit("--", *words, "--run-id", "flag", FCN_RUN_ID="judged")
+    assert code == 0, errors + shown
+    assert the_run(f"file://{tmp_path}/other").run_id == "flag"
 
 
 def test_ray_job_submit_works_as_it_is(user: User, photographs: Path, tmp_path: Path):
