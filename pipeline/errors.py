@@ -10,7 +10,7 @@ PipelineError              ends the command with its own exit code
  + ClusterLost             5  the Ray cluster does not answer: run the same command again
  + WaitedTooLong           5  no room for replicas, or no progress: run the same command again
  + Diverged                2  a training's loss is no number: the user must change a setting
- + BrokenPromise           1  verify found what must not be
+ + BrokenPromise           1  the output contradicts itself: `verify` shows it
 Stopped                    5  SIGTERM or SIGINT: run the same command again
 ImageError                 never leaves its step: it becomes the status of one row
 

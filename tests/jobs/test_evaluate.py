@@ -182,3 +182,27 @@ def test_truths_of_another_size_are_refused(
 
     assert evaluate(tmp_path / "data", tmp_path / "out", weights) == 3
     assert "003.png is (4, 5), its image is (32, 48)" in caplog.text
+
+
+def test_a_mask_that_is_gone_is_a_broken_promise(
+    weights: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
+):
+    """It ends with 1 and names the mask; without the run's folders the same command labels anew."""
+    data, out = scenes(tmp_path / "data", 1, 3), tmp_path / "out"
+    assert evaluate(data, out, weights) == 0
+    [mask] = out.glob("masks/*/**/001.png.png")
+    mask.write_bytes(b"damaged")
+    assert evaluate(data, out, weights) == 1
+    assert "001.png.png can't be read: no readable PNG" in caplog.text
+
+    mask.unlink()
+    assert evaluate(data, out, weights) == 1
+    assert f"mask file://{mask} is gone" in caplog.text
+    assert "class_statistics/run=RUN and evaluate again" in caplog.text
+    assert "run the same command again" not in caplog.text
+    assert main(["verify", str(out)]) == 1
+
+    [run] = (out / "runs").iterdir()
+    for folder in list(out.glob(f"*/*{run.name}")):
+        shutil.rmtree(folder)
+    assert evaluate(data, out, weights) == 0
