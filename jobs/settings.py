@@ -9,7 +9,14 @@ from datetime import date
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -85,13 +92,20 @@ class _ImportFields(BaseModel):
 
     @field_validator("mean", "std")
     @classmethod
-    def _is_numbers(cls, value: str | None) -> str | None:
+    def _is_numbers(cls, value: str | None, info: ValidationInfo) -> str | None:
         try:
-            _numbers(value)
+            numbers = _numbers(value) or ()
         except ValueError:
             raise ValueError(
                 "numbers with commas between them are wanted, as in 0.485,0.456,0.406"
             ) from None
+        is_std = info.field_name == "std"
+        for number in numbers:
+            if not 0 <= number <= 1 or (is_std and not number):
+                limits = "above 0 and up to 1" if is_std else "from 0 to 1"
+                raise ValueError(
+                    f"{number:g} is not {limits}; divide by 255 what is meant for values up to 255"
+                )
         return value
 
 
