@@ -23,7 +23,7 @@ from jobs.labelled import DataSet, open_data_set
 from jobs.output import say
 from jobs.settings import read_settings
 from jobs.train_settings import EvaluateSettings
-from pipeline.errors import SettingError, own_error
+from pipeline.errors import SettingError
 from pipeline.flow import label
 from pipeline.job import Job, open_job
 from pipeline.labelled import Sample
@@ -33,7 +33,6 @@ from pipeline.storage import Storage, normalise_uri
 _log = logging.getLogger(__name__)
 
 _IMAGES_PER_CHUNK = 32
-_SCORE_CPUS = 0.5
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -101,24 +100,17 @@ def _score(
     job: Job, data_set: DataSet, samples: Sequence[Sample]
 ) -> tuple[ConfusionMatrix, pa.Table]:
     # Ray and matplotlib take seconds to import, which a setting's error must not wait for.
-    import ray.data  # noqa: PLC0415
-
     from jobs.scoring import IMAGE_SCORES, Score  # noqa: PLC0415
+    from jobs.tasks import in_tasks, own_errors  # noqa: PLC0415
 
     chunks = list(_chunks(_masks(job), samples))
     matrix = ConfusionMatrix.zeros(len(data_set.classes))
     rows: list[dict[str, Any]] = []
-    source: Any = ray.data.from_items(chunks, override_num_blocks=max(1, len(chunks)))
     score = Score(job.storage, data_set.coding, job.settings.io_threads)
-    scored = source.map(score, num_cpus=_SCORE_CPUS)
-    scored.context.enable_progress_bars = False
-    scored.context.raise_original_map_exception = True
-    try:
-        for chunk in scored.iter_rows() if chunks else ():
+    with own_errors():
+        for chunk in in_tasks(chunks, score).iter_rows() if chunks else ():
             matrix = matrix + ConfusionMatrix(chunk["counts"])
             rows += chunk["images"]
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
     table = pa.Table.from_pylist(rows, IMAGE_SCORES).sort_by("image_uri")
     return matrix, table
 

@@ -3,26 +3,22 @@
 import logging
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
-import ray.data
 import ray.train
 import ray.train.torch
 
 from jobs.training.config import WorkerConfig
 from jobs.training.entry import train_worker
-from jobs.training.ingest import LOAD_CPUS
 from jobs.training.messages import Messages
 from jobs.training.plan import TrainingPlan
 from jobs.training.workers import Workers, choose_workers
 from pipeline.errors import PipelineError, WorkersLost, own_error
-from pipeline.inspection import Chunk, Finding, Inspect, Inspection
-from pipeline.labelled import TRAIN, VAL
+from pipeline.inspection import Inspection
 
 _log = logging.getLogger(__name__)
 
-_SAMPLES_PER_CHUNK = 64
 # Ray's types are those of the first Ray Train, its classes those of the second.
 _TRAIN: Any = ray.train
 _WORKER_ENVIRONMENT = {
@@ -35,42 +31,6 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
-
-
-def inspect(plan: TrainingPlan) -> Iterator[Finding]:
-    """Look at every sample of a plan once, in Ray tasks.
-
-    Args:
-        plan: Whose data it is.
-
-    Raises:
-        StoreError: The store does not answer.
-    """
-    chunks = [
-        dict(
-            Chunk(
-                split=split,
-                image_uris=part["image_uri"].to_pylist(),
-                mask_uris=part["mask_uri"].to_pylist(),
-            )
-        )
-        for split, table in ((TRAIN, plan.train), (VAL, plan.val))
-        for part in (
-            table.slice(first, _SAMPLES_PER_CHUNK)
-            for first in range(0, table.num_rows, _SAMPLES_PER_CHUNK)
-        )
-    ]
-    settings = plan.settings
-    look = Inspect(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads)
-    source: Any = ray.data.from_items(chunks, override_num_blocks=len(chunks))
-    found = source.map(look, num_cpus=LOAD_CPUS)
-    found.context.enable_progress_bars = False
-    found.context.raise_original_map_exception = True
-    try:
-        for row in found.iter_rows():
-            yield from row["findings"]
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
 
 
 def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -> None:
