@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -19,12 +20,13 @@ import pyarrow.parquet as pq
 from fcn.metrics import ConfusionMatrix, Metrics
 from jobs.cluster import start_ray
 from jobs.label import exit_code, open_ray
-from jobs.labelled import DataSet, open_data_set
+from jobs.labelled import DataSet, as_table, open_data_set
 from jobs.output import say
 from jobs.settings import read_settings
 from jobs.train_settings import EvaluateSettings
 from pipeline.errors import SettingError
 from pipeline.flow import label
+from pipeline.inspection import Inspect, check_truths
 from pipeline.job import Job, open_job
 from pipeline.labelled import Sample
 from pipeline.runs import finished_ids, list_runs
@@ -33,6 +35,7 @@ from pipeline.storage import Storage, normalise_uri
 _log = logging.getLogger(__name__)
 
 _IMAGES_PER_CHUNK = 32
+_METRICS = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -61,8 +64,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     job = open_job(settings.label_settings(manifest))
     _check_classes(job, data_set)
     storage.write(manifest, text)
-    outcome = label(job, partial(open_ray, job.settings))
     start_ray(settings.ray_address)
+    _check_truths(job, data_set, settings.split, samples)
+    outcome = label(job, partial(open_ray, job.settings))
     matrix, scores = _score(job, data_set, samples)
     folder = f"{output}/evaluations/{name}-{_identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
@@ -94,6 +98,15 @@ def _check_classes(job: Job, data_set: DataSet) -> None:
     if ours != theirs:
         pairs = [f"{a} / {b}" for a, b in zip(ours, theirs, strict=True) if a != b]
         _log.warning("classes have other names in the network and the data: %s", ", ".join(pairs))
+
+
+def _check_truths(job: Job, data_set: DataSet, split: str, samples: Sequence[Sample]) -> None:
+    """Find all bad truths before hours of labelling; bad images become rows of it."""
+    from jobs.inspection import inspect  # noqa: PLC0415 - it loads Ray
+
+    limits = job.settings.max_image_pixels, job.settings.io_threads
+    look = Inspect(job.storage, data_set.coding, *limits, judge_images=False)
+    check_truths(inspect(look, {split: as_table(samples)}), len(data_set.classes))
 
 
 def _score(
@@ -169,13 +182,19 @@ def _described(  # noqa: PLR0913, PLR0917 - all that metrics.json says
         "num_images": num_images,
         "num_scored": num_scored,
         "num_pixels": metrics.num_pixels,
-        "pixel_accuracy": metrics.pixel_accuracy,
-        "mean_accuracy": metrics.mean_accuracy,
-        "mean_iu": metrics.mean_iu,
-        "frequency_weighted_iu": metrics.frequency_weighted_iu,
+        **{name: _known(getattr(metrics, name)) for name in _METRICS},
         "classes": per_class,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _known(share: float) -> float | None:
+    """Give None for NaN, which JSON does not have: of no scored pixel there is no share."""
+    return None if math.isnan(share) else share
+
+
+def _shown(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.4f}"
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the four files of an evaluation
@@ -188,12 +207,12 @@ def _write(  # noqa: PLR0913, PLR0917 - the four files of an evaluation
 ) -> None:
     from jobs.scoring import confusion_picture, confusion_table  # noqa: PLC0415 - matplotlib
 
-    title = f"mean IU {found['mean_iu']:.3f}, pixel accuracy {found['pixel_accuracy']:.3f}"
+    title = f"mean IU {_shown(found['mean_iu'])}, pixel accuracy {_shown(found['pixel_accuracy'])}"
     storage.write(f"{folder}/images.parquet", _parquet(scores))
     storage.write(f"{folder}/confusion_matrix.parquet", _parquet(confusion_table(matrix, names)))
     storage.write(f"{folder}/confusion_matrix.png", confusion_picture(matrix, names, title))
     # Last: where it stands, the others do.
-    storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1).encode())
+    storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1, allow_nan=False).encode())
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -207,9 +226,10 @@ def _as_text(found: dict[str, Any], folder: str) -> str:
         f"{found['num_scored']} of {found['num_images']} images of {found['split']} scored, "
         f"{found['num_pixels']:,} labelled pixels"
     )
+    mean_iu, pixels, accuracy, weighted = (_shown(found[name]) for name in _METRICS)
     metrics = (
-        f"  mean IU {found['mean_iu']:.4f}, pixel accuracy {found['pixel_accuracy']:.4f}, mean "
-        f"accuracy {found['mean_accuracy']:.4f}, f.w. IU {found['frequency_weighted_iu']:.4f}"
+        f"  mean IU {mean_iu}, pixel accuracy {pixels}, mean accuracy {accuracy}, "
+        f"f.w. IU {weighted}"
     )
     lines = [headline, metrics, "", f"  {'class':<24}{'IU':>8}{'accuracy':>10}"]
     for name, scores in found["classes"].items():

@@ -1,11 +1,14 @@
 """A labelled data set with its classes and the coding of its truths: for `train` and `evaluate`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from fcn.checkpoint import CheckpointError, ClassLabel, parse_classes
 from fcn.class_lists import CITYSCAPES_CLASSES, CITYSCAPES_IDS, VOC_CLASSES
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
-from pipeline.labelled import Labelled, find_labelled
+from pipeline.labelled import Labelled, Sample, find_labelled
 from pipeline.storage import Storage, normalise_uri
 from pipeline.truth import Coding, TruthError, is_coloured
 
@@ -45,6 +48,16 @@ def open_data_set(
     if len(set(colours)) < len(colours):
         raise SettingError("truth_coding=colors needs a color of its own for every class")
     return DataSet(found, known, Coding(kind, len(known), ids, colours))
+
+
+def as_table(samples: Sequence[Sample]) -> pa.Table:
+    """Lay samples out as a table with the columns image_uri and mask_uri."""
+    return pa.table(
+        {
+            "image_uri": pa.array([sample.image_uri for sample in samples], pa.string()),
+            "mask_uri": pa.array([sample.mask_uri for sample in samples], pa.string()),
+        }
+    )
 
 
 def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[ClassLabel, ...]:

@@ -359,7 +359,7 @@ def test_data_that_does_not_fit_its_classes_ends_with_3(
     assert train(copied, tmp_path, "run", *_STEPS) == 3
 
     said = caplog.text
-    assert "1 of 15 samples can't be trained on" in said
+    assert "1 of 15 samples can't be used" in said
     assert "train/masks/003.png: values outside of 0 to 5" in said
     assert "77 in 1,536 pixels" in said
     assert not (tmp_path / "run/checkpoints").exists()
