@@ -46,7 +46,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     storage = writable_storage(plan.storage, plan.folder)
     training = TrainingRun(storage, plan.folder)
     with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
-        training.open(plan)
+        training.check(plan)
         record = training.model()
         if record is None:
             record = _train(plan, training, lock)
@@ -67,6 +67,8 @@ def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
         names = [label.name for label in plan.classes]
         findings = inspect(_look(plan), {TRAIN: plan.train, VAL: plan.val})
         found = summarise(findings, names, allow_overlap=plan.settings.allow_overlap)
+        # Not before: data and classes that were refused may be mended under the run's name.
+        training.start(plan)
         training.write_inspection(found)
     _say_inspection(plan, found)
     fit(plan, found, lock.check)
