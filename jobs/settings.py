@@ -243,7 +243,8 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
         raise SettingError(f"config={uri!r} is no YAML: {error}") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingError(
-            f"config={uri!r} must hold `name: value` lines, it holds {str(values)[:100]}"
+            f"config={uri!r} must hold `name: value` lines, it "
+            + ("is empty" if values is None else f"holds {str(values)[:100]}")
         )
     # YAML reads run_id: 2026-11-22 as a date.
     return {
@@ -289,10 +290,13 @@ def our_variables(environ: Mapping[str, str]) -> dict[str, str]:
 def _explain(error: ValidationError) -> str:
     lines = []
     for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"]) or "settings"
-        value = f"={one['input']!r}" if one["loc"] and one["type"] != "missing" else ""
+        is_part = one["type"] == "missing" and len(one["loc"]) > 1
+        name = ".".join(map(str, one["loc"][:-1] if is_part else one["loc"])) or "settings"
+        value = f"={one['input']!r}" if one["loc"] and (is_part or one["type"] != "missing") else ""
         problem = {
-            "missing": "is missing; give it as a flag, as FCN_... or in the config file",
+            "missing": "more values are wanted, as in [480,640]"
+            if is_part
+            else "is missing; give it as a flag, as FCN_... or in the config file",
             "extra_forbidden": f"is no setting{_similar(name)}; see --help for those there are",
         }.get(one["type"], one["msg"].removeprefix("Value error, "))
         lines.append(f"{name}{value}: {problem}" if one["loc"] else problem)
