@@ -90,5 +90,7 @@ def _coding(storage: Storage, found: Labelled, split: str) -> str:
         raise InputError(f"{first.mask_uri}: {error}") from error
     except StoreError as error:
         if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
-            raise InputError(error.message) from error
+            hint = "; relative paths of a manifest start at the current directory"
+            is_manifest = found.layout == "manifest"
+            raise InputError(error.message + hint * is_manifest) from error
         raise

@@ -83,6 +83,14 @@ def _look(plan: TrainingPlan) -> Inspect:
 def _say_inspection(plan: TrainingPlan, found: Inspection) -> None:
     for text in found.warnings:
         _log.warning("%s", text)
+    batch_size, num_images = plan.stages[-1].recipe.batch_size, found.num_images[TRAIN]
+    if batch_size > num_images:
+        _log.warning(
+            "batch_size=%d is more than the %d images to train on: every step shows images again; "
+            "lower it",
+            batch_size,
+            num_images,
+        )
     if not plan.val.num_rows:
         _log.warning("no val split: nothing judges the weights, the last ones are kept")
     _log.info(

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from jobs.labelled import open_data_set
 from jobs.scenes import CLASSES
+from jobs.train import _say_inspection
 from jobs.train_settings import TrainSettings
 from jobs.training.plan import TrainingPlan, open_plan
 from jobs.training.run import TrainingRun
-from pipeline.errors import FingerprintMismatch
+from pipeline.errors import FingerprintMismatch, InputError
+from pipeline.inspection import Inspection
 from pipeline.job import writable_storage
 from pipeline.storage import Storage
 from tests.jobs.training_product import scenes, train
@@ -61,3 +64,22 @@ def test_a_refusal_of_other_classes_is_short(tmp_path: Path):
             run.check(plan(others))
         assert words in str(raised.value)
         assert len(str(raised.value)) < 400
+
+
+def test_a_batch_of_more_images_than_there_are_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Steps that show images twice are said before the training, those that do not are not."""
+    fields = {"data": str(scenes(tmp_path, 2, 1)), "output": str(tmp_path), "run_name": "run"}
+    found = Inspection(num_images={"train": 2, "val": 1}, pixels={}, warnings=[])
+    for batch_size, warned in ((2, False), (3, True)):
+        _say_inspection(open_plan(TrainSettings(batch_size=batch_size, **fields)), found)
+        assert ("batch_size=3 is more than the 2 images to train on" in caplog.text) == warned
+
+
+def test_where_relative_paths_of_a_manifest_start_is_said(tmp_path: Path):
+    """A truth that is not there is named whole, and where its path was taken to begin."""
+    scenes(tmp_path, 1, 1)
+    (tmp_path / "set.csv").write_text("image_uri,mask_uri\na.png,gone/truth.png\n")
+    with pytest.raises(InputError, match=r"/gone/truth.png does not .*start at the current"):
+        open_data_set(Storage(), str(tmp_path / "set.csv"), None, None, "train")
