@@ -17,6 +17,9 @@ MAX_CLASSES = 255
 # Of the views of an image; smaller ones show nothing, larger ones fill the memory.
 MIN_SCALE, MAX_SCALE = 0.1, 8.0
 
+# Of a classes file.
+_FORM = 'it must hold {"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}, ...]}'
+
 _JSON_TYPES = {
     "network": str,
     "width": int,
@@ -84,18 +87,11 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         """Refuse what no network can be built from. Raises CheckpointError."""
-        if not 1 <= len(self.classes) <= MAX_CLASSES:
-            raise CheckpointError(
-                f"{len(self.classes)} classes; a mask of 8 bits holds 1 to {MAX_CLASSES}"
-            )
+        _check_labels(self.classes)
         try:
             check_choices(self.network, self.width, self.padding, self.upsampling)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
-        names = [label.name for label in self.classes]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise CheckpointError(f"class names appear twice: {', '.join(twice)}")
         if self.channel_order not in ("RGB", "BGR"):
             raise CheckpointError(f"channel_order={self.channel_order!r}; it is RGB or BGR")
         self._check_normalisation()
@@ -169,15 +165,40 @@ def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:
         CheckpointError: It has another form, or the ids are not 0, 1, 2, ... in order.
     """
     try:
-        entries = json.loads(text)["classes"]
-        ids = [int(entry["id"]) for entry in entries]
-        if ids != list(range(len(ids))):
-            raise CheckpointError(f"class ids must be 0, 1, 2, ... in order, they are {ids[:10]}")
-        return tuple(_label(entry) for entry in entries)
+        entries = _entries(json.loads(text))
+        labels = tuple(_entry(place, entry) for place, entry in enumerate(entries))
     except CheckpointError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"no valid classes file: {_reason(error)}") from error
+    except KeyError as error:
+        raise CheckpointError(f"no valid classes file: it lacks {error}; {_FORM}") from error
+    except ValueError as error:
+        raise CheckpointError(f"no valid classes file: no JSON: {error}; {_FORM}") from error
+    _check_labels(labels)
+    return labels
+
+
+def _entries(found: Any) -> list[dict[str, Any]]:
+    entries = found["classes"] if isinstance(found, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise CheckpointError(f"no valid classes file: {_FORM}")
+    return entries
+
+
+def _entry(place: int, entry: dict[str, Any]) -> ClassLabel:
+    try:
+        number, label = int(entry["id"]), _label(entry)
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"no valid classes file: entry {place} is {str(entry)[:100]}; {_FORM}"
+        ) from error
+    if number != place:
+        raise CheckpointError(
+            f"class ids must be 0, 1, 2, ... in order: {label.name!r} has id {number}, and its "
+            f"place is that of {place}"
+        )
+    return label
 
 
 def numbered_classes(num_classes: int) -> tuple[ClassLabel, ...]:
@@ -197,6 +218,15 @@ def voc_color(index: int) -> tuple[int, int, int]:
         green |= (index >> (3 * position + 1) & 1) << (7 - position)
         blue |= (index >> (3 * position + 2) & 1) << (7 - position)
     return (red, green, blue)
+
+
+def _check_labels(labels: tuple[ClassLabel, ...]) -> None:
+    if not 1 <= len(labels) <= MAX_CLASSES:
+        raise CheckpointError(f"{len(labels)} classes; a mask of 8 bits holds 1 to {MAX_CLASSES}")
+    names = [label.name for label in labels]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CheckpointError(f"class names appear twice: {', '.join(twice)}")
 
 
 def _reason(error: Exception) -> str:

@@ -37,6 +37,8 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PARALLEL = "module."
 _MAX_SHOWN = 5
 _SAFETENSORS = ".safetensors"
+# What files of torch.save begin with: zip archives, and pickles before PyTorch 1.6.
+_PICKLES = (b"PK\x03\x04", b"\x80")
 # Layers without trained weights start from the same values in every import.
 _SEED = 0
 
@@ -471,6 +473,10 @@ def _read_safetensors(data: bytes) -> Any:
 
 
 def _read_pickle(data: bytes) -> Any:
+    if not data.startswith(_PICKLES):
+        raise CheckpointError(
+            f"no readable PyTorch file: it begins with {data[:12]!r}, as no file of torch.save does"
+        )
     try:
         # What torchvision's own training keeps its arguments in; a Namespace runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):

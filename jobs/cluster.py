@@ -7,7 +7,7 @@ import socket
 import types
 from urllib.parse import urlsplit
 
-from pipeline.errors import SettingError, Stopped
+from pipeline.errors import ClusterLost, SettingError, Stopped
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def start_ray(ray_address: str | None) -> None:
 
     Raises:
         SettingError: There is no cluster at the address, or its nodes have other versions.
+        ClusterLost: Ray does not start on this machine.
     """
     connect(ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
@@ -41,6 +42,7 @@ def connect(ray_address: str | None) -> None:
 
     Raises:
         SettingError: There is no cluster at the address.
+        ClusterLost: Ray does not start on this machine.
     """
     import ray.data  # noqa: PLC0415 - as above
 
@@ -66,7 +68,14 @@ def _init(ray_address: str | None) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise SettingError(f"ray_address={ray_address!r}: {error}") from error
     else:
-        cores = len(os.sched_getaffinity(0))
+        _start_here()
+
+
+def _start_here() -> None:
+    import ray  # noqa: PLC0415 - as above
+
+    cores = len(os.sched_getaffinity(0))
+    try:
         # "local": without it Ray would join a cluster that happens to run on this machine.
         ray.init(
             address="local",
@@ -79,6 +88,12 @@ def _init(ray_address: str | None) -> None:
             # on a small machine every task would start, and import, anew.
             _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
         )
+    except Exception as error:  # Ray raises bare ones, as when its processes take too long
+        reason = " ".join(str(error).split())
+        raise ClusterLost(
+            f"Ray does not start on this machine: {reason} Is the machine busy, or short of memory "
+            "or of room in /tmp?"
+        ) from error
 
 
 def _check_reachable(ray_address: str) -> None:

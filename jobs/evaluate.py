@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,11 +20,12 @@ from fcn.metrics import ConfusionMatrix, Metrics
 from jobs import logs
 from jobs.cluster import start_ray
 from jobs.label import exit_code, label_observed
-from jobs.labelled import DataSet, open_data_set
+from jobs.labelled import DataSet, as_table, open_data_set
 from jobs.output import say
 from jobs.settings import read_settings
 from jobs.train_settings import EvaluateSettings
-from pipeline.errors import SettingError, own_error
+from pipeline.errors import SettingError
+from pipeline.inspection import Inspect, check_truths
 from pipeline.job import Job, open_job
 from pipeline.labelled import Sample
 from pipeline.runs import finished_ids, list_runs
@@ -32,7 +34,7 @@ from pipeline.storage import Storage, normalise_uri
 _log = logging.getLogger(__name__)
 
 _IMAGES_PER_CHUNK = 32
-_SCORE_CPUS = 0.5
+_METRICS = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -62,8 +64,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     job = open_job(settings.label_settings(manifest))
     _check_classes(job, data_set)
     storage.write(manifest, text)
-    outcome = label_observed(job)
     start_ray(settings.ray_address)
+    _check_truths(job, data_set, settings.split, samples)
+    outcome = label_observed(job)
     matrix, scores = _score(job, data_set, samples)
     folder = f"{output}/evaluations/{name}-{_identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
@@ -97,28 +100,30 @@ def _check_classes(job: Job, data_set: DataSet) -> None:
         _log.warning("classes have other names in the network and the data: %s", ", ".join(pairs))
 
 
+def _check_truths(job: Job, data_set: DataSet, split: str, samples: Sequence[Sample]) -> None:
+    """Find all bad truths before hours of labelling; bad images become rows of it."""
+    from jobs.inspection import inspect  # noqa: PLC0415 - it loads Ray
+
+    limits = job.settings.max_image_pixels, job.settings.io_threads
+    look = Inspect(job.storage, data_set.coding, *limits, judge_images=False)
+    check_truths(inspect(look, {split: as_table(samples)}), len(data_set.classes))
+
+
 def _score(
     job: Job, data_set: DataSet, samples: Sequence[Sample]
 ) -> tuple[ConfusionMatrix, pa.Table]:
     # Ray and matplotlib take seconds to import, which a setting's error must not wait for.
-    import ray.data  # noqa: PLC0415
-
     from jobs.scoring import IMAGE_SCORES, Score  # noqa: PLC0415
+    from jobs.tasks import in_tasks, own_errors  # noqa: PLC0415
 
     chunks = list(_chunks(_masks(job), samples))
     matrix = ConfusionMatrix.zeros(len(data_set.classes))
     rows: list[dict[str, Any]] = []
-    source: Any = ray.data.from_items(chunks, override_num_blocks=max(1, len(chunks)))
     score = Score(job.storage, data_set.coding, job.settings.io_threads)
-    scored = source.map(score, num_cpus=_SCORE_CPUS)
-    scored.context.enable_progress_bars = False
-    scored.context.raise_original_map_exception = True
-    try:
-        for chunk in scored.iter_rows() if chunks else ():
+    with own_errors():
+        for chunk in in_tasks(chunks, score).iter_rows() if chunks else ():
             matrix = matrix + ConfusionMatrix(chunk["counts"])
             rows += chunk["images"]
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
     table = pa.Table.from_pylist(rows, IMAGE_SCORES).sort_by("image_uri")
     return matrix, table
 
@@ -177,13 +182,19 @@ def _described(  # noqa: PLR0913, PLR0917 - all that metrics.json says
         "num_images": num_images,
         "num_scored": num_scored,
         "num_pixels": metrics.num_pixels,
-        "pixel_accuracy": metrics.pixel_accuracy,
-        "mean_accuracy": metrics.mean_accuracy,
-        "mean_iu": metrics.mean_iu,
-        "frequency_weighted_iu": metrics.frequency_weighted_iu,
+        **{name: _known(getattr(metrics, name)) for name in _METRICS},
         "classes": per_class,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _known(share: float) -> float | None:
+    """Give None for NaN, which JSON does not have: of no scored pixel there is no share."""
+    return None if math.isnan(share) else share
+
+
+def _shown(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.4f}"
 
 
 def _write(  # noqa: PLR0913, PLR0917 - the four files of an evaluation
@@ -196,12 +207,12 @@ def _write(  # noqa: PLR0913, PLR0917 - the four files of an evaluation
 ) -> None:
     from jobs.scoring import confusion_picture, confusion_table  # noqa: PLC0415 - matplotlib
 
-    title = f"mean IU {found['mean_iu']:.3f}, pixel accuracy {found['pixel_accuracy']:.3f}"
+    title = f"mean IU {_shown(found['mean_iu'])}, pixel accuracy {_shown(found['pixel_accuracy'])}"
     storage.write(f"{folder}/images.parquet", _parquet(scores))
     storage.write(f"{folder}/confusion_matrix.parquet", _parquet(confusion_table(matrix, names)))
     storage.write(f"{folder}/confusion_matrix.png", confusion_picture(matrix, names, title))
     # Last: where it stands, the others do.
-    storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1).encode())
+    storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1, allow_nan=False).encode())
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -215,9 +226,10 @@ def _as_text(found: dict[str, Any], folder: str) -> str:
         f"{found['num_scored']} of {found['num_images']} images of {found['split']} scored, "
         f"{found['num_pixels']:,} labelled pixels"
     )
+    mean_iu, pixels, accuracy, weighted = (_shown(found[name]) for name in _METRICS)
     metrics = (
-        f"  mean IU {found['mean_iu']:.4f}, pixel accuracy {found['pixel_accuracy']:.4f}, mean "
-        f"accuracy {found['mean_accuracy']:.4f}, f.w. IU {found['frequency_weighted_iu']:.4f}"
+        f"  mean IU {mean_iu}, pixel accuracy {pixels}, mean accuracy {accuracy}, "
+        f"f.w. IU {weighted}"
     )
     lines = [headline, metrics, "", f"  {'class':<24}{'IU':>8}{'accuracy':>10}"]
     for name, scores in found["classes"].items():

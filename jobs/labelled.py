@@ -1,11 +1,14 @@
 """A labelled data set with its classes and the coding of its truths: for `train` and `evaluate`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from fcn.checkpoint import CheckpointError, ClassLabel, parse_classes
 from fcn.class_lists import CITYSCAPES_CLASSES, CITYSCAPES_IDS, VOC_CLASSES
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
-from pipeline.labelled import Labelled, find_labelled
+from pipeline.labelled import Labelled, Sample, find_labelled
 from pipeline.storage import Storage, normalise_uri
 from pipeline.truth import Coding, TruthError, is_coloured
 
@@ -47,6 +50,16 @@ def open_data_set(
     return DataSet(found, known, Coding(kind, len(known), ids, colours))
 
 
+def as_table(samples: Sequence[Sample]) -> pa.Table:
+    """Lay samples out as a table with the columns image_uri and mask_uri."""
+    return pa.table(
+        {
+            "image_uri": pa.array([sample.image_uri for sample in samples], pa.string()),
+            "mask_uri": pa.array([sample.mask_uri for sample in samples], pa.string()),
+        }
+    )
+
+
 def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[ClassLabel, ...]:
     uri = found.classes_uri if classes is None else normalise_uri(classes, "classes")
     if uri is not None:
@@ -77,5 +90,7 @@ def _coding(storage: Storage, found: Labelled, split: str) -> str:
         raise InputError(f"{first.mask_uri}: {error}") from error
     except StoreError as error:
         if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
-            raise InputError(error.message) from error
+            hint = "; relative paths of a manifest start at the current directory"
+            is_manifest = found.layout == "manifest"
+            raise InputError(error.message + hint * is_manifest) from error
         raise

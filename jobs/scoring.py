@@ -9,10 +9,11 @@ from typing import Any, TypedDict
 import matplotlib.figure
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fcn.metrics import ConfusionMatrix
 from pipeline.encode import decode_mask
-from pipeline.errors import InputError
+from pipeline.errors import BrokenPromise, ErrorCode, InputError, StoreError
 from pipeline.storage import Storage
 from pipeline.truth import Coding, TruthError, decode_truth
 
@@ -57,7 +58,9 @@ class Score:
             `counts`: n_ij of the chunk; `images`: a row of `IMAGE_SCORES` for each.
 
         Raises:
-            InputError: A truth is missing, unreadable, or of another size than its image.
+            InputError: A truth is unreadable, or of another size than its image.
+            BrokenPromise: A mask that the tables name is gone or damaged.
+            StoreError: A truth is missing, or the store does not answer.
         """
         rows = list(zip(chunk["image_uris"], chunk["truth_uris"], chunk["mask_uris"], strict=True))
         with ThreadPoolExecutor(self.threads) as pool:
@@ -67,7 +70,7 @@ class Score:
         return {"counts": total.counts.tolist(), "images": scores}
 
     def _compare(self, truth_uri: str, mask_uri: str) -> ConfusionMatrix:
-        mask = decode_mask(self.storage.read(mask_uri))
+        mask = self._mask(mask_uri)
         try:
             truth = decode_truth(self.storage.read(truth_uri), self.coding)
         except TruthError as error:
@@ -78,6 +81,24 @@ class Score:
                 "has the size of the upright image"
             )
         return ConfusionMatrix.of(truth, mask, self.coding.num_classes)
+
+    def _mask(self, uri: str) -> NDArray[np.uint8]:
+        try:
+            return decode_mask(self.storage.read(uri))
+        except StoreError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+            raise BrokenPromise(_broken(uri, "is gone")) from error
+        except ValueError as error:
+            raise BrokenPromise(_broken(uri, f"can't be read: {error}")) from error
+
+
+def _broken(uri: str, what: str) -> str:
+    return (
+        f"mask {uri} {what}, and a finished run names it: `fcn verify` lists all that is broken. "
+        "Remove the run's folders runs/RUN, masks/run=RUN, images/run=RUN and "
+        "class_statistics/run=RUN and evaluate again"
+    )
 
 
 def _row(uris: tuple[str, str, str], matrix: ConfusionMatrix) -> dict[str, Any]:

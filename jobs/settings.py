@@ -9,7 +9,14 @@ from datetime import date
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -86,13 +93,20 @@ class _ImportFields(BaseModel):
 
     @field_validator("mean", "std")
     @classmethod
-    def _is_numbers(cls, value: str | None) -> str | None:
+    def _is_numbers(cls, value: str | None, info: ValidationInfo) -> str | None:
         try:
-            _numbers(value)
+            numbers = _numbers(value) or ()
         except ValueError:
             raise ValueError(
                 "numbers with commas between them are wanted, as in 0.485,0.456,0.406"
             ) from None
+        is_std = info.field_name == "std"
+        for number in numbers:
+            if not 0 <= number <= 1 or (is_std and not number):
+                limits = "above 0 and up to 1" if is_std else "from 0 to 1"
+                raise ValueError(
+                    f"{number:g} is not {limits}; divide by 255 what is meant for values up to 255"
+                )
         return value
 
 
@@ -244,8 +258,8 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
         raise SettingError(f"config={uri!r} is no YAML: {_what_yaml_says(error)}") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingError(
-            f"config={uri!r} must hold `name: value` lines, it holds a {type(values).__name__} of "
-            "another form"
+            f"config={uri!r} must hold `name: value` lines, it "
+            + ("is empty" if values is None else f"holds a {type(values).__name__} of another form")
         )
     # YAML reads run_id: 2026-11-22 as a date.
     return {
@@ -298,12 +312,15 @@ def our_variables(environ: Mapping[str, str]) -> dict[str, str]:
 def _explain(error: ValidationError) -> str:
     lines = []
     for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"]) or "settings"
+        is_part = one["type"] == "missing" and len(one["loc"]) > 1
+        name = ".".join(map(str, one["loc"][:-1] if is_part else one["loc"])) or "settings"
         # A key of AWS's has come into the wrong file.
         shown = "***" if _SECRET_NAME.search(name) else repr(one["input"])
-        value = f"={shown}" if one["loc"] and one["type"] != "missing" else ""
+        value = f"={shown}" if one["loc"] and (is_part or one["type"] != "missing") else ""
         problem = {
-            "missing": "is missing; give it as a flag, as FCN_... or in the config file",
+            "missing": "more values are wanted, as in [480,640]"
+            if is_part
+            else "is missing; give it as a flag, as FCN_... or in the config file",
             "extra_forbidden": f"is no setting{_similar(name)}; see --help for those there are",
         }.get(one["type"], one["msg"].removeprefix("Value error, "))
         lines.append(f"{name}{value}: {problem}" if one["loc"] else problem)

@@ -13,7 +13,7 @@ from jobs.train_settings import TrainSettings
 from jobs.training.plan import TrainingPlan, commit, open_plan
 from jobs.training.run import BEST, TrainingRun, completed
 from pipeline.errors import EXIT_OK, InputError
-from pipeline.inspection import Inspection, summarise
+from pipeline.inspection import Inspect, Inspection, summarise
 from pipeline.job import writable_storage
 from pipeline.labelled import TRAIN, VAL
 from pipeline.lock import Lock
@@ -49,7 +49,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     training = TrainingRun(storage, plan.folder)
     with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
         logs.configure(settings.log_format, settings.run_name, lock.number)
-        training.open(plan)
+        training.check(plan)
         record = training.model()
         if record is None:
             record = _train(plan, training, lock)
@@ -62,21 +62,38 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     start_ray(plan.settings.ray_address)
     # Ray and torch take seconds to import, which a setting's error must not wait for.
-    from jobs.training.fit import fit, inspect  # noqa: PLC0415
+    from jobs.inspection import inspect  # noqa: PLC0415
+    from jobs.training.fit import fit  # noqa: PLC0415
 
     found = training.inspection()
     if found is None:
         names = [label.name for label in plan.classes]
-        found = summarise(inspect(plan), names, allow_overlap=plan.settings.allow_overlap)
+        findings = inspect(_look(plan), {TRAIN: plan.train, VAL: plan.val})
+        found = summarise(findings, names, allow_overlap=plan.settings.allow_overlap)
+        # Not before: data and classes that were refused may be mended under the run's name.
+        training.start(plan)
         training.write_inspection(found)
     _say_inspection(plan, found)
     fit(plan, found, lock.check)
     return _finish(plan, training)
 
 
+def _look(plan: TrainingPlan) -> Inspect:
+    settings = plan.settings
+    return Inspect(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads)
+
+
 def _say_inspection(plan: TrainingPlan, found: Inspection) -> None:
     for text in found.warnings:
         _log.warning("%s", text)
+    batch_size, num_images = plan.stages[-1].recipe.batch_size, found.num_images[TRAIN]
+    if batch_size > num_images:
+        _log.warning(
+            "batch_size=%d is more than the %d images to train on: every step shows images again; "
+            "lower it",
+            batch_size,
+            num_images,
+        )
     if not plan.val.num_rows:
         _log.warning("no val split: nothing judges the weights, the last ones are kept")
     _log.info(

@@ -82,8 +82,8 @@ class _TrainFields(BaseModel):
     epochs: int | None = Field(
         None,
         ge=1,
-        description="passes over the training images; default: the recipe's, or with "
-        "max_train_minutes as many as fit",
+        description="passes over the training images, rounded up to whole steps; default: the "
+        "recipe's, or with max_train_minutes as many as fit",
     )
     max_train_minutes: float | None = Field(
         None,

@@ -51,6 +51,8 @@ DAMAGE = (
 )
 
 _EXIF_ORIENTATION = 0x0112
+_UPRIGHT = 1
+_ON_ITS_SIDE = (5, 6, 7, 8)
 # Exif 2.32, tag 274: how the stored picture has to be turned to stand upright.
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -90,6 +92,40 @@ def read_size(data: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
+def read_upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Read the size of an image as people see it.
+
+    Args:
+        data: The encoded image.
+        max_pixels: The limit on height * width.
+
+    Returns:
+        (height, width), that of the image that `decode_image` gives.
+
+    Raises:
+        ImageError: As `decode_image`, as far as the header shows it.
+    """
+    height, width = read_size(data)
+    check_num_pixels(height, width, max_pixels)
+    return (width, height) if read_orientation(data) in _ON_ITS_SIDE else (height, width)
+
+
+def read_orientation(data: bytes) -> int:
+    """Read how a stored image has to be turned: its EXIF orientation, 1 (upright) to 8.
+
+    Args:
+        data: The encoded image.
+
+    Raises:
+        ImageError: As `decode_image`.
+    """
+    with _open(data) as image:
+        try:
+            return _orientation(image)
+        except DAMAGE as error:
+            raise _damaged(data, str(image.format), error) from error
+
+
 def check_num_pixels(height: int, width: int, max_pixels: int) -> None:
     """Refuse an image that is too large. Raises ImageError with code too_many_pixels."""
     if height * width > max_pixels:
@@ -117,11 +153,10 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         check_num_pixels(image.height, image.width, max_pixels)
         try:
             image.load()
-            orientation = image.getexif().get(_EXIF_ORIENTATION)
+            upright = _TRANSPOSES.get(_orientation(image))
             rgb = _to_rgb(image)
         except DAMAGE as error:
             raise _damaged(data, str(image.format), error) from error
-        upright = _TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
         return np.asarray(rgb if upright is None else rgb.transpose(upright))
 
 
@@ -134,6 +169,11 @@ def _open(data: bytes) -> Image.Image:
         raise _unidentified(data) from error
     except DAMAGE as error:
         raise _damaged(data, _sniff(data) or "image", error) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(_EXIF_ORIENTATION)
+    return found if isinstance(found, int) and found in _TRANSPOSES else _UPRIGHT
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

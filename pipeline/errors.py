@@ -7,10 +7,10 @@ PipelineError              ends the command with its own exit code
  + FingerprintMismatch     6  the run was started with another network or decoder
  + LockHeld                7  another run is at work on the same thing
  + WorkersLost             5  workers of a training died too often: run the same command again
- + ClusterLost             5  the Ray cluster does not answer: run the same command again
+ + ClusterLost             5  Ray does not answer, or does not start: run the same command again
  + WaitedTooLong           5  no room for replicas, or no progress: run the same command again
  + Diverged                2  a training's loss is no number: the user must change a setting
- + BrokenPromise           1  verify found what must not be
+ + BrokenPromise           1  the output contradicts itself: `verify` shows it
 Stopped                    5  SIGTERM or SIGINT: run the same command again
 ImageError                 never leaves its step: it becomes the status of one row
 
@@ -155,7 +155,7 @@ class WorkersLost(PipelineError):
 
 
 class ClusterLost(PipelineError):
-    """The Ray cluster that a job was, or was to be, submitted to does not answer."""
+    """The Ray cluster of a job does not answer, or Ray does not start."""
 
     exit_code = 5
 

@@ -1,8 +1,8 @@
-"""Inspect: a labelled data set before a network is trained on it.
+"""Inspect: a labelled data set before a network is trained on it, or judged by it.
 
 Every image is decoded and every truth counted once, in chunks that travel to where there are
 CPUs. What would train nonsense is an error with the names of the files; what may be meant is a
-warning.
+warning. Before an evaluation only truths are judged: a bad image is a row of the labelling.
 """
 
 from collections import Counter
@@ -14,15 +14,15 @@ from typing import TypedDict
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.decode import decode_image
+from pipeline.decode import decode_image, read_orientation, read_upright_size
 from pipeline.encode import IGNORE_INDEX
 from pipeline.errors import ImageError, InputError, StoreError
 from pipeline.labelled import TRAIN, VAL
 from pipeline.storage import Storage, sha256_hex
-from pipeline.truth import Coding, TruthError, decode_truth
+from pipeline.truth import Coding, NoClassError, TruthError, decode_truth
 
 _MAX_SHOWN = 5
-_BINARY = {0, IGNORE_INDEX}
+_OF_CLASSES = "classes.json says which classes there are, truth_coding how files name them"
 
 
 class Chunk(TypedDict):
@@ -34,13 +34,17 @@ class Chunk(TypedDict):
 
 
 class Finding(TypedDict):
-    """What is found of one sample; `pixels` is per class, those without a class last."""
+    """What is found of one sample; `pixels` is per class, those without a class last.
+
+    `of_classes` is whether its problem are values or colours that are no class's.
+    """
 
     split: str
     image_uri: str
     sha256: str
     pixels: list[int]
     problem: str
+    of_classes: bool
 
 
 class Inspection(BaseModel):
@@ -61,12 +65,22 @@ class Inspection(BaseModel):
 
 @dataclass(frozen=True)
 class Inspect:
-    """Inspects chunks; travels to workers."""
+    """Inspects chunks; travels to workers.
+
+    Attributes:
+        storage: Where the samples are.
+        coding: Of the truths.
+        max_image_pixels: The limit on height * width.
+        threads: Samples at a time.
+        judge_images: Whether a bad image is a problem; else it is passed over, and of the others
+            no more is read than their size.
+    """
 
     storage: Storage
     coding: Coding
     max_image_pixels: int
     threads: int
+    judge_images: bool = True
 
     def __call__(self, chunk: Chunk) -> dict[str, list[Finding]]:
         """Inspect the samples of a chunk.
@@ -80,12 +94,13 @@ class Inspect:
             return {"findings": list(found)}
 
     def _inspect(self, split: str, image_uri: str, mask_uri: str) -> Finding:
-        finding = Finding(split=split, image_uri=image_uri, sha256="", pixels=[], problem="")
+        finding = Finding(
+            split=split, image_uri=image_uri, sha256="", pixels=[], problem="", of_classes=False
+        )
         uri = image_uri
         try:
-            data = self.storage.read(image_uri)
-            finding["sha256"] = sha256_hex(data)
-            size = decode_image(data, self.max_image_pixels).shape[:2]
+            image = self._look_at(image_uri)
+            finding["sha256"] = image.sha256
             uri = mask_uri
             truth = decode_truth(self.storage.read(mask_uri), self.coding)
         except StoreError as error:
@@ -93,13 +108,45 @@ class Inspect:
                 return {**finding, "problem": error.message}
             raise
         except (ImageError, TruthError) as error:
-            return {**finding, "problem": f"{uri}: {error}"}
-        if truth.shape != size:
-            problem = f"{mask_uri} is {truth.shape}, its image is {size} (height, width)"
-            return {**finding, "problem": problem}
+            of_classes = isinstance(error, NoClassError)
+            return {**finding, "problem": f"{uri}: {error}", "of_classes": of_classes}
+        if image.size not in (None, truth.shape):
+            return {**finding, "problem": f"{mask_uri} is {truth.shape}, its image is {image}"}
         counts = np.bincount(truth.ravel(), minlength=IGNORE_INDEX + 1)
         finding["pixels"] = [*counts[: self.coding.num_classes].tolist(), int(counts[-1])]
         return finding
+
+    def _look_at(self, uri: str) -> "_Image":
+        try:
+            data = self.storage.read(uri)
+            if self.judge_images:
+                height, width, _ = decode_image(data, self.max_image_pixels).shape
+            else:
+                height, width = read_upright_size(data, self.max_image_pixels)
+            return _Image(sha256_hex(data), (height, width), read_orientation(data))
+        except (ImageError, StoreError):
+            if self.judge_images:
+                raise
+            return _Image()
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image, upright; without a size where it is bad and nobody minds."""
+
+    sha256: str = ""
+    size: tuple[int, int] | None = None
+    orientation: int = 1
+
+    def __str__(self) -> str:
+        """Say its size, and what people overlook of it."""
+        text = f"{self.size} (height, width)"
+        if self.orientation > 1:
+            text += (
+                f": it has EXIF orientation {self.orientation}, and a truth must have the size of "
+                "the upright image"
+            )
+        return text
 
 
 @dataclass
@@ -108,6 +155,7 @@ class _Sums:
     pixels: dict[str, np.ndarray] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     num_problems: int = 0
+    of_classes: bool = False
     splits_of: dict[str, dict[str, str]] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
@@ -117,6 +165,7 @@ class _Sums:
         self.first.setdefault(split, finding["image_uri"])
         if finding["problem"]:
             self.num_problems += 1
+            self.of_classes |= finding["of_classes"]
             if len(self.problems) < _MAX_SHOWN:
                 self.problems.append(finding["problem"])
             return
@@ -139,19 +188,10 @@ def summarise(
         InputError: Files can't be read or do not fit the classes, an image is in both splits, or
             no truth has a class.
     """
-    sums = _Sums()
-    for finding in findings:
-        sums.add(finding)
-    if sums.num_problems:
-        more = sums.num_problems - len(sums.problems)
-        raise InputError(
-            f"{sums.num_problems} of {sums.num_images.total()} samples can't be trained on:\n  "
-            + "\n  ".join(sums.problems)
-            + (f"\n  and {more} more" if more else "")
-            + "\nclasses.json says which classes there are, truth_coding how files name them"
-        )
+    sums = _sum(findings)
     warnings = list(_overlap(sums, allow_overlap=allow_overlap))
-    _check_binary(sums, names)
+    _check_labelled(sums, len(names))
+    _check_binary(sums, len(names))
     for split, counts in sums.pixels.items():
         missing = [name for name, count in zip(names, counts, strict=False) if not count]
         if missing:
@@ -162,6 +202,35 @@ def summarise(
             )
     pixels = {split: counts.tolist() for split, counts in sums.pixels.items()}
     return Inspection(num_images=dict(sums.num_images), pixels=pixels, warnings=warnings)
+
+
+def check_truths(findings: Iterable[Finding], num_classes: int) -> None:
+    """Refuse truths that nothing can be scored with.
+
+    Args:
+        findings: Of all samples of a split.
+        num_classes: Of the data set.
+
+    Raises:
+        InputError: Truths can't be read or do not fit their images or the classes, or none has a
+            class.
+    """
+    _check_labelled(_sum(findings), num_classes)
+
+
+def _sum(findings: Iterable[Finding]) -> _Sums:
+    sums = _Sums()
+    for finding in findings:
+        sums.add(finding)
+    if sums.num_problems:
+        more = sums.num_problems - len(sums.problems)
+        raise InputError(
+            f"{sums.num_problems} of {sums.num_images.total()} samples can't be used:\n  "
+            + "\n  ".join(sums.problems)
+            + (f"\n  and {more} more" if more else "")
+            + (f"\n{_OF_CLASSES}" if sums.of_classes else "")
+        )
+    return sums
 
 
 def _overlap(sums: _Sums, *, allow_overlap: bool) -> Iterable[str]:
@@ -181,19 +250,27 @@ def _overlap(sums: _Sums, *, allow_overlap: bool) -> Iterable[str]:
     yield text
 
 
-def _check_binary(sums: _Sums, names: Sequence[str]) -> None:
+def _check_labelled(sums: _Sums, num_classes: int) -> None:
     for split, total in sums.pixels.items():
-        used = {IGNORE_INDEX if index == len(names) else index for index in np.flatnonzero(total)}
-        files = f"all truths of {split}, as that of {sums.first[split]},"
-        if not used - {IGNORE_INDEX}:
-            raise InputError(f"{files} are 255, no class: no truth has a pixel of any class")
-        if used <= _BINARY and IGNORE_INDEX in used and len(names) > 1:
+        if not total[:num_classes].any():
             raise InputError(
-                f"{files} hold 0 and 255 only ({total[0]:,} and {total[-1]:,} pixels), and 255 "
-                "means no class, so that there is nothing to tell apart. Where 255 is a class: "
-                "give it the color [255, 255, 255] in classes.json, class 0 [0, 0, 0], and set "
-                "truth_coding=colors"
+                f"{_all_of(split, sums)} are 255, no class: no truth has a pixel of any class"
             )
+
+
+def _check_binary(sums: _Sums, num_classes: int) -> None:
+    for split, total in sums.pixels.items():
+        if total[0] and total[-1] and not total[1:-1].any() and num_classes > 1:
+            raise InputError(
+                f"{_all_of(split, sums)} hold 0 and 255 only ({total[0]:,} and {total[-1]:,} "
+                "pixels), and 255 means no class, so that there is nothing to tell apart. Where "
+                "255 is a class: give it the color [255, 255, 255] in classes.json, class 0 [0, "
+                "0, 0], and set truth_coding=colors"
+            )
+
+
+def _all_of(split: str, sums: _Sums) -> str:
+    return f"all truths of {split}, as that of {sums.first[split]},"
 
 
 def _histogram(counts: np.ndarray, names: Sequence[str]) -> str:

@@ -32,6 +32,10 @@ class TruthError(ValueError):
     """A truth can't be read as class indices; the message says why."""
 
 
+class NoClassError(TruthError):
+    """A truth has values or colours that are no class's."""
+
+
 @dataclass(frozen=True)
 class Coding:
     """How values of a truth file become class indices.
@@ -60,8 +64,8 @@ def decode_truth(data: bytes, coding: Coding) -> NDArray[np.uint8]:
         Class indices, uint8 of shape (H, W), 255 where there is no class.
 
     Raises:
-        TruthError: It is no such file, or values or colours are of no class; it says how many
-            pixels have which.
+        TruthError: It is no such file.
+        NoClassError: Values or colours are of no class; it says how many pixels have which.
     """
     image = _open(data)
     if coding.kind == "colors":
@@ -76,7 +80,7 @@ def decode_truth(data: bytes, coding: Coding) -> NDArray[np.uint8]:
         return _from_ids(values, coding.ids or {})
     wrong = (values >= coding.num_classes) & (values != IGNORE_INDEX) | (values < 0)
     if wrong.any():
-        raise TruthError(
+        raise NoClassError(
             f"values outside of 0 to {coding.num_classes - 1} (and 255, no class): "
             f"{histogram(values[wrong])}"
         )
@@ -125,7 +129,7 @@ def _from_colours(
         names, counts = np.unique(codes[wrong], return_counts=True)
         most = np.argsort(-counts)[:5]
         shown = ", ".join(f"{_rgb(names[at])} in {counts[at]:,} pixels" for at in most)
-        raise TruthError(f"{names.size} colours of no class: {shown}")
+        raise NoClassError(f"{names.size} colours of no class: {shown}")
     return np.where(hit, index, IGNORE_INDEX).astype(np.uint8)
 
 

@@ -3,31 +3,30 @@
 import logging
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
-import ray.data
 import ray.train
 import ray.train.torch
 from ray.util.placement_group import remove_placement_group
 
 from jobs.nodes import alive_nodes
 from jobs.room import wait_for_room
+from jobs.tasks import TASK_CPUS
 from jobs.training.config import WorkerConfig
 from jobs.training.entry import train_worker
-from jobs.training.ingest import LOAD_CPUS
 from jobs.training.messages import Messages
 from jobs.training.plan import TrainingPlan
 from jobs.training.workers import Workers, choose_workers
-from pipeline.errors import PipelineError, WorkersLost, own_error
-from pipeline.inspection import Chunk, Finding, Inspect, Inspection
-from pipeline.labelled import TRAIN, VAL
+from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
+from pipeline.inspection import Inspection
 
 _log = logging.getLogger(__name__)
 
-_SAMPLES_PER_CHUNK = 64
 # Ray's types are those of the first Ray Train, its classes those of the second.
 _TRAIN: Any = ray.train
+# In the words of Ray, of CUDA and of PyTorch's allocator for CPUs.
+_OUT_OF_MEMORY = ("running low on memory", "out of memory", "can't allocate memory")
 _WORKER_ENVIRONMENT = {
     # PyTorch's threads would spin at their barriers and keep the loading tasks from their cores.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -40,42 +39,6 @@ _WORKER_ENVIRONMENT = {
 }
 
 
-def inspect(plan: TrainingPlan) -> Iterator[Finding]:
-    """Look at every sample of a plan once, in Ray tasks.
-
-    Args:
-        plan: Whose data it is.
-
-    Raises:
-        StoreError: The store does not answer.
-    """
-    chunks = [
-        dict(
-            Chunk(
-                split=split,
-                image_uris=part["image_uri"].to_pylist(),
-                mask_uris=part["mask_uri"].to_pylist(),
-            )
-        )
-        for split, table in ((TRAIN, plan.train), (VAL, plan.val))
-        for part in (
-            table.slice(first, _SAMPLES_PER_CHUNK)
-            for first in range(0, table.num_rows, _SAMPLES_PER_CHUNK)
-        )
-    ]
-    settings = plan.settings
-    look = Inspect(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads)
-    source: Any = ray.data.from_items(chunks, override_num_blocks=len(chunks))
-    found = source.map(look, num_cpus=LOAD_CPUS)
-    found.context.enable_progress_bars = False
-    found.context.raise_original_map_exception = True
-    try:
-        for row in found.iter_rows():
-            yield from row["findings"]
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
-
-
 def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -> None:
     """Train to the end.
 
@@ -85,8 +48,8 @@ def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -
         check: Called again and again; what it raises ends the training.
 
     Raises:
-        PipelineError: The training diverged, the store failed for good, or there was no room.
-        TrainingFailedError: Workers died more often than `max_failures`: Ray Train's own.
+        PipelineError: The training diverged, ran out of memory, found no room, or lost its workers
+            more often than `max_failures`, or the store failed for good.
     """
     settings = plan.settings
     workers = choose_workers(settings, alive_nodes())
@@ -111,12 +74,12 @@ def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -
                 worker_runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             ),
         )
-        _raise(messages.until(trainer))
+        _raise(_end(messages, trainer), plan)
 
 
 def _wait_for_room(workers: Workers, max_wait_minutes: float) -> None:
     room = wait_for_room(
-        workers.number, "worker(s)", workers.resources, {"CPU": LOAD_CPUS}, max_wait_minutes
+        workers.number, "worker(s)", workers.resources, {"CPU": TASK_CPUS}, max_wait_minutes
     )
     # Ray Train sets room aside as well, all at once.
     remove_placement_group(room)
@@ -131,23 +94,31 @@ def _scaling(workers: Workers) -> Any:
     )
 
 
-def _raise(end: Any) -> None:
+def _end(messages: Messages, trainer: ray.train.torch.TorchTrainer) -> Any:
+    """Give what a training has ended with: a result or an error."""
+    try:
+        return messages.until(trainer)
+    except ray.exceptions.RayError as error:  # who takes the messages has died
+        return error
+
+
+def _raise(end: Any, plan: TrainingPlan) -> None:
     """Raise what a training has ended with, if it is not its end."""
-    if isinstance(end, _TRAIN.WorkerGroupError):
-        raise _reason(end) from end
     if isinstance(end, BaseException):
-        raise own_error(end) from end
+        raise _reason(end, plan) from end
     if isinstance(end.return_value, PipelineError):
         raise end.return_value
 
 
-def _reason(error: Any) -> BaseException:
-    """Find out why workers failed: an error of ours, death, or else a bug."""
-    # Ray Train keeps what a worker raised inside a wrapper that pickles.
-    raised = [getattr(one, "_base_exc", one) for one in error.worker_failures.values()]
+def _reason(end: BaseException, plan: TrainingPlan) -> BaseException:
+    """Find out why a training failed: an error of ours, short memory, death, or else a bug."""
+    raised = _raised(end)
     for one in map(own_error, raised):
         if isinstance(one, PipelineError):
             return one
+    said = "\n".join(map(str, raised)).lower()
+    if any(words in said for words in _OUT_OF_MEMORY):
+        return _out_of_memory(plan)
     # When one worker dies, the others fail because its connection is gone.
     died = [one for one in raised if isinstance(one, ray.exceptions.RayActorError)]
     if died:
@@ -155,5 +126,25 @@ def _reason(error: Any) -> BaseException:
             f"workers died more often than max_failures allows: {died[0]}; Ray's log says how "
             "(out of memory, a lost node)"
         )
-    found: BaseException = error
-    return found
+    return end
+
+
+def _raised(end: Any) -> list[BaseException]:
+    """Give what was raised on the workers, or by Ray Train itself."""
+    if isinstance(end, _TRAIN.WorkerGroupError):
+        # Ray Train keeps what a worker raised inside a wrapper that pickles.
+        return [getattr(one, "_base_exc", one) for one in end.worker_failures.values()]
+    # Ray kills its own helpers, too, when a node is short of memory.
+    return [end.controller_failure if isinstance(end, _TRAIN.ControllerError) else end]
+
+
+def _out_of_memory(plan: TrainingPlan) -> SettingError:
+    recipe = plan.stages[-1].recipe
+    crop = recipe.augmentation.crop or "none (whole images)"
+    micro = recipe.micro_batch_size or recipe.batch_size
+    return SettingError(
+        f"the training has run out of memory with crop={crop}, batch_size={recipe.batch_size}, "
+        f"micro_batch_size={micro} and num_workers={plan.settings.num_workers}: "
+        "lower one of them and give another run_name, or run the same command where there is more "
+        "memory"
+    )

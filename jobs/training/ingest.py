@@ -18,19 +18,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
+import ray
 from numpy.typing import NDArray
 
 from fcn.batch import Batch
+from jobs.tasks import in_tasks, own_errors
 from pipeline.augment import Augment
 from pipeline.decode import decode_image
-from pipeline.errors import ImageError, InputError, own_error
+from pipeline.errors import ImageError, InputError
 from pipeline.storage import Storage
 from pipeline.truth import Coding, TruthError, decode_truth
 
-# What Ray sets aside for a task that loads: less than a worker of any size, so that they never
-# fuse, and small enough that two fit beside a worker on two cores.
-LOAD_CPUS = 0.5
 # Loaded together, while as many are in use: a dataset costs some 50 ms to start.
 _MAX_ROWS = 64
 _MAX_BYTES = 256 << 20
@@ -235,17 +233,8 @@ def _load_all(rows: list[Row], load: LoadStep | LoadSamples) -> list[ray.ObjectR
     """Load rows in Ray tasks; gives references to a table of one row for each, in order."""
     if not rows:
         return []
-    # Ray types a row as a class of its own.
-    source: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
-    loaded = source.map(load, num_cpus=LOAD_CPUS)
-    loaded.context.execution_options.preserve_order = True
-    loaded.context.enable_progress_bars = False
-    loaded.context.max_errored_blocks = 0
-    loaded.context.raise_original_map_exception = True
-    try:
-        refs: list[ray.ObjectRef[pa.Table]] = loaded.to_arrow_refs()
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
+    with own_errors():
+        refs: list[ray.ObjectRef[pa.Table]] = in_tasks(rows, load).to_arrow_refs()
     return refs
 
 

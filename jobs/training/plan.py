@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel
 from fcn.recipes import Augmentation, Recipe, find_recipe, stages
-from jobs.labelled import DataSet, open_data_set
+from jobs.labelled import DataSet, as_table, open_data_set
 from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError, StoreError
 from pipeline.labelled import TRAIN, VAL, Sample
@@ -106,7 +106,7 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
     start = None if settings.weights is None else normalise_uri(settings.weights, "weights")
     start_record = _start_record(storage, start)
     planned = tuple(_stages(settings, data_set.classes, start_record))
-    tables = _table(train), _table(val)
+    tables = as_table(train), as_table(val)
     return TrainingPlan(
         settings=settings,
         storage=storage,
@@ -250,15 +250,6 @@ def _record(
         )
     except CheckpointError as error:
         raise SettingError(str(error)) from error
-
-
-def _table(samples: list[Sample]) -> pa.Table:
-    return pa.table(
-        {
-            "image_uri": pa.array([sample.image_uri for sample in samples], pa.string()),
-            "mask_uri": pa.array([sample.mask_uri for sample in samples], pa.string()),
-        }
-    )
 
 
 def _deciding(

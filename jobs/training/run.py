@@ -1,6 +1,7 @@
 """The folder of a training run: what stands there, and in which order it appears.
 
-    <output>/<run_name>/run.json                        put-if-absent: what decides the numbers
+    <output>/<run_name>/run.json                        put-if-absent: what decides the numbers;
+                                                        once the data has passed its inspection
     <output>/<run_name>/inspection.json                 what the data set holds, counted once
     <output>/<run_name>/checkpoints/last.safetensors    what a killed run goes on from
     <output>/<run_name>/checkpoints/best.safetensors    the weights with the highest mean IU on val
@@ -29,6 +30,10 @@ from pipeline.storage import Storage, sha256_hex
 from pipeline.versions import versions
 
 BEST, LAST = "best", "last"
+
+# Of a refusal.
+_MAX_SHOWN = 5
+_MAX_CHARACTERS = 60
 
 
 class TrainingRecord(BaseModel):
@@ -83,11 +88,11 @@ class TrainingRun:
         self.storage.write(self.model_uri, data)
         self.storage.write(self.record_uri, record.to_json().encode())
 
-    def open(self, plan: TrainingPlan) -> None:
-        """Start the run, or make sure that this is the one that was started.
+    def start(self, plan: TrainingPlan) -> None:
+        """Write run.json; what stands there already is checked.
 
         Raises:
-            FingerprintMismatch: Something else decides its numbers; it says what.
+            FingerprintMismatch: As `check`.
         """
         record = TrainingRecord(
             run_name=plan.settings.run_name,
@@ -97,20 +102,35 @@ class TrainingRun:
             deciding=plan.deciding,
             versions=versions(),
         )
-        uri = f"{self.folder}/run.json"
-        if self.storage.create(uri, record.model_dump_json(indent=1).encode()):
+        if not self.storage.create(self._run_uri, record.model_dump_json(indent=1).encode()):
+            self.check(plan)
+
+    def check(self, plan: TrainingPlan) -> None:
+        """Make sure that the run, if it was started, is this one.
+
+        Raises:
+            FingerprintMismatch: Something else decides its numbers; it says what.
+        """
+        data = self._read(self._run_uri)
+        if data is None:
             return
         try:
-            found = TrainingRecord.model_validate_json(self.storage.read(uri))
+            found = TrainingRecord.model_validate_json(data)
         except ValueError as error:
-            raise InputError(f"{uri} is damaged; give another run_name") from error
+            raise InputError(f"{self._run_uri} is damaged; give another run_name") from error
         if found.fingerprint != plan.fingerprint:
             differing = _differing(found.deciding, json.loads(json.dumps(plan.deciding)))
+            more = len(differing) - _MAX_SHOWN
             raise FingerprintMismatch(
                 f"run_name={plan.settings.run_name!r} was started with something else: "
-                f"{'; '.join(differing)}. Give the same, or another run_name (and "
-                "--weights, to start from this run's model.safetensors)"
+                f"{'; '.join(differing[:_MAX_SHOWN])}{f'; and {more} more' if more > 0 else ''}. "
+                "Give the same, or another run_name (and --weights, to start from this run's "
+                "model.safetensors)"
             )
+
+    @property
+    def _run_uri(self) -> str:
+        return f"{self.folder}/run.json"
 
     def inspection(self) -> Inspection | None:
         """Read what was found of the data; None before it was looked at."""
@@ -161,4 +181,8 @@ def _differing(before: Any, now: Any, path: str = "") -> list[str]:
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = enumerate(zip(before, now, strict=True))
         return [line for index, pair in pairs for line in _differing(*pair, f"{path}[{index}]")]
-    return [f"{path} was {before!r}, is {now!r}"]
+    return [f"{path} was {_shown(before)}, is {_shown(now)}"]
+
+
+def _shown(value: Any) -> str:
+    return f"{len(value)} of them" if isinstance(value, list) else repr(value)[:_MAX_CHARACTERS]

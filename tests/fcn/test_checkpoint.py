@@ -137,12 +137,15 @@ def test_a_classes_file_is_read() -> None:
     [
         ("", "no valid classes file"),
         ("[]", "no valid classes file"),
+        ('["sky", "road"]', 'no valid classes file: it must hold {"classes": '),
+        ('{"classes": []}', "0 classes; a mask of 8 bits holds 1 to 255"),
         ("{}", "no valid classes file: it lacks"),
         ('{"classes": 7}', "no valid classes file"),
         ('{"classes": [7]}', "no valid classes file"),
         ('{"classes": [{"name": "a", "color": [0, 0, 0]}]}', "no valid classes file: it lacks"),
         ('{"classes": [{"id": "x", "name": "a", "color": [0, 0, 0]}]}', "no valid classes file"),
-        ('{"classes": [{"id": 1, "name": "a", "color": [0, 0, 0]}]}', r"in order, they are \[1\]"),
+        ('{"classes": [{"id": 1, "name": "a", "color": [0, 0, 0]}]}', "'a' has id 1, and its"),
+        ('{"classes": [{"id": 0, "name": "a", "color": "red"}]}', "entry 0 is .* must hold"),
         ('{"classes": [{"id": 0, "name": "a", "color": [0, 0, 999]}]}', "from 0 to 255"),
     ],
 )

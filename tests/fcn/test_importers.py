@@ -635,7 +635,7 @@ def test_code_in_a_file_does_not_run(new: object, tmp_path: Path) -> None:
     [
         (b"", "a.pth", "no readable PyTorch file"),
         (_pickled(_SMALL)[:300], "a.pth", "no readable PyTorch file|not run"),
-        (b"<!doctype html>", "a.pth", "no readable PyTorch file|not run"),
+        (b"<!doctype html>", "a.pth", "no readable PyTorch file: it begins with b'<!doctype"),
         (b"<!doctype html>", "a.safetensors", "no readable safetensors file"),
         (_pickled([1, 2]), "a.pth", "it holds list and no state dict"),
         (_pickled({}), "a.pth", "it holds dict and no state dict"),

@@ -173,12 +173,65 @@ def test_what_can_not_be_evaluated_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_truths_of_another_size_are_refused(
-    data: Path, weights: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
+def test_bad_truths_are_refused_before_anything_is_labelled(
+    weights: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
 ):
-    """Nothing is resized to fit: the message has both sizes."""
-    shutil.copytree(data, tmp_path / "data")
-    Image.new("L", (5, 4)).save(tmp_path / "data/val/masks/003.png")
+    """All are named at once, with sizes and values; a split that has no class at all is refused."""
+    data, out = scenes(tmp_path / "data", 1, 4), tmp_path / "out"
+    masks = data / "val/masks"
+    Image.new("L", (5, 4)).save(masks / "001.png")
+    Image.new("L", (48, 32), 77).save(masks / "002.png")
+    assert evaluate(data, out, weights) == 3
+    assert "2 of 4 samples can't be used" in caplog.text
+    assert "001.png is (4, 5), its image is (32, 48)" in caplog.text
+    assert "002.png: values outside of 0 to 5" in caplog.text
 
-    assert evaluate(tmp_path / "data", tmp_path / "out", weights) == 3
-    assert "003.png is (4, 5), its image is (32, 48)" in caplog.text
+    for path in masks.iterdir():
+        Image.new("L", (48, 32), 255).save(path)
+    assert evaluate(data, out, weights) == 3
+    assert "no truth has a pixel of any class" in caplog.text
+    assert not (out / "runs").exists()
+
+
+def test_what_is_unknown_is_null(
+    weights: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
+):
+    """Where the only image with classes in its truth is bad, metrics.json is JSON all the same."""
+    data, out = scenes(tmp_path / "data", 1, 2), tmp_path / "out"
+    (data / "val/images/000.png").write_bytes(b"no picture")
+    Image.new("L", (48, 32), 255).save(data / "val/masks/001.png")
+
+    assert evaluate(data, out, weights) == 4
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    text = (the_evaluation(out) / "metrics.json").read_text()
+    found = json.loads(text, parse_constant=refuse)
+    assert (found["num_scored"], found["num_pixels"], found["mean_iu"]) == (1, 0, None)
+    assert set(found["classes"].values()) == {None}
+    assert "mean IU unknown" in capfd.readouterr().out
+
+
+def test_a_mask_that_is_gone_is_a_broken_promise(
+    weights: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
+):
+    """It ends with 1 and names the mask; without the run's folders the same command labels anew."""
+    data, out = scenes(tmp_path / "data", 1, 3), tmp_path / "out"
+    assert evaluate(data, out, weights) == 0
+    [mask] = out.glob("masks/*/**/001.png.png")
+    mask.write_bytes(b"damaged")
+    assert evaluate(data, out, weights) == 1
+    assert "001.png.png can't be read: no readable PNG" in caplog.text
+
+    mask.unlink()
+    assert evaluate(data, out, weights) == 1
+    assert f"mask file://{mask} is gone" in caplog.text
+    assert "class_statistics/run=RUN and evaluate again" in caplog.text
+    assert "run the same command again" not in caplog.text
+    assert main(["verify", str(out)]) == 1
+
+    [run] = (out / "runs").iterdir()
+    for folder in list(out.glob(f"*/*{run.name}")):
+        shutil.rmtree(folder)
+    assert evaluate(data, out, weights) == 0

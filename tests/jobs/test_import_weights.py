@@ -161,7 +161,7 @@ def test_settings_of_the_source_are_taken(source: Path, tmp_path: Path):
     classes = [{"id": index, "name": f"c{index}", "color": [0, 0, index]} for index in range(3)]
     (tmp_path / "classes.json").write_text(json.dumps({"classes": classes}))
     config = tmp_path / "import.yaml"
-    config.write_text(f"source: {source}\nstd: [1.0, 2, 3.5]\nbatch_size: 3\n")
+    config.write_text(f"source: {source}\nstd: [1.0, 0.2, 1]\nbatch_size: 3\n")
     output = tmp_path / "net.safetensors"
     flags = ("--network", "fcn_all_skips", "--output", output, "--config", config,
              "--classes", tmp_path / "classes.json", "--channel-order", "BGR",
@@ -171,7 +171,7 @@ def test_settings_of_the_source_are_taken(source: Path, tmp_path: Path):
     record = Checkpoint.from_json((tmp_path / "net.json").read_text())
     assert [label.name for label in record.classes] == ["c0", "c1", "c2"]
     assert (record.channel_order, record.mean) == ("BGR", (0.1, 0.2, 0.3))
-    assert record.std == (1.0, 2.0, 3.5)
+    assert record.std == (1.0, 0.2, 1.0)
 
 
 def test_the_environment_sets_it_too(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -322,7 +322,11 @@ def test_the_published_names_carry_their_hash():
         ({"--classes": "notes.pth"}, "no valid classes file"),
         ({"--mean": "0.5,x,0.5"}, "mean='0.5,x,0.5': numbers with commas between them"),
         ({"--mean": "0.5"}, "mean has 1 numbers, the source takes images of 3 channels"),
-        ({"--std": "0,1,1"}, "std above 0"),
+        ({"--std": "0,1,1"}, "0 is not above 0 and up to 1"),
+        ({"--mean": "123,117,104"}, "123 is not from 0 to 1; divide by 255"),
+        ({"--mean": "0,-0.5,0"}, "-0.5 is not from 0 to 1"),
+        ({"--std": "58.4,57.1,57.4"}, "58.4 is not above 0 and up to 1; divide by 255"),
+        ({"--std": "nan,1,1"}, "nan is not above 0"),
     ],
     ids=lambda one: "" if isinstance(one, str) else " ".join(next(iter(one.items()))),
 )

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from jobs.settings import read_settings
+from jobs.train_settings import TrainSettings
 from pipeline.config import LabelSettings, OutputSettings, StoreSettings
 from pipeline.errors import SettingError
 
@@ -198,6 +199,13 @@ def test_missing_settings_are_named() -> None:
     assert str(caught.value) == f"output: {hint}; weights: {hint}"
 
 
+def test_a_value_that_is_too_short_is_named() -> None:
+    """Of a setting of two values that has one, the setting is named and not a place in it."""
+    flags = ["--data", "d", "--output", "o", "--run-name", "r", "--crop", "64"]
+    with pytest.raises(SettingError, match=r"^crop=\[64\]: more values are wanted, as in \[480"):
+        read_settings(TrainSettings, "train", flags, os.environ)
+
+
 def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
     """A misspelt key in the file is refused, with its value: it does nothing silently."""
     config = _config(tmp_path, "batchsize: 3\n")
@@ -246,7 +254,7 @@ def test_flags_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
     ("text", "message"),
     [
         ("- a", "must hold `name: value` lines, it holds a list"),
-        ("", "must hold `name: value` lines, it holds a NoneType"),
+        ("", "must hold `name: value` lines, it is empty"),
         ("a: [: b", "is no YAML: line 1: "),
         ("a: \x01", "is no YAML"),
         ("1: a", "must hold `name: value` lines, it holds a dict of another form"),

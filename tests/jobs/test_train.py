@@ -342,7 +342,10 @@ def test_wrong_settings_end_before_any_work(
 def test_data_that_does_not_fit_its_classes_ends_with_3(
     data: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
 ):
-    """A truth with a value outside of the classes is named before the training starts."""
+    """A truth with a value outside of the classes is named before the training starts.
+
+    Nothing was trained, so that mended data goes under the same run_name.
+    """
     copied = tmp_path / "data"
     shutil.copytree(data, copied)
     Image.fromarray(np.full((32, 48), 77, np.uint8)).save(copied / "train/masks/003.png")
@@ -350,7 +353,12 @@ def test_data_that_does_not_fit_its_classes_ends_with_3(
     assert train(copied, tmp_path, "run", *_STEPS) == 3
 
     said = caplog.text
-    assert "1 of 15 samples can't be trained on" in said
+    assert "1 of 15 samples can't be used" in said
     assert "train/masks/003.png: values outside of 0 to 5" in said
     assert "77 in 1,536 pixels" in said
-    assert not (tmp_path / "run/checkpoints").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["locks"]
+
+    classes = json.loads((copied / "classes.json").read_text())["classes"]
+    classes += [{"id": at, "name": f"c{at}", "color": [at] * 3} for at in range(len(classes), 78)]
+    (copied / "classes.json").write_text(json.dumps({"classes": classes}))
+    assert train(copied, tmp_path, "run", *PLAIN, "--batch-size", 8, "--epochs", 1) == 0

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.inspection import Chunk, Inspect, Inspection, summarise
+from pipeline.inspection import Chunk, Finding, Inspect, Inspection, check_truths, summarise
 from pipeline.storage import Storage
 from pipeline.truth import Coding
 from tests.disk_runs import random_pixels
@@ -25,7 +25,11 @@ def sample(folder: Path, name: str, truth: np.ndarray, seed: int | None = None) 
 
 
 def inspect(folder: Path, **splits: list[str]) -> Inspection:
-    look = Inspect(Storage(), Coding("indices", 3), 10**6, 2)
+    return summarise(find(folder, splits), _NAMES)
+
+
+def find(folder: Path, splits: dict[str, list[str]], *, judge_images: bool = True) -> list[Finding]:
+    look = Inspect(Storage(), Coding("indices", 3), 10**6, 2, judge_images)
     findings = []
     for split, names in splits.items():
         chunk = Chunk(
@@ -34,7 +38,7 @@ def inspect(folder: Path, **splits: list[str]) -> Inspection:
             mask_uris=[f"file://{folder}/{name}_truth.png" for name in names],
         )
         findings += look(chunk)["findings"]
-    return summarise(findings, _NAMES)
+    return findings
 
 
 def test_pixels_are_counted_per_class_and_split(tmp_path: Path):
@@ -69,9 +73,10 @@ def test_values_outside_of_the_classes_are_an_error_with_names(tmp_path: Path):
         inspect(tmp_path, train=["good", *(f"bad_{index}" for index in range(7))])
 
     text = str(raised.value)
-    assert "7 of 8 samples can't be trained on" in text
+    assert "7 of 8 samples can't be used" in text
     assert "bad_0_truth.png: values outside of 0 to 2 (and 255, no class): 7 in 1 pixels" in text
     assert "and 2 more" in text
+    assert "classes.json says which classes there are" in text
 
 
 def test_sizes_that_do_not_match_are_an_error(tmp_path: Path):
@@ -81,6 +86,39 @@ def test_sizes_that_do_not_match_are_an_error(tmp_path: Path):
 
     with pytest.raises(InputError, match=r"is \(1, 2\), its image is \(4, 5\)"):
         inspect(tmp_path, train=["a"])
+
+
+def test_an_image_that_lies_on_its_side_is_explained(tmp_path: Path):
+    """Where EXIF turns the image and not its truth, the message says so, and nothing of classes."""
+    sample(tmp_path, "a", np.zeros((4, 6)))
+    picture = Image.open(tmp_path / "a.png")
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.png", exif=exif)
+
+    for judge_images in (True, False):
+        with pytest.raises(InputError) as raised:
+            summarise(find(tmp_path, {"train": ["a"]}, judge_images=judge_images), _NAMES)
+        assert (
+            "is (4, 6), its image is (6, 4) (height, width): it has EXIF orientation 6, and a "
+            "truth must have the size of the upright image"
+        ) in str(raised.value)
+        assert "classes.json" not in str(raised.value)
+
+
+def test_before_an_evaluation_truths_alone_are_judged(tmp_path: Path):
+    """Images that are bad or gone are passed over; every bad truth is named."""
+    for name in ("bad", "gone", "good", "other"):
+        sample(tmp_path, name, np.array([[0, 1]]))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "gone.png").unlink()
+    names = ["bad", "gone", "good", "other"]
+    check_truths(find(tmp_path, {"test": names}, judge_images=False), 3)
+
+    Image.new("L", (7, 7)).save(tmp_path / "other_truth.png")
+    (tmp_path / "good_truth.png").unlink()
+    with pytest.raises(InputError, match=r"(?s)2 of 4 .*good_truth.png does .*other_truth.png is"):
+        check_truths(find(tmp_path, {"test": names}, judge_images=False), 3)
 
 
 def test_images_that_can_not_be_read_are_an_error(tmp_path: Path):

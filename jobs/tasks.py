@@ -1,0 +1,39 @@
+"""Tasks: rows through Ray Data, one task for each, and errors of ours as they were raised."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray.data
+
+from pipeline.errors import own_error
+
+# What Ray sets aside for a task: less than a worker of a training of any size, so that they never
+# fuse, and small enough that two fit beside a worker on two cores.
+TASK_CPUS = 0.5
+
+
+def in_tasks(rows: Sequence[Mapping[str, Any]], work: Callable[[Any], Mapping[str, Any]]) -> Any:
+    """Lay out work on rows as a dataset, which does it when it is read, in the order of the rows.
+
+    Args:
+        rows: At least one.
+        work: Done on each of them; travels to tasks.
+    """
+    # Ray types every row as a class of its own.
+    source: Any = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows))
+    done = source.map(work, num_cpus=TASK_CPUS)
+    done.context.execution_options.preserve_order = True
+    done.context.enable_progress_bars = False
+    done.context.max_errored_blocks = 0
+    done.context.raise_original_map_exception = True
+    return done
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise what tasks have raised without what Ray has wrapped it in."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error
