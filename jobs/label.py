@@ -13,9 +13,11 @@ from pipeline import report
 from pipeline.config import LabelSettings, LogFormat
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
+from pipeline.inputs import Source
 from pipeline.job import Job, Outcome, open_job
 from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
-from pipeline.runs import Run
+from pipeline.runs import Run, read_shard
+from pipeline.schema import ShardTask
 
 _log = logging.getLogger(__name__)
 
@@ -59,29 +61,37 @@ def _begin(log_format: LogFormat, run: Run) -> None:
     logs.configure(log_format, run.run_id, run.attempt)
 
 
-def _open_ray(settings: LabelSettings, run: Run, num_images: int) -> Observer:
+def _open_ray(settings: LabelSettings, run: Run, todo: list[ShardTask]) -> Observer:
     start_ray(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     from jobs.metrics import RunMetrics  # noqa: PLC0415
 
-    metrics = RunMetrics(run, num_images)
+    _check_start(settings, run, todo[0])
+    metrics = RunMetrics(run, run.num_images(todo))
     # The metrics show a run also while it waits.
     if settings.ray_address is not None:
-        _wait_for_room(settings)
+        _wait_for_room(settings, len(todo))
     # For people there are the lines of progress.
     return ShardLines(metrics) if settings.log_format == "json" else metrics
 
 
-def _wait_for_room(settings: LabelSettings) -> None:
+def _check_start(settings: LabelSettings, run: Run, shard: ShardTask) -> None:
+    from jobs.checks.start import check_start  # noqa: PLC0415 - it loads Ray
+
+    image = read_shard(run.storage, shard)[0]
+    check_start(settings, Source(image["key"], image["uri"], image["etag"], image["num_bytes"]))
+
+
+def _wait_for_room(settings: LabelSettings, num_shards: int) -> None:
     from jobs.nodes import alive_nodes  # noqa: PLC0415 - as above
     from jobs.replica_watch import watch_replicas  # noqa: PLC0415 - as above
     from jobs.room import wait_for_room  # noqa: PLC0415 - as above
 
-    number = settings.min_replicas
+    number = min(settings.min_replicas, num_shards)
     each = choose_replicas(settings, alive_nodes(), number).resources
     beside = {"CPU": FETCH_CPUS + WRITE_CPUS}
     room = wait_for_room(number, "replica(s)", each, beside, settings.max_wait_minutes)
-    watch_replicas(room, settings.max_replicas)
+    watch_replicas(room, min(settings.max_replicas or num_shards, num_shards))
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:

@@ -1,7 +1,6 @@
 """The pool of replicas while a run goes on: told of, and grown on nodes that are added."""
 
 import logging
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -19,13 +18,12 @@ _log = logging.getLogger(__name__)
 _GROW_S = 5.0
 
 
-def watch_replicas(room: PlacementGroup, max_replicas: int | None) -> None:
+def watch_replicas(room: PlacementGroup, max_replicas: int) -> None:
     """Watch the replicas of what Ray Data does next.
 
     Args:
-        room: Is given back once Ray Data has asked for its replicas, which come before others who
-            wait for room.
-        max_replicas: More are not started; None sets no limit.
+        room: Is given back once Ray Data has asked for its replicas.
+        max_replicas: More are not started.
     """
     # Ray types the list as one of classes; it calls what is in there.
     watch: Any = partial(_ReplicaWatch, room, max_replicas)
@@ -40,20 +38,24 @@ class _ReplicaWatch:
     `ExecutionCallback` of Ray, called at every step.
     """
 
-    def __init__(self, room: PlacementGroup, max_replicas: int | None) -> None:
+    def __init__(self, room: PlacementGroup, max_replicas: int) -> None:
         self._room: PlacementGroup | None = room
-        self._max_replicas = max_replicas or sys.maxsize
+        self._max_replicas = max_replicas
         self._seen: tuple[int, int] | None = None
         self._looked_at = 0.0
 
     def on_execution_step(self, executor: Any) -> None:
+        for operator in executor._topology:  # noqa: SLF001 - as above
+            for pool in operator.get_autoscaling_actor_pools():
+                self._release()
+                self._tell(pool.get_actor_info())
+                self._grow(pool)
+
+    def _release(self) -> None:
+        # The replicas have been asked for by now.
         if self._room is not None:
             remove_placement_group(self._room)
             self._room = None
-        for operator in executor._topology:  # noqa: SLF001 - as above
-            for pool in operator.get_autoscaling_actor_pools():
-                self._tell(pool.get_actor_info())
-                self._grow(pool)
 
     def _tell(self, pool: Any) -> None:
         seen = pool.running, pool.pending + pool.restarting

@@ -39,7 +39,7 @@ def wait_for_room(
     Raises:
         WaitedTooLong: There was none in that time.
     """
-    room: PlacementGroup = placement_group([each] * number + [beside])
+    room: PlacementGroup = placement_group([*[each] * number, *filter(None, [beside])])
     if not room.wait(_LOOK_S):
         _wait(room, f"{number} {what} with {_words(each)} each", max_wait_minutes)
     return room

@@ -5,12 +5,22 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray.data
+from ray.util.placement_group import remove_placement_group
 
-from pipeline.errors import own_error
+from jobs.room import wait_for_room
+from pipeline.errors import WaitedTooLong, own_error
 
 # What Ray sets aside for a task: less than a worker of a training of any size, so that they never
 # fuse, and small enough that two fit beside a worker on two cores.
 TASK_CPUS = 0.5
+# Tasks look at a few files each: if none of them gets on for so long, none will.
+_MAX_SILENCE_S = 24 * 3600.0
+
+
+def wait_for_a_task(max_wait_minutes: float) -> None:
+    """Wait until a cluster has room for a task. Raises WaitedTooLong."""
+    each = {"CPU": TASK_CPUS}
+    remove_placement_group(wait_for_room(1, "task(s)", each, {}, max_wait_minutes))
 
 
 def in_tasks(rows: Sequence[Mapping[str, Any]], work: Callable[[Any], Mapping[str, Any]]) -> Any:
@@ -27,6 +37,7 @@ def in_tasks(rows: Sequence[Mapping[str, Any]], work: Callable[[Any], Mapping[st
     done.context.enable_progress_bars = False
     done.context.max_errored_blocks = 0
     done.context.raise_original_map_exception = True
+    done.context.execution_no_progress_timeout_s = _MAX_SILENCE_S
     return done
 
 
@@ -37,3 +48,5 @@ def own_errors() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
+    except ray.data.exceptions.ExecutionTimeoutError as error:
+        raise WaitedTooLong("no task has got on for a day; see `ray status`") from error

@@ -63,10 +63,13 @@ def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     start_ray(plan.settings.ray_address)
     # Ray and torch take seconds to import, which a setting's error must not wait for.
     from jobs.inspection import inspect  # noqa: PLC0415
+    from jobs.tasks import wait_for_a_task  # noqa: PLC0415
     from jobs.training.fit import fit  # noqa: PLC0415
 
     found = training.inspection()
     if found is None:
+        if plan.settings.ray_address is not None:
+            wait_for_a_task(plan.settings.max_wait_minutes)
         names = [label.name for label in plan.classes]
         findings = inspect(_look(plan), {TRAIN: plan.train, VAL: plan.val})
         found = summarise(findings, names, allow_overlap=plan.settings.allow_overlap)

@@ -38,7 +38,8 @@ def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | N
     if price is not None:
         lines.append(
             f"{work.node_seconds / 3600:.3f} node hours at {price_per_node_hour:g}: {price:.4f} "
-            "per thousand images (from a node's first shard to its last; start-up is not counted)"
+            "per thousand images (of each node that did a step, from its first to its last; not "
+            "counted are start-up, the head, and nodes without work)"
         )
     return lines
 
@@ -64,8 +65,6 @@ def _verdicts(work: WorkTotals) -> Iterator[str]:
             "the networks hold it back, as it should be; more or faster GPUs, precision=bf16 or a "
             "narrower network make it faster"
         )
-    if work.backoffs:
-        yield "memory holds it back: a lower batch_size, or fewer replicas per GPU or node"
     processor = seconds["decode"] + seconds["encode"]
     transfer = seconds["fetch"] + seconds["write"]
     # A replica has three shards at a time: beside the one on the network, two may be elsewhere.
@@ -79,6 +78,8 @@ def _verdicts(work: WorkTotals) -> Iterator[str]:
             "reading and writing hold it back: more io_threads, more CPUs for these tasks, or "
             "nodes nearer to the bucket"
         )
+    if work.backoffs:
+        yield "memory holds it back: a lower batch_size, or fewer replicas per GPU or node"
     yield (
         "waiting holds it back: too few shards to keep all replicas at work (smaller "
         "max_shard_images, a lower max_replicas), or CPUs that others use"

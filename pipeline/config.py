@@ -229,9 +229,9 @@ class _LabelFields(BaseModel):
     max_replicas: int | None = Field(
         None,
         ge=1,
-        description="FCN replicas at most; a cluster that can grow is asked for so many; default: "
-        "what there is room for, also on nodes that are added later: one per GPU, without GPUs "
-        "one per four cores",
+        description="FCN replicas at most, which a cluster is asked for, and grows if it can; "
+        "default: what there is room for, also on nodes that are added later: one per GPU, "
+        "without GPUs one per four cores",
     )
     gpus_per_replica: float | None = Field(
         None, ge=0, description="GPUs per replica, fractions allowed; default: 1 if there are any"
@@ -256,7 +256,7 @@ class _LabelFields(BaseModel):
         None,
         ge=0,
         description="what one node costs for an hour, in your currency: the report then has the "
-        "price per thousand images",
+        "price per thousand images; a run that is gone on with keeps the price it began with",
     )
 
 

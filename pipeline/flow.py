@@ -36,7 +36,7 @@ class Observer(Protocol):
 
 
 def label(
-    job: Job, begin: Callable[[Run], None], open_ray: Callable[[Run, int], Observer]
+    job: Job, begin: Callable[[Run], None], open_ray: Callable[[Run, list[ShardTask]], Observer]
 ) -> Outcome:
     """Do the whole job, or what is missing of it.
 
@@ -44,7 +44,7 @@ def label(
         job: What to do.
         begin: Is told which run it is, once its lock is taken.
         open_ray: Connects to a cluster that has room for the replicas, or starts one, and makes an
-            observer of the run, of which so many images are to be done. Called only if there are.
+            observer of the run and of the shards that are to be done. Called only if there are any.
 
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
@@ -63,7 +63,7 @@ def label(
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
         with Progress(run.record.num_images, num_done, job.settings) as progress:
             if todo:
-                observer = open_ray(run, run.record.num_images - num_done)
+                observer = open_ray(run, todo)
                 load = partial(segment.open_predictor, run.storage, job.network)
                 for receipt in label_shards(run, todo, job.settings, load):
                     progress.add(receipt)

@@ -4,15 +4,20 @@ import re
 from urllib.parse import urlsplit, urlunsplit
 
 _MASK = r"\1***"
-# Up to the last @: who types a password does not always encode its slashes and quotes.
-_USER = re.compile(r"(https?://)\S*(?=@)", re.IGNORECASE)
-_PASSWORD = re.compile(r"(://)[^/@\s]*:[^/@\s]*(?=@)")
-_QUERY = re.compile(r"(https?://[^\s?'\"]*\?)[^\s'\"]+", re.IGNORECASE)
+# Up to the last @: who types a password does not always encode its slashes and quotes. But a host,
+# or a host and a port, before the first slash is no user. Lengths are bounded, since a search from
+# every place of a long text to its end takes for ever.
+_USER = re.compile(
+    r"(https?://)(?=[^\s/@]{0,500}[:@])(?![^\s/@:]{0,500}:\d{1,5}(?:[/,\s]|$))\S{0,2000}(?=@)",
+    re.IGNORECASE,
+)
+_PASSWORD = re.compile(r"(://)[^/@\s]{0,500}:[^/@\s]{0,500}(?=@)")
+_QUERY = re.compile(r"(https?://[^\s?'\"]{0,2000}\?)[^\s'\"]+", re.IGNORECASE)
 # The name of an object may hold a question mark; these are the parameters of presigned URLs, of
 # AWS (both versions), Google and Azure.
 _SIGNATURE = re.compile(
-    r"(\?)[^\s'\"]*\b(?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|Signature|sig)="
-    r"[^\s'\"]*",
+    r"(\?)[^\s'\"]{0,2000}?\b(?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)=|"
+    r"(?:Signature|sig)=[^\s'\"&]{20})[^\s'\"]*",
     re.IGNORECASE,
 )
 

@@ -148,7 +148,8 @@ class WorkSum:
             # A run that was cut off at night and goes on the next is not billed for the day.
             self._hosts.see((host, work.attempt), first, last)
         if work.replica:
-            self._replicas.see(work.replica, work.started_at, work.ended_at)
+            # Containers give the same number to another process.
+            self._replicas.see((work.replica, work.attempt), work.started_at, work.ended_at)
 
     def totals(self) -> WorkTotals:
         """Give the sums."""

@@ -20,7 +20,8 @@ from tests.servers import free_port
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-the-tests-0123456789"}
 # A node that is gone is found out in five seconds; Ray takes half a minute.
-_SYSTEM = json.dumps({"health_check_period_ms": 1000})
+# Metrics are there in a second; Ray takes ten.
+_SYSTEM = json.dumps({"health_check_period_ms": 1000, "metrics_report_interval_ms": 1000})
 _BIN = Path(sys.executable).parent
 
 

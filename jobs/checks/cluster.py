@@ -56,14 +56,15 @@ def check_cluster(
         The replicas that it would get, None if they do not fit; and the findings.
     """
     nodes = alive_nodes()
-    answers = ask_every_node(_see, places)
+    answers = ask_every_node(see, places)
     replicas, gpus = _check_replicas(settings, nodes)
-    room = list(_check_room(nodes, answers, settings.max_shard_bytes, replicas))
-    findings = [_sum_up(nodes), *_check_nodes(answers, before), gpus, *room]
+    room = list(check_room(nodes, answers, settings.max_shard_bytes, replicas))
+    findings = [_sum_up(nodes), *check_nodes(answers, before), gpus, *room]
     return replicas, findings
 
 
-def _see(places: Places) -> Seen:
+def see(places: Places) -> Seen:
+    """Look at the places, the versions and the disk, in a worker on a node."""
     assert global_worker.node is not None, "called in a worker of Ray"
     disk = shutil.disk_usage(global_worker.node.get_session_dir_path())
     return Seen(look(places, _HERE), versions(), disk.total, disk.free)
@@ -76,7 +77,13 @@ def _sum_up(nodes: Sequence[Mapping[str, Any]]) -> Finding:
     return ok("cluster", f"{len(nodes)} node(s), {sums['CPU']:g} CPU, {sums['GPU']:g} GPU")
 
 
-def _check_nodes(answers: Answers, before: Sequence[Finding]) -> Iterator[Finding]:
+def check_nodes(answers: Answers, before: Sequence[Finding]) -> Iterator[Finding]:
+    """Compare what nodes have seen with what they must see.
+
+    Args:
+        answers: Of `see`.
+        before: What the driver has found, which need not be said again of a node.
+    """
     for name, reason in answers.failed.items():
         remedy = "install the same fcn-pipeline there, or submit with --working-dir"
         yield change(f"node {name}", reason, remedy)
@@ -123,13 +130,20 @@ def _check_replicas(
     return replicas, ok("GPU", str(replicas))
 
 
-def _check_room(
+def check_room(
     nodes: Sequence[Mapping[str, Any]],
     answers: Answers,
     shard_bytes: int,
     replicas: Replicas | None,
 ) -> Iterator[Finding]:
-    """Compare object store and disk with what lies in them at a time."""
+    """Compare object store and disk with what lies in them at a time.
+
+    Args:
+        nodes: As `ray.nodes()` lists them.
+        answers: Of `see`.
+        shard_bytes: Of the largest shard, encoded.
+        replicas: Of the job; None if they are not known.
+    """
     per_node = -(-replicas.number // len(nodes)) if replicas else 1
     needed = shard_bytes * _SHARDS_PER_REPLICA * per_node
     before = "object store and disk"

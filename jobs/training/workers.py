@@ -7,9 +7,12 @@ from typing import Any
 
 from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError
+from pipeline.shares import never_all, num_that_fit, resources
 
 # Loading needs a CPU beside the workers, also where there are two.
 _CPUS_FOR_LOADING = 1.0
+# Half a CPU for one loading task is the least that gets on.
+_BESIDE = _CPUS_FOR_LOADING / 2
 _MIN_CPUS = 0.1
 
 
@@ -34,7 +37,7 @@ class Workers:
     @property
     def resources(self) -> dict[str, float]:
         """What Ray sets aside for one, by Ray's names."""
-        return {"CPU": self.num_cpus, **({"GPU": self.num_gpus} if self.num_gpus else {})}
+        return resources(self.num_cpus, self.num_gpus)
 
     def __str__(self) -> str:
         """Say it for the log."""
@@ -65,7 +68,9 @@ def choose_workers(settings: TrainSettings, nodes: Sequence[dict[str, Any]]) -> 
     on_node = math.ceil(most / max(1, len(alive)))
     share = math.floor(100 * (cores - _CPUS_FOR_LOADING) / on_node) / 100
     num_cpus = settings.cpus_per_worker or (1.0 if num_gpus else max(_MIN_CPUS, share))
-    capacity = sum(_num_that_fit(node, num_cpus, num_gpus) for node in alive)
+    if settings.ray_address is not None:
+        num_cpus = never_all(num_cpus, num_gpus, alive, _BESIDE)
+    capacity = sum(num_that_fit(node, num_cpus, num_gpus, _BESIDE) for node in alive)
     if capacity < settings.num_workers and settings.ray_address is None:
         raise SettingError(
             f"there is room for {capacity} worker(s) of {num_cpus:g} CPU and {num_gpus:g} GPU "
@@ -84,9 +89,3 @@ def choose_workers(settings: TrainSettings, nodes: Sequence[dict[str, Any]]) -> 
         num_gpus=num_gpus,
         threads=settings.threads_per_worker or max(1, int(cores) // on_node),
     )
-
-
-def _num_that_fit(node: dict[str, float], num_cpus: float, num_gpus: float) -> int:
-    # Half a CPU for one loading task is the least that gets on.
-    by_cpu = math.floor((node.get("CPU", 0.0) - _CPUS_FOR_LOADING / 2) / num_cpus)
-    return max(0, min(by_cpu, math.floor(node.get("GPU", 0.0) / num_gpus)) if num_gpus else by_cpu)

@@ -187,6 +187,23 @@ def test_a_node_that_differs_is_named(
     assert f"has pillow {_SHADOWED} (here " in refused.stderr
 
 
+def test_label_refuses_a_node_without_rights(
+    head: Head, naive_s3: Server, photographs: Path, tmp_path: Path
+):
+    """A node that may not read the input ends `label` with 2 before an image fails there."""
+    bucket = fill(naive_s3, photographs)
+    places = (f"s3://{bucket}/in", f"s3://{bucket}/out")
+    flags = ("--s3-endpoint-url", naive_s3.endpoint_url, "--ray-address", head.address)
+
+    with ray_worker(head, head.environ(AWS_SECRET_ACCESS_KEY="wrong")):
+        refused = doctor(label_flags(*places, *flags), head.environ())
+
+    assert refused.returncode == 2, refused.stderr
+    assert re.search(r"input, node .* \(127.0.0.\d, .*check the credentials", refused.stderr)
+    assert not naive_s3.objects(bucket, "out/images/")
+    assert not [key for key in naive_s3.objects(bucket, "out/runs/") if "/commits/" in key]
+
+
 def test_nobody_waits_for_a_cluster_that_is_not_there(
     s3: Server, photographs: Path, tmp_path: Path
 ):

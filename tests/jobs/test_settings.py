@@ -322,7 +322,20 @@ def test_every_setting_is_in_the_help(
 
 
 _UNITS = (
-    *("second", "byte", "pixel", "image", "class", "channel", "share", "replica", "GPU", "CPU"),
+    *(
+        "second",
+        "minute",
+        "costs",
+        "byte",
+        "pixel",
+        "image",
+        "class",
+        "channel",
+        "share",
+        "replica",
+        "GPU",
+        "CPU",
+    ),
     *("thread", "level", "object", "how often"),
 )
 

@@ -58,6 +58,7 @@ def test_the_exit_codes_are_these() -> None:
         "LockHeld": 7,
         "WorkersLost": 5,
         "ClusterLost": 5,
+        "WaitedTooLong": 5,
         "Diverged": 2,
         "BrokenPromise": 1,
         "Stopped": 5,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
 from pipeline.replicas import choose_replicas, room_for
+from pipeline.shares import num_of_gpu
 
 _GIB = 1 << 30
 
@@ -49,7 +50,7 @@ def test_replicas_share_a_node():
     """Two replicas on one machine get half of its cores and memory each."""
     found = choose([node(2)], min_replicas=2)
 
-    assert (found.number, found.num_cpus, found.placement.threads) == (2, 0.5, 1)
+    assert (found.number, found.num_cpus, found.placement.threads) == (2, 0.52, 1)
     assert found.placement.memory_bytes == 4 * _GIB
 
 
@@ -86,23 +87,50 @@ def test_a_cluster_is_asked_for_max_replicas(fields: dict[str, Any], number: int
 
 
 @given(
-    sizes=st.lists(st.integers(0, 64), min_size=1, max_size=4),
-    wanted=st.one_of(st.none(), st.integers(1, 8)),
+    sizes=st.lists(st.tuples(st.integers(0, 128), st.integers(0, 8)), min_size=1, max_size=4),
+    cpus=st.one_of(st.none(), st.integers(1, 96)),
+    gpus=st.one_of(st.none(), st.sampled_from([0.25, 0.4, 0.5, 0.6, 1, 2])),
     number=st.integers(1, 4),
 )
-def test_replicas_never_take_all_cpus_of_a_node(sizes: list[int], wanted: int | None, number: int):
+def test_replicas_never_take_all_cpus_of_a_node(
+    sizes: list[tuple[int, int]], cpus: int | None, gpus: float | None, number: int
+):
     """However many replicas Ray puts on a node when others die, reading and writing have room.
 
-    A node that holds one replica at most is no matter: that one is counted.
+    A node that holds one replica at most is not counted as room if that one would fill it. What is
+    asked for without max_replicas is what there is room for.
     """
-    nodes = [node(size) for size in sizes]
-    found = choose(nodes, ray_address="auto", cpus_per_replica=wanted, min_replicas=number)
+    nodes = [node(*size) for size in sizes]
+    fields = {"cpus_per_replica": cpus, "gpus_per_replica": gpus, "min_replicas": number}
+    found = choose(nodes, ray_address="auto", **fields)
+    fits = [room_for([one], found.num_cpus, found.num_gpus) for one in nodes]
 
-    for size in sizes:
-        possible = int(size / found.num_cpus)
-        assert possible <= 1 or size - possible * found.num_cpus >= 0.449
-    if number == 1:
-        assert room_for(nodes, found.num_cpus, 0) in (found.number, 0)
+    for (num_cpus, num_gpus), fit in zip(sizes, fits, strict=True):
+        by_gpu = num_of_gpu({"GPU": num_gpus}, found.num_gpus) if found.num_gpus else 1000
+        possible = min(int(num_cpus / found.num_cpus + 1e-6), by_gpu)
+        assert possible <= 1 or possible == fit
+        assert not fit or num_cpus - fit * found.num_cpus >= 0.45 - 1e-6
+    assert found.number == max(number, sum(fits)) or sum(fits) == 0
+
+
+@given(cores=st.integers(2, 128), data=st.data())
+def test_one_machine_never_gives_all_its_cores_to_replicas(cores: int, data: st.DataObject):
+    """What is asked for is refused, or leaves reading and writing their part of a core."""
+    cpus = data.draw(st.one_of(st.none(), st.integers(1, cores)))
+    try:
+        found = choose([node(cores)], cpus_per_replica=cpus)
+    except SettingError:
+        assert (cpus or 0) > cores - 0.45
+    else:
+        assert found.number * found.num_cpus <= cores - 0.45 + 1e-6
+
+
+def test_fractions_of_gpus_are_of_one_gpu():
+    """Of two GPUs Ray gives 0.4 four times, not five times; more than one GPU in whole ones."""
+    assert room_for([node(64, 2)], 1, 0.4) == 4
+    assert room_for([node(64, 8)], 1, 0.6) == 8
+    assert room_for([node(64, 8)], 1, 0.1) == 63
+    assert room_for([node(64, 8)], 1, 2) == 4
 
 
 def test_one_machine_gets_what_it_has_room_for():

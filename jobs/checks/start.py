@@ -1,0 +1,49 @@
+"""What `doctor` asks the nodes, quickly, before a run: one node without rights fails its images."""
+
+import logging
+from dataclasses import replace
+
+from jobs.checks.cluster import check_nodes, check_room, see
+from jobs.checks.finding import Finding, Level
+from jobs.checks.places import DRIVER, Places, look
+from jobs.nodes import Answers, alive_nodes, ask_every_node
+from pipeline.config import LabelSettings
+from pipeline.errors import SettingError
+from pipeline.inputs import Source
+
+_log = logging.getLogger(__name__)
+
+
+def check_start(settings: LabelSettings, image: Source) -> None:
+    """Refuse a cluster of which a node can't do the work.
+
+    Args:
+        settings: Of the job.
+        image: One that is to be labelled.
+
+    Raises:
+        SettingError: A node can't read it, can't write the output, has other versions, or has no
+            room for a shard.
+    """
+    nodes = alive_nodes()
+    if len(nodes) <= 1:
+        return
+    places = replace(Places.of(settings), image=image)
+    answers = ask_every_node(see, places)
+    for name, reason in answers.failed.items():
+        _log.warning("node %s could not be asked what it can reach: %s", name, reason)
+    heard = Answers(answers.given, {})
+    findings = [
+        *check_nodes(heard, look(places, DRIVER)),
+        *check_room(nodes, heard, settings.max_shard_bytes, None),
+    ]
+    for finding in findings:
+        if finding.level is Level.NOTE:
+            _log.warning("%s", _said(finding))
+    wrong = [_said(finding) for finding in findings if finding.level is Level.CHANGE]
+    if wrong:
+        raise SettingError(". ".join(wrong))
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.subject}: {finding.found}; {finding.remedy}"
