@@ -16,7 +16,7 @@ from pipeline.flow import Observer, label
 from pipeline.inputs import Source
 from pipeline.job import Job, Outcome, open_job
 from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
-from pipeline.runs import Run, read_shard
+from pipeline.runs import Manifest, Run, read_shard
 from pipeline.schema import ShardTask
 
 _log = logging.getLogger(__name__)
@@ -123,8 +123,18 @@ def _say(outcome: Outcome) -> None:
             f"{outcome.num_skipped_failed} of them failed."
         )
         return
+    _log_cost(outcome.manifest)
     say(report.as_text(outcome.run, outcome.manifest))
     if outcome.images_per_s is None:
         say("\nNothing to do: the run was finished before.")
     elif outcome.images_per_s:
         say(f"\n{outcome.images_per_s:.1f} images/s, start-up included")
+
+
+def _log_cost(manifest: Manifest) -> None:
+    """Say it in the log, too, which may be all that is kept of a job."""
+    if manifest.work is not None and manifest.held_back_by:
+        price = manifest.price_per_thousand_images
+        fields = {**manifest.work.model_dump(), "price_per_thousand_images": price}
+        busy = 100 * manifest.work.busy_share
+        _log.info("replicas busy %.0f %%: %s", busy, manifest.held_back_by, extra=fields)

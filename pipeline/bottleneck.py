@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pipeline.work import STEPS, WorkTotals
 
 _BUSY = 0.85
-_GIB = 1 << 30
 
 
 def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | None) -> list[str]:
@@ -25,7 +24,7 @@ def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | N
         for step in STEPS
     ]
     moved = (
-        f"read {work.read_bytes / _GIB:.2f} GiB, written {work.written_bytes / _GIB:.2f} GiB, "
+        f"read {work.read_bytes / 1e6:,.1f} MB, written {work.written_bytes / 1e6:,.1f} MB, "
         f"{sum(work.retries.values())} requests made again, {work.backoffs} back-offs for memory"
     )
     busy = (

@@ -19,6 +19,7 @@ from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.runs import Manifest, Run, TablePart
 from pipeline.schema import COMMIT, IMAGES, OK
 from pipeline.stats import count_classes
+from pipeline.work import Work, WorkSum
 
 _MAX_SHOWN = 10
 _IMAGES_AT_A_TIME = 2_000
@@ -87,6 +88,7 @@ def verify(run: Run, threads: int) -> Verdict:
     with ThreadPoolExecutor(threads) as pool:
         for commits in _commits(run, breaks):
             _check_plan(commits, expected, breaks)
+            totals.work.add(Work.of_metadata(commits.schema.metadata))
             for start in range(0, commits.num_rows, _IMAGES_AT_A_TIME):
                 rows = commits.slice(start, _IMAGES_AT_A_TIME).to_pylist()
                 checked = pool.map(partial(_check_mask, run), rows)
@@ -223,6 +225,7 @@ class _Totals:
         self.errors: Counter[str] = Counter()
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
+        self.work = WorkSum()
 
     def add(self, row: dict[str, Any]) -> None:
         self.num_images += 1
@@ -245,6 +248,8 @@ def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Break
         "num_failed": (manifest.num_failed, totals.num_images - totals.num_ok),
         "num_pixels": (manifest.num_pixels, totals.num_pixels),
         "num_shards": (manifest.num_shards, run.record.num_shards),
+        # Runs of earlier versions have none.
+        "work": (manifest.work, manifest.work and totals.work.totals()),
         "errors": (manifest.errors, dict(totals.errors)),
         "pixels of the classes": (
             {label.id: label.num_pixels for label in manifest.classes if label.num_pixels},

@@ -222,6 +222,10 @@ _DAMAGES: dict[str, tuple[Callable[[Run], object], dict[str, int]]] = {
         ),
         {_MANIFEST: 1},
     ),
+    "the cost is changed": (
+        lambda run: _rewrite_manifest(run, lambda fields: fields["work"].update(read_bytes=1)),
+        {_MANIFEST: 1},
+    ),
     "the rows of a table are changed": (
         lambda run: _rewrite_manifest(run, lambda fields: fields["images"][0].update(num_rows=1)),
         {_MANIFEST: 1},
