@@ -2,7 +2,7 @@
 
     plan -> shards | fetch | segment | write | receipts -> publish
 
-Resources are stated here and nowhere else.
+What each step gets is stated here; how much a replica is, in replicas.py.
 """
 
 import logging
