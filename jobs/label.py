@@ -123,7 +123,8 @@ def _say(outcome: Outcome) -> None:
             f"{outcome.num_skipped_failed} of them failed."
         )
         return
-    _log_cost(outcome.manifest)
+    if outcome.images_per_s is not None:
+        _log_cost(outcome.manifest)
     say(report.as_text(outcome.run, outcome.manifest))
     if outcome.images_per_s is None:
         say("\nNothing to do: the run was finished before.")

@@ -32,8 +32,26 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with ray_head(dashboard=True) as found:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with the project as its wheel installs it, which is all that a cluster has."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = (sys.executable, "-m", "pip")
+    build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "w")
+    subprocess.run([*pip, *build, REPOSITORY], check=True, timeout=120)
+    [wheel] = (folder / "w").iterdir()
+    install = ("install", "--quiet", "--no-deps", "--target", folder / "packages", wheel)
+    subprocess.run([*pip, *install], check=True, timeout=120)
+    return folder / "packages"
+
+
+@pytest.fixture(scope="module")
+def head(installed: Path) -> Iterator[Head]:
+    path = str(installed)
+    with ray_head(dashboard=True, PYTHONPATH=path) as found:
+        where = [sys.executable, "-c", "import jobs; print(jobs.__file__)"]
+        environ = found.environ(PYTHONPATH=path)
+        shown = subprocess.run(where, env=environ, cwd="/", check=True, capture_output=True)
+        assert shown.stdout.decode().startswith(path)
         yield found
 
 
