@@ -66,7 +66,10 @@ def _init(ray_address: str | None) -> None:
         try:
             ray.init(address=ray_address, logging_level=logging.WARNING, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise SettingError(f"ray_address={ray_address!r}: {error}") from error
+            raise SettingError(
+                f"ray_address={ray_address!r}: {error}; is this a Ray cluster's address, and "
+                "RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) the cluster's token?"
+            ) from error
     else:
         _start_here()
 

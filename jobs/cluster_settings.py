@@ -44,6 +44,16 @@ class SubmitSettings(BaseModel):
         "followed; it may go on",
     )
 
+    @field_validator("address")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value and value != "auto":
+            raise ValueError(
+                "the dashboard's URL is wanted, as in http://head:8265; head:6379 is the address "
+                "for --ray-address"
+            )
+        return value
+
     @field_validator("working_dir")
     @classmethod
     def _is_there(cls, value: str | None) -> str | None:

@@ -106,7 +106,7 @@ def _check_truths(job: Job, data_set: DataSet, split: str, samples: Sequence[Sam
     from jobs.tasks import wait_for_a_task  # noqa: PLC0415 - it loads Ray
 
     if job.settings.ray_address is not None:
-        wait_for_a_task(job.settings.max_wait_minutes)
+        wait_for_a_task(job.settings)
     limits = job.settings.max_image_pixels, job.settings.io_threads
     look = Inspect(job.storage, data_set.coding, *limits, judge_images=False)
     check_truths(inspect(look, {split: as_table(samples)}), len(data_set.classes))

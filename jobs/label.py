@@ -1,6 +1,7 @@
 """`label`: the labelling job."""
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -53,21 +54,27 @@ def label_observed(job: Job) -> Outcome:
     Raises:
         PipelineError: As `pipeline.flow.label`, `start_ray` and `wait_for_room`.
     """
-    settings = job.settings
-    return label(job, partial(_begin, settings.log_format), partial(_open_ray, settings))
+    settings, ended = job.settings, threading.Event()
+    begin = partial(_begin, settings.log_format)
+    try:
+        return label(job, begin, partial(_open_ray, settings, ended))
+    finally:
+        ended.set()
 
 
 def _begin(log_format: LogFormat, run: Run) -> None:
     logs.configure(log_format, run.run_id, run.attempt)
 
 
-def _open_ray(settings: LabelSettings, run: Run, todo: list[ShardTask]) -> Observer:
+def _open_ray(
+    settings: LabelSettings, ended: threading.Event, run: Run, todo: list[ShardTask]
+) -> Observer:
     start_ray(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     from jobs.metrics import RunMetrics  # noqa: PLC0415
 
     _check_start(settings, run, todo[0])
-    metrics = RunMetrics(run, run.num_images(todo))
+    metrics = RunMetrics(run, run.num_images(todo), ended)
     # The metrics show a run also while it waits.
     if settings.ray_address is not None:
         _wait_for_room(settings, len(todo))
@@ -90,7 +97,7 @@ def _wait_for_room(settings: LabelSettings, num_shards: int) -> None:
     number = min(settings.min_replicas, num_shards)
     each = choose_replicas(settings, alive_nodes(), number).resources
     beside = {"CPU": FETCH_CPUS + WRITE_CPUS}
-    room = wait_for_room(number, "replica(s)", each, beside, settings.max_wait_minutes)
+    room = wait_for_room(number, "replica(s)", each, beside, settings)
     watch_replicas(room, min(settings.max_replicas or num_shards, num_shards))
 
 
@@ -129,7 +136,7 @@ def _say(outcome: Outcome) -> None:
     if outcome.images_per_s is None:
         say("\nNothing to do: the run was finished before.")
     elif outcome.images_per_s:
-        say(f"\n{outcome.images_per_s:.1f} images/s, start-up included")
+        say(f"\n{outcome.images_per_s:.1f} images/s, loading of the network included")
 
 
 def _log_cost(manifest: Manifest) -> None:

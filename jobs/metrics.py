@@ -4,6 +4,7 @@ They are counted on the driver, from the receipts of committed shards: what the 
 the end is what the manifest says of the shards of this command.
 """
 
+import threading
 import time
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -14,18 +15,20 @@ from pipeline.schema import ERROR, OK, Receipt
 from pipeline.work import STEPS, Work, WorkSum
 
 # Seconds of one step of one shard.
+_GAUGES_S = 2.0
 _BOUNDARIES = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 
 class RunMetrics:
     """Counts receipts."""
 
-    def __init__(self, run: Run, num_images: int) -> None:
+    def __init__(self, run: Run, num_images: int, ended: threading.Event) -> None:
         """Make the metrics; Ray has to be there.
 
         Args:
             run: What is labelled.
             num_images: Of these, that are left to do.
+            ended: Is set when the run has ended, until when the gauges stand.
         """
         tags = {"run": run.run_id}
         self._images = _counter("images", "Images committed", tags, "status", "code")
@@ -40,9 +43,21 @@ class RunMetrics:
         )
         self._seconds.set_default_tags(tags)
         self._busy = _gauge("replica_busy_share", "Share of the time that networks compute", tags)
-        _gauge("planned_images", "Images that this command has to do", tags).set(num_images)
-        _gauge("run_started_timestamp_seconds", "When this command began", tags).set(time.time())
-        self._sum = WorkSum()
+        self._planned = _gauge("planned_images", "Images that this command has to do", tags)
+        self._started = _gauge("run_started_timestamp_seconds", "When this command began", tags)
+        self._num_images, self._started_at = num_images, time.time()
+        self._sum, self._busy_share = WorkSum(), 0.0
+        self._ended = ended
+        threading.Thread(target=self._keep_gauges, name="metrics", daemon=True).start()
+
+    def _keep_gauges(self) -> None:
+        """Set the gauges again and again: Ray drops one that has not been set for seconds."""
+        while True:
+            self._planned.set(self._num_images)
+            self._started.set(self._started_at)
+            self._busy.set(self._busy_share)
+            if self._ended.wait(_GAUGES_S):
+                return
 
     def add(self, receipt: Receipt) -> None:
         """Count one committed shard."""
@@ -60,7 +75,8 @@ class RunMetrics:
             if step in work.seconds:
                 self._seconds.observe(work.seconds[step], {"step": step})
         self._sum.add(work)
-        self._busy.set(self._sum.totals().busy_share)
+        self._busy_share = self._sum.totals().busy_share
+        self._busy.set(self._busy_share)
 
 
 def _counter(name: str, description: str, tags: dict[str, str], *more: str) -> Counter:

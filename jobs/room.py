@@ -6,6 +6,7 @@ import time
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from pipeline.config import JobFields
 from pipeline.errors import WaitedTooLong
 
 _log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def wait_for_room(
     what: str,
     each: dict[str, float],
     beside: dict[str, float],
-    max_wait_minutes: float,
+    settings: JobFields,
 ) -> PlacementGroup:
     """Wait until a cluster has room for some actors and for what they need beside them.
 
@@ -31,7 +32,7 @@ def wait_for_room(
         what: They are, for the log.
         each: Resources of each, by Ray's names.
         beside: Resources of what works for them.
-        max_wait_minutes: How long to wait.
+        settings: They say how long to wait, and how often to say so.
 
     Returns:
         The room, to be removed when the actors have been asked for.
@@ -41,26 +42,31 @@ def wait_for_room(
     """
     room: PlacementGroup = placement_group([*[each] * number, *filter(None, [beside])])
     if not room.wait(_LOOK_S):
-        _wait(room, f"{number} {what} with {_words(each)} each", max_wait_minutes)
+        _wait(room, f"{number} {what} with {_words(each)} each", settings)
     return room
 
 
-def _wait(room: PlacementGroup, wanted: str, max_wait_minutes: float) -> None:
-    started = time.monotonic()
+def _wait(room: PlacementGroup, wanted: str, settings: JobFields) -> None:
+    limit = f"{settings.max_wait_minutes:g} minutes (max_wait_minutes)"
+    started = said_at = time.monotonic()
     _log.info(
-        "waiting for room for %s, at most %g minutes (max_wait_minutes); the cluster has %s in "
-        "all. It has to grow, or others use it: see `ray status`",
+        "waiting for room for %s, at most %s; the cluster has %s in all. It has to grow, or others "
+        "use it: see `ray status`",
         wanted,
-        max_wait_minutes,
+        limit,
         _words(_cluster_resources()),
     )
     while not room.wait(_LOOK_S):
-        if time.monotonic() - started > 60 * max_wait_minutes:
+        now = time.monotonic()
+        if now - started > 60 * settings.max_wait_minutes:
             remove_placement_group(room)
             raise WaitedTooLong(
-                f"the cluster has had no room for {wanted} for {max_wait_minutes:g} minutes "
-                f"(max_wait_minutes); it has {_words(_cluster_resources())} in all"
+                f"the cluster has had no room for {wanted} for {limit}; it has "
+                f"{_words(_cluster_resources())} in all"
             )
+        if now - said_at >= settings.log_interval_s:
+            said_at = now
+            _log.info("waiting for room for %s since %.0f s", wanted, now - started)
     _log.info("there is room after %.0f s", time.monotonic() - started)
 
 

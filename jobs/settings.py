@@ -27,7 +27,7 @@ from pydantic_settings import (
 
 from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.train_settings import EvaluateSettings, TrainSettings
-from pipeline.config import LabelSettings, LogFormat, OutputSettings, StoreSettings
+from pipeline.config import RUN_ID_WORDS, LabelSettings, LogFormat, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.storage import normalise_uri
 
@@ -137,6 +137,7 @@ _KINDS: tuple[type[BaseModel], ...] = (
     DoctorSettings,
     SubmitSettings,
 )
+_RUN_IDS = ("run_id", "run_name")
 _NAMES = dict.fromkeys(name for kind in _KINDS for name in kind.model_fields)
 
 
@@ -321,6 +322,7 @@ def _explain(error: ValidationError) -> str:
             "missing": "more values are wanted, as in [480,640]"
             if is_part
             else "is missing; give it as a flag, as FCN_... or in the config file",
+            "string_pattern_mismatch": RUN_ID_WORDS if name in _RUN_IDS else one["msg"],
             "extra_forbidden": f"is no setting{_similar(name)}; see --help for those there are",
         }.get(one["type"], one["msg"].removeprefix("Value error, "))
         lines.append(f"{name}{value}: {problem}" if one["loc"] else problem)

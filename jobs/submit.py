@@ -9,15 +9,20 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobs.cluster_settings import SubmitSettings
+from pydantic import BaseModel
+
+from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.output import say
 from jobs.settings import our_variables, read_settings
+from jobs.train_settings import EvaluateSettings, TrainSettings
+from pipeline.config import RUN_ID_PATTERN, RUN_ID_WORDS, LabelSettings, OutputSettings
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
 from pipeline.masking import holds_secret
 
@@ -36,9 +41,18 @@ _COMMANDS = {
     "verify": None,
     "doctor": None,
 }
+_SETTINGS: dict[str, type[BaseModel]] = {
+    "label": LabelSettings,
+    "evaluate": EvaluateSettings,
+    "train": TrainSettings,
+    "verify": OutputSettings,
+    "doctor": DoctorSettings,
+}
 # These end a process from outside; others (a segmentation fault) are its own.
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
 _SHELL_SIGNALS = 128
+# A shell's words for a program that is not there, or can't be run: the setting `python`.
+_NO_PROGRAM = (126, 127)
 # Ray's words for a job whose node has gone, or was never there.
 _NODE_LOST = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT")
 
@@ -62,6 +76,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = read_settings(SubmitSettings, "submit", ours, environ)
     variables = _variables(environ)
     _check(command, variables)
+    _check_settings(command, variables)
     name = submission_name(command, variables)
     # Ray takes seconds to import, which a setting's error must not wait for.
     from jobs.ray_jobs import RayJobs  # noqa: PLC0415
@@ -108,6 +123,14 @@ def _check(command: Sequence[str], variables: Mapping[str, str]) -> None:
             )
 
 
+def _check_settings(command: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Find out here what the job would end with 2 for, as far as it can be known here."""
+    if "FCN_CONFIG" in variables or any(word.startswith("--config") for word in command):
+        # It may lie where only the cluster gets at it.
+        return
+    read_settings(_SETTINGS[command[0]], command[0], command[1:], variables)
+
+
 def submission_name(command: Sequence[str], variables: Mapping[str, str]) -> str:
     """Name a command's run for Ray, which takes each name once.
 
@@ -121,6 +144,8 @@ def submission_name(command: Sequence[str], variables: Mapping[str, str]) -> str
     """
     flag = _COMMANDS[command[0]]
     run_name = flag and _given(flag, command, variables)
+    if run_name and not re.fullmatch(RUN_ID_PATTERN, run_name):
+        raise SettingError(f"{flag}={run_name!r}: {RUN_ID_WORDS}")
     if not run_name:
         return f"fcn-{command[0]}-{_hash(*command, json.dumps(sorted(variables.items())))}"
     places = [_given(one, command, variables) for one in ("output", "config")]
@@ -202,6 +227,8 @@ def _exit_code(job: "JobDetails") -> int:
     code = EXIT_OK if job.status == "SUCCEEDED" else job.driver_exit_code
     if code is None:
         return Stopped.exit_code if job.error_type in _NODE_LOST else EXIT_BUG
+    if code in _NO_PROGRAM:
+        return SettingError.exit_code
     number = -code if code < 0 else code - _SHELL_SIGNALS
     if number <= 0:
         return code

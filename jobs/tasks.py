@@ -8,6 +8,7 @@ import ray.data
 from ray.util.placement_group import remove_placement_group
 
 from jobs.room import wait_for_room
+from pipeline.config import JobFields
 from pipeline.errors import WaitedTooLong, own_error
 
 # What Ray sets aside for a task: less than a worker of a training of any size, so that they never
@@ -17,10 +18,10 @@ TASK_CPUS = 0.5
 _MAX_SILENCE_S = 24 * 3600.0
 
 
-def wait_for_a_task(max_wait_minutes: float) -> None:
+def wait_for_a_task(settings: JobFields) -> None:
     """Wait until a cluster has room for a task. Raises WaitedTooLong."""
     each = {"CPU": TASK_CPUS}
-    remove_placement_group(wait_for_room(1, "task(s)", each, {}, max_wait_minutes))
+    remove_placement_group(wait_for_room(1, "task(s)", each, {}, settings))
 
 
 def in_tasks(rows: Sequence[Mapping[str, Any]], work: Callable[[Any], Mapping[str, Any]]) -> Any:

@@ -69,7 +69,7 @@ def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     found = training.inspection()
     if found is None:
         if plan.settings.ray_address is not None:
-            wait_for_a_task(plan.settings.max_wait_minutes)
+            wait_for_a_task(plan.settings)
         names = [label.name for label in plan.classes]
         findings = inspect(_look(plan), {TRAIN: plan.train, VAL: plan.val})
         found = summarise(findings, names, allow_overlap=plan.settings.allow_overlap)

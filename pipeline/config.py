@@ -15,6 +15,7 @@ from pipeline.storage import Storage
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+RUN_ID_WORDS = "up to 100 letters, digits and . _ - are wanted, as in 2026-11-22"
 
 
 # Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
@@ -116,8 +117,8 @@ class _LabelFields(BaseModel):
     run_id: str | None = Field(
         None,
         pattern=RUN_ID_PATTERN,
-        description="name of the run, from your scheduler; default: continue the last unfinished "
-        "run of the same input and network, else start a new one",
+        description="name of the run, from your scheduler (letters, digits, . _ -); default: "
+        "continue the last unfinished run of the same input and network, else start a new one",
     )
 
     weights_sha256: str | None = Field(
@@ -223,8 +224,8 @@ class _LabelFields(BaseModel):
     min_replicas: int = Field(
         1,
         ge=1,
-        description="FCN replicas that there must be room for before the work begins; a cluster "
-        "that can grow is asked for them",
+        description="FCN replicas (one per shard at most) that there must be room for before the "
+        "work begins; a cluster that can grow is asked for them",
     )
     max_replicas: int | None = Field(
         None,

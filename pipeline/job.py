@@ -141,9 +141,8 @@ class Job:
             manifest = run.manifest()
             if manifest is None or run.record.network.fingerprint != self.record.fingerprint:
                 continue
-            seconds = (manifest.finished_at - manifest.created_at).total_seconds()
-            if manifest.num_images and seconds > 0:
-                return manifest.num_images / seconds
+            if manifest.num_images and manifest.work is not None and manifest.work.work_seconds:
+                return manifest.num_images / manifest.work.work_seconds
         return None
 
     @contextmanager

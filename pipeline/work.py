@@ -98,6 +98,7 @@ class WorkTotals(BaseModel):
         replica_seconds: From the first shard of each to its last.
         node_seconds: In each attempt, from the first step of each host to its last.
         busy_share: Of the replicas' time that their networks computed, 0 to 1.
+        work_seconds: Of the attempts, each from its first step to its last; pauses are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -111,6 +112,7 @@ class WorkTotals(BaseModel):
     replica_seconds: float
     node_seconds: float
     busy_share: float
+    work_seconds: float
 
 
 class _Spans(dict[Hashable, tuple[float, float]]):
@@ -136,6 +138,7 @@ class WorkSum:
     backoffs: int = 0
     _replicas: _Spans = field(default_factory=_Spans)
     _hosts: _Spans = field(default_factory=_Spans)
+    _attempts: _Spans = field(default_factory=_Spans)
 
     def add(self, work: Work) -> None:
         """Add what a shard has cost."""
@@ -147,6 +150,7 @@ class WorkSum:
         for host, (first, last) in work.hosts.items():
             # A run that was cut off at night and goes on the next is not billed for the day.
             self._hosts.see((host, work.attempt), first, last)
+            self._attempts.see(work.attempt, first, last)
         if work.replica:
             # Containers give the same number to another process.
             self._replicas.see((work.replica, work.attempt), work.started_at, work.ended_at)
@@ -165,4 +169,5 @@ class WorkSum:
             replica_seconds=round(replica_seconds, 3),
             node_seconds=round(self._hosts.seconds, 3),
             busy_share=round(min(1.0, busy_share), 4),
+            work_seconds=round(self._attempts.seconds, 3),
         )

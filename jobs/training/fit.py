@@ -13,6 +13,7 @@ from ray.util.placement_group import remove_placement_group
 from jobs.nodes import alive_nodes
 from jobs.room import wait_for_room
 from jobs.tasks import TASK_CPUS
+from jobs.train_settings import TrainSettings
 from jobs.training.config import WorkerConfig
 from jobs.training.entry import train_worker
 from jobs.training.messages import Messages
@@ -55,7 +56,7 @@ def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -
     workers = choose_workers(settings, alive_nodes())
     _log.info("%s", workers)
     if settings.ray_address is not None:
-        _wait_for_room(workers, settings.max_wait_minutes)
+        _wait_for_room(workers, settings)
     with (
         tempfile.TemporaryDirectory(prefix="fcn-train-") as folder,
         Messages(plan, check) as messages,
@@ -77,9 +78,9 @@ def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -
         _raise(_end(messages, trainer), plan)
 
 
-def _wait_for_room(workers: Workers, max_wait_minutes: float) -> None:
+def _wait_for_room(workers: Workers, settings: TrainSettings) -> None:
     room = wait_for_room(
-        workers.number, "worker(s)", workers.resources, {"CPU": TASK_CPUS}, max_wait_minutes
+        workers.number, "worker(s)", workers.resources, {"CPU": TASK_CPUS}, settings
     )
     # Ray Train sets room aside as well, all at once.
     remove_placement_group(room)

@@ -85,14 +85,14 @@ class Scraped:
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     folder = tmp_path_factory.mktemp("run")
-    photographs = draw_photographs(folder / "in", 60)
+    photographs = draw_photographs(folder / "in", 60, (240, 320))
     (photographs / "broken.jpg").write_bytes(b"no picture")
     log = folder / "log"
     with ray_head(dashboard=False) as head, prometheus(folder, head) as server:
         flags = label_flags(
             *(photographs, folder / "out", "--run-id", "night", "--max-shard-images", 4),
             *("--max-error-rate", 0.5, "--ray-address", head.address),
-            *("--price-per-node-hour", 2),
+            *("--price-per-node-hour", 2, "--scales", "[1,2,3]"),
         )
         process = start(flags, log, **head.environ())
         answered: set[str] = set()
@@ -131,6 +131,10 @@ def test_the_counters_at_the_end_are_those_of_the_manifest(scraped: Scraped):
         "replica_busy_share": pytest.approx(manifest.work.busy_share, abs=1e-3),
         'step_seconds_count{step="network"}': manifest.num_shards,
     }
+    # A gauge that was set once would be gone after 15 samples, one in a second.
+    assert manifest.work.work_seconds > 20
+    seen = scraped.prometheus.value("count_over_time(ray_fcn_planned_images[5m])")
+    assert seen > 0.7 * manifest.work.work_seconds
     for name, value in expected.items():
         assert scraped.prometheus.value(f"max_over_time(ray_fcn_{name}[5m])") == value, name
     started = scraped.prometheus.value("max_over_time(ray_fcn_run_started_timestamp_seconds[5m])")
