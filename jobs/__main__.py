@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 
 _EXIT_CODES = """exit codes:
   0  done
-  1  a bug, or verify found something broken
+  1  a bug, or verify (or evaluate) found something broken
   2  a setting is wrong, or a training has diverged
   3  nothing to do it on: input missing or unreadable, mask names collide
   4  more bad images than max_error_rate allows; everything is committed all the same

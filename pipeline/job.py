@@ -46,7 +46,8 @@ class Outcome:
         num_failed: Of these, without a mask.
         num_skipped: Images of the input that earlier runs have answered for.
         num_skipped_failed: Of these, without a mask.
-        images_per_s: Speed of this command, start-up included; None if nothing was to be done.
+        images_per_s: Speed of this command, loading of the network included; None if nothing was
+            to be done.
     """
 
     run: Run | None

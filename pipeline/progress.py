@@ -73,7 +73,7 @@ class Progress:
 
     @property
     def images_per_s(self) -> float:
-        """Images committed per second since the start, start-up included."""
+        """Images committed per second since the start, loading of the network included."""
         return (self._num_done - self._num_before) / max(time.monotonic() - self._start, 1e-9)
 
     def _report(self) -> None:
