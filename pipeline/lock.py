@@ -76,6 +76,8 @@ class Lock:
         if self._lost.is_set():
             return
         try:
+            # Of heartbeats that a kill has cut off; as long as the lock is held nobody else writes.
+            self._storage.remove_leftovers(self._folder)
             self._storage.write(self._uri(self.number), self._content(released=True))
         except StoreError as problem:
             # The work is judged by what it did; a lock that stays is taken over after its lease.
