@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 _MIN_CPUS = 2
 _IDLE_PROCESSES = 16
 _CONNECT_S = 10.0
+_OF_THE_MACHINE = (OSError, RuntimeError)
 
 
 def start_ray(ray_address: str | None) -> None:
@@ -91,7 +92,10 @@ def _start_here() -> None:
             # on a small machine every task would start, and import, anew.
             _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
         )
-    except Exception as error:  # Ray raises bare ones, as when its processes take too long
+    except Exception as error:
+        # Ray raises bare ones, as when its processes take too long; of other kinds are bugs.
+        if type(error) is not Exception and not isinstance(error, _OF_THE_MACHINE):
+            raise
         reason = " ".join(str(error).split())
         raise ClusterLost(
             f"Ray does not start on this machine: {reason} Is the machine busy, or short of memory "
@@ -119,7 +123,8 @@ def _quieten() -> None:
     # Plans, finished datasets and the tracebacks of tasks are in Ray's own files; what ends a run
     # is said once, by the command.
     for handler in logging.getLogger("ray.data").handlers:
-        if not isinstance(handler, logging.FileHandler):
+        # Its handler for files is no FileHandler.
+        if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)
     # It regrets that its progress bars are off; ours counts images.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)

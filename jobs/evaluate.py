@@ -103,13 +103,10 @@ def _check_classes(job: Job, data_set: DataSet) -> None:
 def _check_truths(job: Job, data_set: DataSet, split: str, samples: Sequence[Sample]) -> None:
     """Find all bad truths before hours of labelling; bad images become rows of it."""
     from jobs.inspection import inspect  # noqa: PLC0415 - it loads Ray
-    from jobs.tasks import wait_for_a_task  # noqa: PLC0415 - it loads Ray
 
-    if job.settings.ray_address is not None:
-        wait_for_a_task(job.settings)
     limits = job.settings.max_image_pixels, job.settings.io_threads
     look = Inspect(job.storage, data_set.coding, *limits, judge_images=False)
-    check_truths(inspect(look, {split: as_table(samples)}), len(data_set.classes))
+    check_truths(inspect(look, {split: as_table(samples)}, job.settings), len(data_set.classes))
 
 
 def _score(
@@ -124,7 +121,10 @@ def _score(
     rows: list[dict[str, Any]] = []
     score = Score(job.storage, data_set.coding, job.settings.io_threads)
     with own_errors():
-        for chunk in in_tasks(chunks, score).iter_rows() if chunks else ():
+        scored = (
+            in_tasks(chunks, score, job.settings.max_wait_minutes).iter_rows() if chunks else ()
+        )
+        for chunk in scored:
             matrix = matrix + ConfusionMatrix(chunk["counts"])
             rows += chunk["images"]
     table = pa.Table.from_pylist(rows, IMAGE_SCORES).sort_by("image_uri")

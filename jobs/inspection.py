@@ -4,22 +4,28 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from jobs.tasks import in_tasks, own_errors
+from jobs.tasks import in_tasks, own_errors, wait_for_a_task
+from pipeline.config import JobFields
 from pipeline.inspection import Chunk, Finding, Inspect
 
 _SAMPLES_PER_CHUNK = 64
 
 
-def inspect(look: Inspect, splits: Mapping[str, pa.Table]) -> Iterator[Finding]:
+def inspect(
+    look: Inspect, splits: Mapping[str, pa.Table], settings: JobFields
+) -> Iterator[Finding]:
     """Look at every sample once, in Ray tasks.
 
     Args:
         look: What is looked at.
         splits: image_uri and mask_uri of the samples, by split; at least one sample.
+        settings: They say how long to wait.
 
     Raises:
         StoreError: The store does not answer.
+        WaitedTooLong: A cluster has no room for it, or it does not get on.
     """
+    wait_for_a_task(settings)
     chunks = [
         Chunk(
             split=split,
@@ -33,5 +39,5 @@ def inspect(look: Inspect, splits: Mapping[str, pa.Table]) -> Iterator[Finding]:
         )
     ]
     with own_errors():
-        for row in in_tasks(chunks, look).iter_rows():
+        for row in in_tasks(chunks, look, settings.max_wait_minutes).iter_rows():
             yield from row["findings"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from jobs import logs
-from jobs.cluster import start_ray
+from jobs.cluster import connect
 from jobs.output import say
 from jobs.settings import read_settings
 from jobs.shard_lines import ShardLines
@@ -16,7 +16,7 @@ from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
 from pipeline.inputs import Source
 from pipeline.job import Job, Outcome, open_job
-from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
+from pipeline.replicas import BESIDE_CPUS, choose_replicas
 from pipeline.runs import Manifest, Run, read_shard
 from pipeline.schema import ShardTask
 
@@ -52,7 +52,7 @@ def label_observed(job: Job) -> Outcome:
         job: What to do.
 
     Raises:
-        PipelineError: As `pipeline.flow.label`, `start_ray` and `wait_for_room`.
+        PipelineError: As `pipeline.flow.label`, `connect`, `check_start` and `wait_for_room`.
     """
     settings, ended = job.settings, threading.Event()
     begin = partial(_begin, settings.log_format)
@@ -69,11 +69,13 @@ def _begin(log_format: LogFormat, run: Run) -> None:
 def _open_ray(
     settings: LabelSettings, ended: threading.Event, run: Run, todo: list[ShardTask]
 ) -> Observer:
-    start_ray(settings.ray_address)
+    connect(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     from jobs.metrics import RunMetrics  # noqa: PLC0415
+    from jobs.nodes import alive_nodes  # noqa: PLC0415
 
-    _check_start(settings, run, todo[0])
+    if len(alive_nodes()) > 1:
+        _check_start(settings, run, todo[0])
     metrics = RunMetrics(run, run.num_images(todo), ended)
     # The metrics show a run also while it waits.
     if settings.ray_address is not None:
@@ -86,7 +88,8 @@ def _check_start(settings: LabelSettings, run: Run, shard: ShardTask) -> None:
     from jobs.checks.start import check_start  # noqa: PLC0415 - it loads Ray
 
     image = read_shard(run.storage, shard)[0]
-    check_start(settings, Source(image["key"], image["uri"], image["etag"], image["num_bytes"]))
+    source = Source(image["key"], image["uri"], image["etag"], image["num_bytes"])
+    check_start(settings, source, min(settings.max_shard_bytes, run.record.num_bytes))
 
 
 def _wait_for_room(settings: LabelSettings, num_shards: int) -> None:
@@ -96,8 +99,7 @@ def _wait_for_room(settings: LabelSettings, num_shards: int) -> None:
 
     number = min(settings.min_replicas, num_shards)
     each = choose_replicas(settings, alive_nodes(), number).resources
-    beside = {"CPU": FETCH_CPUS + WRITE_CPUS}
-    room = wait_for_room(number, "replica(s)", each, beside, settings)
+    room = wait_for_room(number, "replica(s)", each, {"CPU": BESIDE_CPUS}, settings)
     watch_replicas(room, min(settings.max_replicas or num_shards, num_shards))
 
 

@@ -14,8 +14,9 @@ from pipeline.runs import Run
 from pipeline.schema import ERROR, OK, Receipt
 from pipeline.work import STEPS, Work, WorkSum
 
-# Seconds of one step of one shard.
+# How often gauges are set again.
 _GAUGES_S = 2.0
+# Seconds of one step of one shard.
 _BOUNDARIES = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 
@@ -27,7 +28,7 @@ class RunMetrics:
 
         Args:
             run: What is labelled.
-            num_images: Of these, that are left to do.
+            num_images: Of its images, that are left to do.
             ended: Is set when the run has ended, until when the gauges stand.
         """
         tags = {"run": run.run_id}

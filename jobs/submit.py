@@ -33,20 +33,13 @@ if TYPE_CHECKING:  # importing these loads Ray
 
 _log = logging.getLogger(__name__)
 
-# What can be submitted, and the setting that names its run.
-_COMMANDS = {
-    "label": "run-id",
-    "evaluate": "run-id",
-    "train": "run-name",
-    "verify": None,
-    "doctor": None,
-}
-_SETTINGS: dict[str, type[BaseModel]] = {
-    "label": LabelSettings,
-    "evaluate": EvaluateSettings,
-    "train": TrainSettings,
-    "verify": OutputSettings,
-    "doctor": DoctorSettings,
+# What can be submitted: its settings, and the one of them that names its run.
+_COMMANDS: dict[str, tuple[type[BaseModel], str | None]] = {
+    "label": (LabelSettings, "run-id"),
+    "evaluate": (EvaluateSettings, "run-id"),
+    "train": (TrainSettings, "run-name"),
+    "verify": (OutputSettings, None),
+    "doctor": (DoctorSettings, None),
 }
 # These end a process from outside; others (a segmentation fault) are its own.
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
@@ -128,7 +121,7 @@ def _check_settings(command: Sequence[str], variables: Mapping[str, str]) -> Non
     if "FCN_CONFIG" in variables or any(word.startswith("--config") for word in command):
         # It may lie where only the cluster gets at it.
         return
-    read_settings(_SETTINGS[command[0]], command[0], command[1:], variables)
+    read_settings(_COMMANDS[command[0]][0], command[0], command[1:], variables)
 
 
 def submission_name(command: Sequence[str], variables: Mapping[str, str]) -> str:
@@ -142,7 +135,7 @@ def submission_name(command: Sequence[str], variables: Mapping[str, str]) -> str
         fcn-COMMAND-RUN-HASH, where the hash tells the outputs apart that have a run of this name;
         without a name of the run a hash of all that the command is made of.
     """
-    flag = _COMMANDS[command[0]]
+    _, flag = _COMMANDS[command[0]]
     run_name = flag and _given(flag, command, variables)
     if run_name and not re.fullmatch(RUN_ID_PATTERN, run_name):
         raise SettingError(f"{flag}={run_name!r}: {RUN_ID_WORDS}")

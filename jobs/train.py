@@ -63,15 +63,13 @@ def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     start_ray(plan.settings.ray_address)
     # Ray and torch take seconds to import, which a setting's error must not wait for.
     from jobs.inspection import inspect  # noqa: PLC0415
-    from jobs.tasks import wait_for_a_task  # noqa: PLC0415
     from jobs.training.fit import fit  # noqa: PLC0415
 
     found = training.inspection()
     if found is None:
-        if plan.settings.ray_address is not None:
-            wait_for_a_task(plan.settings)
         names = [label.name for label in plan.classes]
-        findings = inspect(_look(plan), {TRAIN: plan.train, VAL: plan.val})
+        splits = {TRAIN: plan.train, VAL: plan.val}
+        findings = inspect(_look(plan), splits, plan.settings)
         found = summarise(findings, names, allow_overlap=plan.settings.allow_overlap)
         # Not before: data and classes that were refused may be mended under the run's name.
         training.start(plan)

@@ -37,33 +37,43 @@ class Fetch:
         work, storage = Work(), self._storage.counting()
         with work.timed("fetch"), ThreadPoolExecutor(self._threads) as pool:
             planned = read_shard(storage, task)
-            images = list(pool.map(partial(self._fetch, storage), planned))
+            fetch = partial(fetch_image, storage, self._max_image_bytes)
+            images = list(pool.map(fetch, planned))
         work.read_bytes = sum(len(image["data"] or b"") for image in images)
         work.retried(storage.retries)
         return ShardRow(shard=task["shard"], images=images, work=work.model_dump())
 
-    def _fetch(self, storage: Storage, image: ImageRow) -> ImageRow:
-        data: bytes | None = None
-        code: ErrorCode | None = None
-        message: str | None = None
-        try:
-            if image["etag"] is None:
-                self._fail_again(image["uri"])
-            data = storage.read_version(image["uri"], image["etag"], self._max_image_bytes)
-        except StoreError as error:
-            code, message = error.code, error.message
-        num_bytes = image["num_bytes"] if data is None else len(data)
-        return {
-            **image,
-            "num_bytes": num_bytes,
-            "data": data,
-            "error_code": code and str(code),
-            "error_message": message,
-        }
 
-    def _fail_again(self, uri: str) -> None:
-        """Say why the plan could not look the image up; what is not planned is not labelled."""
-        self._storage.stat(uri)
-        raise StoreError(
-            ErrorCode.CHANGED, f"{uri} could not be read when the run was planned, and can be now"
-        )
+def fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:
+    """Fetch one image; one that can't be read has the error in its row.
+
+    Args:
+        storage: Of the image.
+        max_image_bytes: A larger one is not read.
+        image: As planned.
+    """
+    data: bytes | None = None
+    code: ErrorCode | None = None
+    message: str | None = None
+    try:
+        if image["etag"] is None:
+            _fail_again(storage, image["uri"])
+        data = storage.read_version(image["uri"], image["etag"], max_image_bytes)
+    except StoreError as error:
+        code, message = error.code, error.message
+    num_bytes = image["num_bytes"] if data is None else len(data)
+    return {
+        **image,
+        "num_bytes": num_bytes,
+        "data": data,
+        "error_code": code and str(code),
+        "error_message": message,
+    }
+
+
+def _fail_again(storage: Storage, uri: str) -> None:
+    """Say why the plan could not look the image up; what is not planned is not labelled."""
+    storage.stat(uri)
+    raise StoreError(
+        ErrorCode.CHANGED, f"{uri} could not be read when the run was planned, and can be now"
+    )

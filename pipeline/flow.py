@@ -62,7 +62,7 @@ def label(
         num_done = run.record.num_images - run.num_images(todo)
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
         observer = open_ray(run, todo) if todo else None
-        with Progress(run.record.num_images, num_done, job.settings) as progress:
+        with Progress(run.record.num_images, num_done, job.settings.log_interval_s) as progress:
             if observer is not None:
                 load = partial(segment.open_predictor, run.storage, job.network)
                 for receipt in label_shards(run, todo, job.settings, load):

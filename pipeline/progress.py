@@ -9,7 +9,6 @@ from typing import Self
 
 from tqdm import tqdm
 
-from pipeline.config import JobFields
 from pipeline.schema import Receipt
 
 _log = logging.getLogger(__name__)
@@ -21,23 +20,23 @@ class Progress:
     The line comes also when nothing is committed, so that a log shows a run that waits.
     """
 
-    def __init__(self, num_images: int, num_done: int, settings: JobFields) -> None:
+    def __init__(self, num_images: int, num_done: int, interval_s: float) -> None:
         """Start counting.
 
         Args:
             num_images: Planned images of the run.
             num_done: Of these, committed before.
-            settings: They say how the log looks, and how often it has a line.
+            interval_s: Seconds between two log lines.
         """
         self._num_images = num_images
-        self._interval_s = settings.log_interval_s
+        self._interval_s = interval_s
         self._num_before = num_done
         self._num_done = num_done
         self._num_failed = 0
         self._start = time.monotonic()
         self._bar = (
             tqdm(total=num_images, initial=num_done, unit=" images", dynamic_ncols=True)
-            if sys.stderr.isatty() and settings.log_format == "text"
+            if sys.stderr.isatty()
             else None
         )
         self._ended = threading.Event()

@@ -17,7 +17,7 @@ from pipeline.shares import Resources, never_all, num_of_gpu, num_that_fit, reso
 # Fetch and write wait for the network most of their time.
 FETCH_CPUS = 0.25
 WRITE_CPUS = 0.2
-_BESIDE = FETCH_CPUS + WRITE_CPUS
+BESIDE_CPUS = FETCH_CPUS + WRITE_CPUS
 # A replica's share by default: more is better spent on another replica. The least keeps it apart
 # from fetch and write.
 _MAX_REPLICA_CPUS = 4.0
@@ -72,7 +72,7 @@ def choose_replicas(
         num_gpus = 1.0 if any(node.get("GPU") for node in alive) else 0.0
     num_cpus = settings.cpus_per_replica or _default_cpus(settings, alive, num_gpus)
     if settings.ray_address is not None:
-        num_cpus = never_all(num_cpus, num_gpus, alive, _BESIDE)
+        num_cpus = never_all(num_cpus, num_gpus, alive, BESIDE_CPUS)
     capacity = room_for(nodes, num_cpus, num_gpus)
     if capacity < settings.min_replicas and settings.ray_address is None:
         raise SettingError(
@@ -93,7 +93,7 @@ def _placement(
     num_gpus: float,
 ) -> Placement:
     """Share a node's cores and memory out to the replicas that it may get."""
-    fits = [num_that_fit(node, num_cpus, num_gpus, _BESIDE) for node in nodes]
+    fits = [num_that_fit(node, num_cpus, num_gpus, BESIDE_CPUS) for node in nodes]
     fullest = spread(fits, number)
     hosts = [(node, min(fit, fullest)) for node, fit in zip(nodes, fits, strict=True) if fit]
     cores = min((int(node["CPU"]) // count for node, count in hosts), default=int(num_cpus))
@@ -118,7 +118,7 @@ def room_for(nodes: Sequence[dict[str, Any]], num_cpus: float, num_gpus: float) 
         num_gpus: GPUs for each.
     """
     alive = (node["Resources"] for node in nodes if node["Alive"])
-    return sum(num_that_fit(node, num_cpus, num_gpus, _BESIDE) for node in alive)
+    return sum(num_that_fit(node, num_cpus, num_gpus, BESIDE_CPUS) for node in alive)
 
 
 def _number(settings: LabelSettings, capacity: int, num_shards: int) -> int:
@@ -141,5 +141,5 @@ def _default_cpus(settings: LabelSettings, nodes: Sequence[Resources], num_gpus:
         on_node = max(1, num_of_gpu(largest, num_gpus))
     cpus = largest.get("CPU", 0.0)
     # On few cores one more would fit if a whole one were left.
-    share = max((cpus - 1) / on_node, (cpus - _BESIDE) / (on_node + 1) + 0.01)
+    share = max((cpus - 1) / on_node, (cpus - BESIDE_CPUS) / (on_node + 1) + 0.01)
     return min(_MAX_REPLICA_CPUS, max(_MIN_REPLICA_CPUS, math.floor(100 * share) / 100))

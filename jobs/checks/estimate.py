@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -14,7 +13,8 @@ from jobs.checks.finding import Finding, change, note, ok
 from jobs.cluster_settings import DoctorSettings
 from jobs.nodes import alive_nodes
 from pipeline.decode import decode_image
-from pipeline.errors import ImageError, StoreError, own_error
+from pipeline.errors import ImageError, own_error
+from pipeline.fetch import fetch_image
 from pipeline.job import Found, Job
 from pipeline.replicas import FETCH_CPUS, Replicas
 from pipeline.runs import read_shard
@@ -93,7 +93,8 @@ def _measure(
 ) -> Measured:
     started = time.perf_counter()
     with ThreadPoolExecutor(settings.io_threads) as pool:
-        fetched = list(pool.map(partial(_fetch, job, settings.max_image_bytes), images))
+        fetch = partial(fetch_image, job.storage, settings.max_image_bytes)
+        fetched = list(pool.map(fetch, images))
     fetch_s = time.perf_counter() - started
     decode_s = _decode(fetched, settings.max_image_pixels)
     started = time.perf_counter()
@@ -112,17 +113,6 @@ def _measure(
         load_s=load_s,
         label_s=time.perf_counter() - started,
     )
-
-
-def _fetch(job: Job, max_image_bytes: int, image: ImageRow) -> ImageRow:
-    data: bytes | None = None
-    code: Any = None
-    message: str | None = None
-    try:
-        data = job.storage.read_version(image["uri"], image["etag"], max_image_bytes)
-    except StoreError as error:
-        code, message = str(error.code), error.message
-    return {**image, "data": data, "error_code": code, "error_message": message}
 
 
 def _decode(images: Sequence[ImageRow], max_pixels: int) -> float:

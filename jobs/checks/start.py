@@ -14,20 +14,18 @@ from pipeline.inputs import Source
 _log = logging.getLogger(__name__)
 
 
-def check_start(settings: LabelSettings, image: Source) -> None:
+def check_start(settings: LabelSettings, image: Source, shard_bytes: int) -> None:
     """Refuse a cluster of which a node can't do the work.
 
     Args:
         settings: Of the job.
         image: One that is to be labelled.
+        shard_bytes: That no shard of the run has more of, encoded.
 
     Raises:
         SettingError: A node can't read it, can't write the output, has other versions, or has no
             room for a shard.
     """
-    nodes = alive_nodes()
-    if len(nodes) <= 1:
-        return
     places = replace(Places.of(settings), image=image)
     answers = ask_every_node(see, places)
     for name, reason in answers.failed.items():
@@ -35,7 +33,7 @@ def check_start(settings: LabelSettings, image: Source) -> None:
     heard = Answers(answers.given, {})
     findings = [
         *check_nodes(heard, look(places, DRIVER)),
-        *check_room(nodes, heard, settings.max_shard_bytes, None),
+        *check_room(alive_nodes(), heard, shard_bytes, None),
     ]
     for finding in findings:
         if finding.level is Level.NOTE:

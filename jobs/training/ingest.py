@@ -234,7 +234,8 @@ def _load_all(rows: list[Row], load: LoadStep | LoadSamples) -> list[ray.ObjectR
     if not rows:
         return []
     with own_errors():
-        refs: list[ray.ObjectRef[pa.Table]] = in_tasks(rows, load).to_arrow_refs()
+        # The driver minds the silence of its workers.
+        refs: list[ray.ObjectRef[pa.Table]] = in_tasks(rows, load, None).to_arrow_refs()
     return refs
 
 
