@@ -45,7 +45,8 @@ def divisor(kind: str, truths_NHW: torch.Tensor, weights: torch.Tensor | None) -
     """
     if kind == "one":
         return torch.zeros((), dtype=torch.float64, device=truths_NHW.device)
-    labelled = truths_NHW[truths_NHW != IGNORE_INDEX]
     if weights is None:
-        return torch.tensor(float(labelled.numel()), dtype=torch.float64, device=labelled.device)
-    return weights.double()[labelled].sum()
+        return (truths_NHW != IGNORE_INDEX).sum(dtype=torch.float64)
+    # Nothing is picked out by a condition, whose size the CPU would wait for.
+    of_index = F.pad(weights.double(), (0, IGNORE_INDEX + 1 - len(weights)))
+    return of_index[truths_NHW].sum()

@@ -5,14 +5,15 @@ happen on the device, so that one byte per pixel comes back. What does not fit i
 smaller batches, then in tiles, whose scores are those of the whole picture.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fcn.checkpoint import Checkpoint
-from fcn.labels import Labeller, Prediction
+from fcn.labels import Labeller, Launched, Prediction
+from fcn.lowered import lower
 from fcn.memory import MemoryEstimate, if_it_fits
 from fcn.models.network import Network
 from fcn.preprocess import Preprocess
@@ -31,7 +32,12 @@ _PICTURE_BYTES = 8
 _FLOAT_BYTES = 4
 _NUM_AXES = 3
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 class Predictor:
@@ -64,8 +70,9 @@ class Predictor:
             network: One of `fcn.models`, with its weights.
             record: The checkpoint record of its weights.
             device: As PyTorch names it.
-            precision: `fp32`, or `bf16` or `fp16` for autocast. Worth it where the device has
-                matrix units for it (docs/performance.md); elsewhere it is slower.
+            precision: `fp32`, or `bf16` or `fp16` where the device has matrix units for it
+                (docs/performance.md; elsewhere it is slower); `tf32` is fp32 whose products are
+                rounded to 10 bits on GPUs that can, for the whole process.
             batch_size: Images of one size that go through the network together, at most.
             num_threads: CPU threads of the network, for the whole process; None leaves
                 PyTorch's choice.
@@ -82,21 +89,26 @@ class Predictor:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         # TensorFloat-32, cuDNN's default, is not the fp32 that the fingerprint says.
-        torch.backends.cudnn.allow_tf32 = False
-        # Some of its transposed convolutions add up in any order.
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        # Some of cuDNN's transposed convolutions add up in any order.
         torch.backends.cudnn.deterministic = True
-        torch.backends.cuda.matmul.allow_tf32 = False
         self._device = torch.device(device)
         seen_at = [scale * record.image_scale for scale in scales]
+        dtype = _DTYPES[precision]
+        on_gpu = self._device.type == "cuda"
         self._scorer = Scorer(
-            network.eval().to(self._device).to(memory_format=torch.channels_last),
+            lower(network, self._device, dtype)
+            if on_gpu
+            else network.eval().to(self._device).to(memory_format=torch.channels_last),
             Preprocess(record).to(self._device),
             make_views(seen_at, flip=flip),
+            dtype=dtype,
+            autocast=not on_gpu and dtype is not torch.float32,
             compiled=compiled,
         )
         self._num_classes = record.num_classes
         self._in_channels = record.in_channels
-        self._dtype = _DTYPES[precision]
         self._batch_size = batch_size
         self._max_whole_pixels = max_whole_pixels
         self._memory_bytes = memory_bytes
@@ -135,40 +147,56 @@ class Predictor:
         labeller = Labeller(
             self._scorer,
             self._num_classes,
-            self._dtype,
             with_scores=with_scores,
             with_confidence=with_confidence,
         )
-        for batch, on_device in zip(batches, uploads, strict=True):
-            parts = [(batch, on_device)]
-            if on_device is None:
-                alone = self._uploader.upload([[images[index]] for index in batch])
-                parts = [([index], one) for index, one in zip(batch, alone, strict=True)]
-            for indices, part in parts:
-                if part is not None:
-                    found = self._predict_sized(labeller, part)
-                    for index, prediction in zip(indices, found, strict=True):
-                        predictions[index] = prediction
+        parts = (
+            (indices, launched)
+            for batch, on_device in zip(batches, uploads, strict=True)
+            for indices, part in self._parts(images, batch, on_device)
+            for indices, launched in self._launch(labeller, indices, part)
+        )
+        for indices, found in _read_behind(parts):
+            for index, prediction in zip(indices, found, strict=True):
+                predictions[index] = prediction
         return predictions
 
-    def _predict_sized(
-        self, labeller: Labeller, images_NHWC: torch.Tensor
-    ) -> Sequence[Prediction | None]:
+    def _parts(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        batch: Sequence[int],
+        on_device: torch.Tensor | None,
+    ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        """Yield a batch, or its images one by one if together they were too large to upload."""
+        if on_device is not None:
+            yield batch, on_device
+            return
+        alone = self._uploader.upload([[images[index]] for index in batch])
+        for index, one in zip(batch, alone, strict=True):
+            if one is not None:
+                yield [index], one
+
+    def _launch(
+        self, labeller: Labeller, indices: Sequence[int], images_NHWC: torch.Tensor
+    ) -> Iterator[tuple[Sequence[int], Launched | Prediction | None]]:
+        """Begin to label pictures of one size, in as few parts as memory admits."""
         number, height, width, _ = images_NHWC.shape
         if height * width > self._max_whole_pixels:
-            return [self._predict_tiled(labeller, image_HWC) for image_HWC in images_NHWC]
+            for index, image_HWC in zip(indices, images_NHWC, strict=True):
+                yield [index], self._predict_tiled(labeller, image_HWC)
+            return
         if self._fits(labeller, number * height * width, (number, height, width)):
-            found = if_it_fits(labeller.label_whole, images_NHWC)
-            if found is not None:
-                return found
+            launched = if_it_fits(labeller.launch_whole, images_NHWC)
+            if launched is not None:
+                yield indices, launched
+                return
             self.num_backoffs += 1
         if number == 1:
-            return [self._predict_tiled(labeller, images_NHWC[0])]
+            yield indices, self._predict_tiled(labeller, images_NHWC[0])
+            return
         half = number // 2
-        return [
-            *self._predict_sized(labeller, images_NHWC[:half]),
-            *self._predict_sized(labeller, images_NHWC[half:]),
-        ]
+        yield from self._launch(labeller, indices[:half], images_NHWC[:half])
+        yield from self._launch(labeller, indices[half:], images_NHWC[half:])
 
     def _predict_tiled(self, labeller: Labeller, image_HWC: torch.Tensor) -> Prediction | None:
         height, width = image_HWC.shape[:2]
@@ -190,6 +218,21 @@ class Predictor:
         of_scores = _FLOAT_BYTES * self._num_classes if labeller.with_scores else 0
         free = self._memory_bytes - (_PICTURE_BYTES + of_scores) * picture_pixels
         return self._estimate.num_bytes(*part) <= _SHARE * free
+
+
+def _read_behind(
+    parts: Iterable[tuple[Sequence[int], Launched | Prediction | None]],
+) -> Iterator[tuple[Sequence[int], Sequence[Prediction | None]]]:
+    """Read each part after the next one is launched, so that a GPU never waits for the CPU."""
+    waiting: tuple[Sequence[int], Launched] | None = None
+    for indices, found in parts:
+        if waiting is not None:
+            yield waiting[0], [labels.prediction() for labels in waiting[1].read()]
+        waiting = (indices, found) if isinstance(found, Launched) else None
+        if not isinstance(found, Launched):
+            yield indices, [found]
+    if waiting is not None:
+        yield waiting[0], [labels.prediction() for labels in waiting[1].read()]
 
 
 def _check(index: int, image: NDArray[np.uint8], in_channels: int) -> None:

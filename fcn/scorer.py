@@ -37,8 +37,15 @@ def make_views(scales: Sequence[float], *, flip: bool) -> tuple[View, ...]:
 class Scorer:
     """Scores regions of pictures; a region's scores are those that the whole picture has there."""
 
-    def __init__(
-        self, network: Network, preprocess: nn.Module, views: Sequence[View], *, compiled: bool
+    def __init__(  # noqa: PLR0913 - keyword-only, one per thing that decides scores
+        self,
+        network: Network,
+        preprocess: nn.Module,
+        views: Sequence[View],
+        *,
+        dtype: torch.dtype,
+        autocast: bool,
+        compiled: bool,
     ) -> None:
         """Take the network.
 
@@ -46,8 +53,12 @@ class Scorer:
             network: On its device, in evaluation mode.
             preprocess: What pixels pass before.
             views: One, or several whose softmax values are averaged.
+            dtype: Of the network's arithmetic.
+            autocast: Whether PyTorch casts to it, layer by layer; else the layers have it already.
             compiled: Whether whole pictures go through `torch.compile`.
         """
+        self._dtype = dtype
+        self._autocast = autocast
         self._network = network
         self._whole = torch.compile(network, dynamic=False) if compiled else network
         self._preprocess = preprocess
@@ -61,14 +72,14 @@ class Scorer:
             region: Which part of them.
 
         Returns:
-            float32 scores of shape (N, num_classes, height, width of the region); of several views
-            the logarithm of the mean softmax, which is what it takes to be a score.
+            Floating point scores of shape (N, num_classes, height, width of the region); of
+            several views the logarithm of the mean softmax, which is what it takes to be a score.
         """
         if len(self._views) == 1:
             return self._view(images_NHWC, region, self._views[0])
         mean = torch.zeros(())
         for number, view in enumerate(self._views, start=1):
-            softmax = torch.softmax(self._view(images_NHWC, region, view), dim=1)
+            softmax = torch.softmax(self._view(images_NHWC, region, view).float(), dim=1)
             mean = softmax if number == 1 else mean + (softmax - mean) / number
         return mean.log()
 
@@ -82,20 +93,23 @@ class Scorer:
         pixels = _scaled_pixels(images_NHWC, taken, scaled)
         scores = self._run(pixels.flip(2) if view.flip else pixels, part, scaled)
         rows, columns = shown.within(part)
-        scores = scores[..., rows, columns].float()
+        scores = scores[..., rows, columns]
         scores = scores.flip(-1) if view.flip else scores
         if scaled == picture:
             return scores
         back = Interpolation(scaled, picture)
-        return back.part(scores, wanted.first, region.first, region.size)
+        return back.part(scores.float(), wanted.first, region.first, region.size)
 
     def _run(self, pixels_NHWC: torch.Tensor, part: Region, picture: Size) -> torch.Tensor:
         images_NCHW = self._preprocess(pixels_NHWC)
-        if part == whole(picture):
-            scores: torch.Tensor = self._whole(images_NCHW)
-            return scores
-        # Not compiled: every place in the picture would be compiled anew.
-        return self._network(images_NCHW, Window(part.first, picture))  # type: ignore[no-any-return]  # nn.Module
+        if not self._autocast:
+            images_NCHW = images_NCHW.to(self._dtype)
+        with torch.autocast(images_NCHW.device.type, self._dtype, enabled=self._autocast):
+            if part == whole(picture):
+                scores: torch.Tensor = self._whole(images_NCHW)
+                return scores
+            # Not compiled: every place in the picture would be compiled anew.
+            return self._network(images_NCHW, Window(part.first, picture))  # type: ignore[no-any-return]  # nn.Module
 
 
 def _scaled_region(region: Region, picture: Size, scaled: Size) -> Region:

@@ -25,6 +25,7 @@ from fcn.models import Network
 from fcn.predictor import Predictor
 from fcn.preprocess import Preprocess
 from fcn.recipes import Recipe
+from fcn.uploads import stack
 from fcn.workers import share_batch_norms, sum_over_workers, world_size
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -215,24 +216,25 @@ class Trainer:
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
         size = self._recipe.micro_batch_size or len(batch.images)
-        # All workers pass as often: batch norms wait for each other in every pass.
-        mixed = torch.tensor(len({image.shape for image in batch.images}) > 1, dtype=torch.int32)
-        if sum_over_workers(mixed.to(self._device)).item():
+        if self._on_any_worker(len({image.shape for image in batch.images}) > 1):
             size = 1
         for start in range(0, len(batch.images), size):
             part = slice(start, start + size)
             yield Batch(batch.images[part], batch.truths[part], batch.places[part])
+
+    def _on_any_worker(self, what: bool) -> bool:  # noqa: FBT001 - the one thing that is asked
+        """Return whether it is so on any worker: all pass as often, as batch norms wait."""
+        if world_size() == 1:
+            # Nobody to ask, and asking would wait for the device.
+            return what
+        return bool(sum_over_workers(torch.tensor(int(what), device=self._device)).item())
 
     def _seed_dropout(self, places: Sequence[int]) -> None:
         for dropout in self._dropouts:
             dropout.expect([f"{self._seed} {place}" for place in places])
 
     def _to_device(self, part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        images, truths = (
-            torch.from_numpy(np.stack(list(some))) for some in (part.images, part.truths)
-        )
-        if self._device.type == "cuda":
-            images, truths = images.pin_memory(), truths.pin_memory()
+        images, truths = (stack(some, self._device) for some in (part.images, part.truths))
         return (
             images.to(self._device, non_blocking=True),
             truths.to(self._device, non_blocking=True).long(),
@@ -256,12 +258,13 @@ class Trainer:
         if self._average is None:
             return
         decay = min(self._recipe.average, (1 + step) / (10 + step))
-        current = self._network.state_dict()
-        for name, mean in self._average.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(current[name], 1 - decay)
-            else:
-                mean.copy_(current[name])
+        current, averages = self._network.state_dict(), self._average.state_dict()
+        moved = [name for name, mean in averages.items() if mean.is_floating_point()]
+        torch._foreach_lerp_(
+            [averages[name] for name in moved], [current[name] for name in moved], 1 - decay
+        )
+        for name in averages.keys() - moved:
+            averages[name].copy_(current[name])
 
 
 def _masks(predictor: Predictor, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:

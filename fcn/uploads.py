@@ -44,7 +44,7 @@ class Uploader:
             uint8 of shape (N, H, W, 3), in order; None for a batch that does not fit.
         """
         if self._device.type != "cuda":
-            yield from (if_it_fits(_stack, images) for images in batches)
+            yield from (if_it_fits(stack, images, self._device) for images in batches)
             return
         pending = [self._thread.submit(if_it_fits, self._copy, images) for images in batches[:1]]
         for following in [*batches[1:], None]:
@@ -54,9 +54,7 @@ class Uploader:
             yield None if copied is None else self._ready(*copied)
 
     def _copy(self, images: Images) -> tuple[torch.Tensor, torch.cuda.Event]:
-        shape = (len(images), *images[0].shape)
-        pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        np.stack(images, out=pinned.numpy())
+        pinned = stack(images, self._device)
         with torch.cuda.stream(self._stream):
             return pinned.to(self._device, non_blocking=True), self._stream.record_event()
 
@@ -68,6 +66,16 @@ class Uploader:
         return on_device
 
 
-def _stack(images: Images) -> torch.Tensor:
+def stack(images: Images, device: torch.device) -> torch.Tensor:
+    """Stack arrays of one shape on the CPU, for a GPU in page-locked memory.
+
+    Args:
+        images: uint8, of any shape.
+        device: Where they go next.
+    """
+    if device.type == "cuda":
+        pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+        np.stack(images, out=pinned.numpy())
+        return pinned
     # One image is not copied: it may be a picture of gigabytes.
     return torch.from_numpy(images[0][None] if len(images) == 1 else np.stack(images))

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fcn.geometry import Geometry
+from fcn.models.layers import ConvReLU
 from fcn.models.network import Network, init_he
 from fcn.upsample import Window
 
@@ -81,6 +82,14 @@ class FCNAllSkips(Network):
             features = features + level if levels else features
         scores: torch.Tensor = self.classifier(features)
         return scores
+
+    def fold(self) -> None:
+        """Put every ReLU of the blocks into the convolution before it."""
+        for block in self._blocks:
+            assert isinstance(block, nn.Sequential), "as they are built"
+            for index, layer in enumerate(block):
+                if isinstance(layer, nn.Conv2d):
+                    block[index], block[index + 1] = ConvReLU(layer), nn.Identity()
 
 
 def _block(in_channels: int, out_channels: int, number: int) -> Iterator[nn.Module]:

@@ -7,11 +7,13 @@ stride 8; there are no skips; the scores are interpolated to the size of the ima
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
 
 from fcn.geometry import Geometry
-from fcn.models.network import Network
+from fcn.models.layers import ConvReLU, conv_add_relu, conv_relu
+from fcn.models.network import Network, planar
 from fcn.upsample import Interpolation, Window
 
 _BUILDERS = {50: fcn_resnet50, 101: fcn_resnet101}
@@ -48,7 +50,7 @@ class FCNResNet(Network):
 
     def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:
         """Score images; see `Network.forward`."""
-        scores = self.classifier(self.backbone(images_NCHW)["out"]).float()
+        scores = planar(self.classifier(self.backbone(images_NCHW)["out"]).float())
         size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
         if window is None:
             return F.interpolate(scores, size, mode="bilinear", align_corners=False)
@@ -57,9 +59,45 @@ class FCNResNet(Network):
         begin = (window.first[0] // self.stride, window.first[1] // self.stride)
         return Interpolation(source, window.picture).part(scores, begin, window.first, size)
 
+    def fold(self) -> None:
+        """Put every batch norm into the convolution before it, and blocks into fused ones."""
+        fused = {
+            name: _FoldedBlock(block)
+            for name, block in self.backbone.named_modules()
+            if isinstance(block, Bottleneck)
+        }
+        for name, block in fused.items():
+            self.backbone.set_submodule(name, block)
+        stem, head = self.backbone, self.classifier
+        stem.conv1 = ConvReLU(fuse_conv_bn_eval(stem.conv1, stem.bn1))
+        stem.bn1 = stem.relu = nn.Identity()
+        head[0] = ConvReLU(fuse_conv_bn_eval(head[0], head[1]))
+        head[1] = head[2] = nn.Identity()
+
     def _deepest_path(self) -> list[nn.Module]:
         path: list[nn.Module] = [self.backbone.conv1, self.backbone.maxpool]
         for module in self.backbone.modules():
             if isinstance(module, Bottleneck):
                 path += [module.conv1, module.conv2, module.conv3]
         return [*path, *self.classifier]
+
+
+class _FoldedBlock(nn.Module):
+    """torchvision's `Bottleneck` whose batch norms are folded; the shortcut's bias is conv3's."""
+
+    def __init__(self, block: Bottleneck) -> None:
+        super().__init__()
+        self.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
+        self.conv2 = fuse_conv_bn_eval(block.conv2, block.bn2)
+        self.conv3 = fuse_conv_bn_eval(block.conv3, block.bn3)
+        self.shortcut = None
+        if block.downsample is not None:
+            shortcut = fuse_conv_bn_eval(block.downsample[0], block.downsample[1])
+            self.conv3.bias = nn.Parameter(self.conv3.bias + shortcut.bias, requires_grad=False)
+            shortcut.bias = None
+            self.shortcut = shortcut
+
+    def forward(self, features_NCHW: torch.Tensor) -> torch.Tensor:
+        kept = features_NCHW if self.shortcut is None else self.shortcut(features_NCHW)
+        features = conv_relu(self.conv2, conv_relu(self.conv1, features_NCHW))
+        return conv_add_relu(self.conv3, features, kept)

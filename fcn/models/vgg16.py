@@ -5,11 +5,11 @@ voc-fcn8s-atonce), with their layers' names, which are also those of the publish
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fcn.geometry import Geometry
-from fcn.models.network import Network, init_he, score_layer
+from fcn.models.layers import conv_relu
+from fcn.models.network import Network, init_he, planar, score_layer
 from fcn.upsample import Window, make_upsample
 
 # Channels of the five blocks as multiples of the width, and their numbers of 3x3 convolutions.
@@ -68,10 +68,10 @@ class FCNVGG16(Network):
     def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:  # noqa: ARG002 - every part is scored alike
         """Score images; see `Network.forward`."""
         pools = self._pools(images_NCHW)
-        features = self.dropout(F.relu(self.fc6(pools[5]), inplace=True))
-        features = self.dropout(F.relu(self.fc7(features), inplace=True))
+        features = self.dropout(conv_relu(self.fc6, pools[5]))
+        features = self.dropout(conv_relu(self.fc7, features))
         # Scores are added and interpolated in full precision, whatever the layers below have.
-        scores: torch.Tensor = self.score_fr(features).float()
+        scores: torch.Tensor = planar(self.score_fr(features).float())
         for (level, scale), up, first in zip(self._skips, self._ups, self._firsts, strict=False):
             skip = self.get_submodule(f"score_pool{level}")(pools[level] * scale).float()
             scores = _fuse(scores, skip, up, first)
@@ -84,7 +84,7 @@ class FCNVGG16(Network):
         features = images_NCHW
         for level, block in enumerate(self._blocks, start=1):
             for conv in block:
-                features = F.relu(conv(features), inplace=True)
+                features = conv_relu(conv, features)
             features = pools[level] = self.pool(features)
         return pools
 

@@ -145,8 +145,10 @@ class _Loop:
 
     def _advance(self, seconds: float) -> None:
         """Count a step; the time is that of worker 0, so that all agree on what is due."""
-        mine = seconds if rank() == 0 else 0.0
-        agreed = sum_over_workers(torch.tensor(mine, device=self._trainer.device)).item()
+        agreed = seconds
+        if world_size() > 1:
+            mine = seconds if rank() == 0 else 0.0
+            agreed = sum_over_workers(torch.tensor(mine, device=self._trainer.device)).item()
         self.position = dataclasses.replace(
             self.position,
             step=self.position.step + 1,

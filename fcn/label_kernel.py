@@ -1,0 +1,97 @@
+"""Classes, counts and confidences of score maps in one pass over them, for GPUs (Triton).
+
+`fcn.labels.label_plainly` is the same in PyTorch's operations and says what is meant; the two give
+equal masks and counts, and confidences that differ by rounding.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+_BLOCK = 1024
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # Triton's
+def _label(  # type: ignore[no-untyped-def]  # Triton's types are no Python types
+    scores,
+    mask,
+    confidences,
+    totals,
+    num_pixels,
+    width,
+    num_classes,
+    image_step,
+    class_step,
+    row_step,
+    column_step,
+    STEPS: tl.constexpr,
+    WITH_CONFIDENCE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    image = tl.program_id(1).to(tl.int64)
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < num_pixels
+    row = (pixel // width).to(tl.int64)
+    first = scores + image * image_step + row * row_step + (pixel % width) * column_step
+
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    winner = tl.zeros([BLOCK], tl.int32)
+    place = first
+    for index in range(num_classes):
+        score = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        winner = tl.where(score > best, index, winner)
+        best = tl.maximum(best, score)
+        place += class_step
+    total = tl.zeros([BLOCK], tl.float32)
+    place = first
+    for _ in range(num_classes):
+        score = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        total += tl.exp(score - best)
+        place += class_step
+    confidence = 1.0 / total
+
+    out = image * num_pixels + pixel
+    tl.store(mask + out, winner.to(tl.uint8), mask=inside)
+    # Adding and taking off 1.5 * 2^23 rounds to the nearest whole number, to even between two.
+    if WITH_CONFIDENCE:
+        byte = (confidence * 255.0 + 12582912.0) - 12582912.0
+        tl.store(confidences + out, byte.to(tl.uint8), mask=inside)
+    steps = ((confidence * STEPS + 12582912.0) - 12582912.0).to(tl.int32)
+    of_image = totals + image * 2 * num_classes
+    for index in range(num_classes):
+        hit = inside & (winner == index)
+        number = tl.sum(hit.to(tl.int32))
+        tl.atomic_add(of_image + index, number.to(tl.int64), mask=number > 0)
+        added = tl.sum(tl.where(hit, steps, 0))
+        tl.atomic_add(of_image + num_classes + index, added.to(tl.int64), mask=number > 0)
+    wrong = tl.sum((inside & ~(confidence > 0.0)).to(tl.int32))
+    last = totals + tl.num_programs(1) * 2 * num_classes
+    tl.atomic_add(last, wrong.to(tl.int64), mask=wrong > 0)
+
+
+def label_in_one_pass(
+    scores_NCHW: torch.Tensor, num_steps: int, *, with_confidence: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Label pictures by their score maps; see `fcn.labels.label_plainly`.
+
+    Args:
+        scores_NCHW: Floating point, in any memory format.
+        num_steps: Confidences are summed as whole multiples of 1 / num_steps; 2^20 at most.
+        with_confidence: Whether the confidence of every pixel is wanted.
+    """
+    number, num_classes, height, width = scores_NCHW.shape
+    empty = {"dtype": torch.uint8, "device": scores_NCHW.device}
+    mask = torch.empty((number, height, width), **empty)  # type: ignore[call-overload]  # mypy
+    confidence = torch.empty_like(mask) if with_confidence else None
+    totals = mask.new_zeros(2 * number * num_classes + 1, dtype=torch.int64)
+    blocks = (triton.cdiv(height * width, _BLOCK), number)
+    image_step, class_step, row_step, column_step = scores_NCHW.stride()
+    _label[blocks](
+        *(scores_NCHW, mask, mask if confidence is None else confidence, totals),
+        *(height * width, width, num_classes),
+        *(image_step, class_step, row_step, column_step),
+        STEPS=float(num_steps),
+        WITH_CONFIDENCE=with_confidence,
+        BLOCK=_BLOCK,
+    )
+    return mask, totals, confidence

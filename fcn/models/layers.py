@@ -1,0 +1,127 @@
+"""Layers as a GPU computes them fastest where no gradients are wanted; elsewhere PyTorch's own.
+
+What each of them replaces is its first branch, which is what CPUs, training and `torch.compile`
+run. Figures: docs/performance.md.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# cuDNN 9.19 computes fc6 (7x7, on maps of 12x16) in bf16 without the matrix units, at a tenth of
+# what a matrix product of the same numbers takes. 3x3 convolutions are what it is good at.
+_LARGEST_KERNEL = 3
+# Patches are copies of the features, 49 of them for 7x7: of so many places at a time (0.2 GB).
+_PATCHES = 4096
+
+
+def conv_relu(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> torch.Tensor:
+    """Convolve and apply ReLU.
+
+    Args:
+        conv: With a bias.
+        features_NCHW: Its input.
+    """
+    if not is_fused(conv, features_NCHW):
+        return F.relu(conv(features_NCHW), inplace=True)
+    if max(conv.kernel_size) > _LARGEST_KERNEL and is_dense(conv):
+        return F.relu(as_product(conv, features_NCHW), inplace=True)
+    return torch.cudnn_convolution_relu(
+        features_NCHW,
+        conv.weight,
+        conv.bias,
+        conv.stride,
+        paddings(conv),
+        conv.dilation,
+        conv.groups,
+    )
+
+
+def conv_add_relu(
+    conv: nn.Conv2d, features_NCHW: torch.Tensor, added_NCHW: torch.Tensor
+) -> torch.Tensor:
+    """Convolve, add other features and apply ReLU.
+
+    Args:
+        conv: With a bias.
+        features_NCHW: Its input.
+        added_NCHW: Of the shape of its output.
+    """
+    if not is_fused(conv, features_NCHW):
+        return F.relu(conv(features_NCHW) + added_NCHW, inplace=True)
+    return torch.cudnn_convolution_add_relu(
+        features_NCHW,
+        conv.weight,
+        added_NCHW,
+        1.0,
+        conv.bias,
+        conv.stride,
+        paddings(conv),
+        conv.dilation,
+        conv.groups,
+    )
+
+
+def is_fused(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> bool:
+    """Return whether a convolution can be computed together with what follows."""
+    return (
+        features_NCHW.is_cuda
+        and features_NCHW.dtype == conv.weight.dtype
+        and conv.bias is not None
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cuda")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def is_dense(conv: nn.Conv2d) -> bool:
+    """Return whether a convolution looks at every place, with all channels."""
+    return conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+
+
+def paddings(conv: nn.Conv2d) -> tuple[int, ...]:
+    """Return how many rows and columns of zeros a convolution adds on each side."""
+    assert not isinstance(conv.padding, str), "no convolution here is padded by a word"
+    return conv.padding
+
+
+def as_product(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> torch.Tensor:
+    """Compute a dense convolution as a matrix product of patches and weights.
+
+    Args:
+        conv: Of stride and dilation 1 and one group, its weights channels last.
+        features_NCHW: Its input, channels last.
+
+    Returns:
+        Its output, channels last.
+    """
+    (rows, columns), (pad_rows, pad_columns) = conv.kernel_size, paddings(conv)
+    features_NHWC = features_NCHW.permute(0, 2, 3, 1)
+    if pad_rows or pad_columns:
+        features_NHWC = F.pad(features_NHWC, (0, 0, pad_columns, pad_columns, pad_rows, pad_rows))
+    # (N, H, W, C, rows, columns), without a copy.
+    windows: torch.Tensor = features_NHWC.unfold(1, rows, 1).unfold(2, columns, 1)
+    matrix = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
+    images = max(1, _PATCHES // (windows.shape[1] * windows.shape[2]))
+    found = [
+        F.linear(part.permute(0, 1, 2, 4, 5, 3).flatten(3), matrix, conv.bias)
+        for part in torch.split(windows, images)
+    ]
+    return (found[0] if len(found) == 1 else torch.cat(found)).permute(0, 3, 1, 2)
+
+
+class ConvReLU(nn.Module):
+    """A convolution and the ReLU behind it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """Take a convolution.
+
+        Args:
+            conv: With a bias.
+        """
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, features_NCHW: torch.Tensor) -> torch.Tensor:
+        """Compute both; see `conv_relu`."""
+        return conv_relu(self.conv, features_NCHW)

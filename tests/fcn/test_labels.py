@@ -1,0 +1,87 @@
+"""Labels from scores: the fused kernel against the plain form, by Triton's interpreter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# Triton looks at the variable when kernels are defined: a process of its own.
+_BOTH = """
+import json, os, sys
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from fcn.label_kernel import label_in_one_pass
+from fcn.labels import label_plainly
+number, classes, height, width, kind, layout = json.loads(sys.argv[1])
+torch.manual_seed(0)
+scores = 4 * torch.randn(number, classes, height, width)
+scores[0, :, 0, 0] = 3.0
+scores = scores.to(getattr(torch, kind))
+if layout == "channels_last":
+    scores = scores.to(memory_format=torch.channels_last)
+if layout == "slice":
+    scores = scores.repeat(1, 1, 2, 2)[:, :, 1 : 1 + height, 2 : 2 + width]
+steps = 1 << 20
+plain, fused = (
+    label(scores, steps, with_confidence=True) for label in (label_plainly, label_in_one_pass)
+)
+of = lambda totals: totals[:-1].reshape(number, 2, classes)
+off = (of(plain[1])[:, 1] - of(fused[1])[:, 1]).abs()
+print(json.dumps({
+    "masks": torch.equal(plain[0], fused[0]),
+    "types": [str(one.dtype) for one in fused],
+    "counts": torch.equal(of(plain[1])[:, 0], of(fused[1])[:, 0]),
+    "steps": (off / of(plain[1])[:, 0].clamp(min=1)).max().item(),
+    "bytes": (plain[2].int() - fused[2].int()).abs().max().item(),
+    "wrong": [plain[1][-1].item(), fused[1][-1].item()],
+}))
+"""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2, 5, 37, 41, "float32", "contiguous"),
+        (1, 21, 33, 32, "bfloat16", "channels_last"),
+        (3, 2, 1, 1, "float16", "contiguous"),
+        (1, 255, 4, 5, "float32", "slice"),
+        (2, 1, 8, 9, "bfloat16", "channels_last"),
+    ],
+    ids=str,
+)
+def test_the_fused_kernel_labels_as_the_plain_form(case: tuple[object, ...]) -> None:
+    """Masks and counts are equal; confidences differ by a step per pixel at most."""
+    process = subprocess.run(
+        [sys.executable, "-c", _BOTH, json.dumps(case)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout)
+    assert (found["masks"], found["counts"], found["wrong"]) == (True, True, [0, 0])
+    assert found["types"] == ["torch.uint8", "torch.int64", "torch.uint8"]
+    assert found["steps"] <= 1
+    assert found["bytes"] <= 1
+
+
+_NOT_FINITE = """
+import os
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from fcn.label_kernel import label_in_one_pass
+for value in (float("nan"), float("inf")):
+    scores = torch.zeros(2, 3, 4, 5)
+    scores[1, 2, 3, 3] = value
+    print(label_in_one_pass(scores, 1 << 20, with_confidence=False)[1][-1].item())
+"""
+
+
+def test_the_fused_kernel_counts_scores_that_are_not_finite() -> None:
+    """A pixel with NaN or infinity among its scores is counted."""
+    process = subprocess.run(
+        [sys.executable, "-c", _NOT_FINITE], capture_output=True, text=True, check=False
+    )
+    assert process.stdout.split() == ["1", "1"], process.stderr
