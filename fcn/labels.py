@@ -1,7 +1,5 @@
 """From scores to class indices, exact counts and confidences: of a region, of a whole picture."""
 
-import functools
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -9,10 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fcn.kernels import are_usable
 from fcn.regions import Region, Size, tiles, whole
 from fcn.scorer import Scorer
-
-_log = logging.getLogger(__name__)
 
 # Confidences are summed as whole multiples of 2^-20: such sums are exact, in float64 too up to 2^33
 # pixels, so that neither their order nor the number of threads nor tiles change them.
@@ -102,26 +99,16 @@ def label_plainly(scores_NCHW: torch.Tensor, num_steps: int, *, with_confidence:
     return mask_NHW.to(torch.uint8), torch.cat([totals, wrong]), bytes_NHW
 
 
-@functools.cache
 def find_labelling(device: torch.device) -> Callable[..., _Found]:
     """Return the fastest way to label on a device: `label_plainly`, or its fused form on GPUs.
 
     Args:
         device: Where the scores are.
     """
-    if device.type != "cuda":
+    if not are_usable(device):
         return label_plainly
-    try:
-        from fcn.label_kernel import label_in_one_pass  # noqa: PLC0415 - for GPUs only
+    from fcn.kernels.label import label_in_one_pass  # noqa: PLC0415 - Triton is for GPUs only
 
-        label_in_one_pass(torch.zeros(1, 2, 1, 1, device=device), 1, with_confidence=False)
-    except (ImportError, RuntimeError) as error:
-        _log.warning(
-            "labelling on the GPU is not fused, which makes small networks slower: Triton can't "
-            "be used here (%s); it needs a C compiler and Python's headers",
-            error,
-        )
-        return label_plainly
     return label_in_one_pass
 
 
@@ -159,24 +146,25 @@ class Launched:
                 "scores are not finite: the network's numbers are too large for the precision; "
                 "use precision bf16 or fp32"
             )
-        masks, confidences, scores = (
-            None if tensor is None else tensor.numpy()
-            for tensor in (self._mask, self._confidence, self._scores)
-        )
+        masks, confidences = self._here(self._mask), self._here(self._confidence)
         assert masks is not None, "there is always a mask"
         sums = np.array(totals, np.int64).reshape(len(masks), 2, -1)
-        # Copies where the page-locked memory is used again for the next batch.
-        keep = (lambda array: array) if self._arrived is None else np.copy
         return [
             _Labels(
-                mask=keep(masks[index]),
+                mask=masks[index],
                 pixels=sums[index, 0],
                 steps=sums[index, 1],
-                confidence=None if confidences is None else keep(confidences[index]),
-                scores=None if scores is None else scores[index],
+                confidence=None if confidences is None else confidences[index],
+                scores=None if self._scores is None else self._scores[index].numpy(),
             )
             for index in range(len(masks))
         ]
+
+    def _here(self, tensor: torch.Tensor | None) -> NDArray[np.uint8] | None:
+        if tensor is None:
+            return None
+        # A copy where the page-locked memory is used again for the next batch.
+        return tensor.numpy() if self._arrived is None else tensor.numpy().copy()
 
 
 def _bring(tensor: torch.Tensor) -> torch.Tensor:

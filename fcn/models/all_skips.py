@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fcn.geometry import Geometry
-from fcn.models.layers import ConvReLU
+from fcn.models.layers import ConvReLU, Pool2x2
 from fcn.models.network import Network, init_he
 from fcn.upsample import Window
 
@@ -84,12 +84,14 @@ class FCNAllSkips(Network):
         return scores
 
     def fold(self) -> None:
-        """Put every ReLU of the blocks into the convolution before it."""
+        """Put every ReLU of the blocks into the convolution before it, and take the faster pool."""
         for block in self._blocks:
             assert isinstance(block, nn.Sequential), "as they are built"
             for index, layer in enumerate(block):
                 if isinstance(layer, nn.Conv2d):
                     block[index], block[index + 1] = ConvReLU(layer), nn.Identity()
+                if isinstance(layer, nn.MaxPool2d):
+                    block[index] = Pool2x2(layer)
 
 
 def _block(in_channels: int, out_channels: int, number: int) -> Iterator[nn.Module]:

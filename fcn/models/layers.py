@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fcn.kernels import are_usable
+
 # cuDNN 9.19 computes fc6 (7x7, on maps of 12x16) in bf16 without the matrix units, at a tenth of
 # what a matrix product of the same numbers takes. 3x3 convolutions are what it is good at.
 _LARGEST_KERNEL = 3
@@ -62,6 +64,26 @@ def conv_add_relu(
     )
 
 
+def pool_2x2(pool: nn.MaxPool2d, features_NCHW: torch.Tensor) -> torch.Tensor:
+    """Apply a 2x2 max pool of stride 2 that rounds up.
+
+    Args:
+        pool: As it is otherwise.
+        features_NCHW: Its input.
+    """
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or not features_NCHW.is_contiguous(memory_format=torch.channels_last)
+        or not are_usable(features_NCHW.device)
+    ):
+        pooled: torch.Tensor = pool(features_NCHW)
+        return pooled
+    from fcn.kernels.pool import max_pool  # noqa: PLC0415 - Triton is there for GPUs only
+
+    return max_pool(features_NCHW)
+
+
 def is_fused(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> bool:
     """Return whether a convolution can be computed together with what follows."""
     return (
@@ -99,9 +121,11 @@ def as_product(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> torch.Tensor:
     features_NHWC = features_NCHW.permute(0, 2, 3, 1)
     if pad_rows or pad_columns:
         features_NHWC = F.pad(features_NHWC, (0, 0, pad_columns, pad_columns, pad_rows, pad_rows))
+    matrix = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
+    if rows == columns == 1:
+        return F.linear(features_NHWC, matrix, conv.bias).permute(0, 3, 1, 2)
     # (N, H, W, C, rows, columns), without a copy.
     windows: torch.Tensor = features_NHWC.unfold(1, rows, 1).unfold(2, columns, 1)
-    matrix = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
     images = max(1, _PATCHES // (windows.shape[1] * windows.shape[2]))
     found = [
         F.linear(part.permute(0, 1, 2, 4, 5, 3).flatten(3), matrix, conv.bias)
@@ -125,3 +149,20 @@ class ConvReLU(nn.Module):
     def forward(self, features_NCHW: torch.Tensor) -> torch.Tensor:
         """Compute both; see `conv_relu`."""
         return conv_relu(self.conv, features_NCHW)
+
+
+class Pool2x2(nn.Module):
+    """A 2x2 max pool; see `pool_2x2`."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        """Take a pool.
+
+        Args:
+            pool: Of stride 2, rounding up.
+        """
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, features_NCHW: torch.Tensor) -> torch.Tensor:
+        """Apply it."""
+        return pool_2x2(self.pool, features_NCHW)

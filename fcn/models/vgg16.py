@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fcn.geometry import Geometry
-from fcn.models.layers import conv_relu
+from fcn.models.layers import conv_relu, pool_2x2
 from fcn.models.network import Network, init_he, planar, score_layer
 from fcn.upsample import Window, make_upsample
 
@@ -85,7 +85,7 @@ class FCNVGG16(Network):
         for level, block in enumerate(self._blocks, start=1):
             for conv in block:
                 features = conv_relu(conv, features)
-            features = pools[level] = self.pool(features)
+            features = pools[level] = pool_2x2(self.pool, features)
         return pools
 
     def _add_ups(self, num_classes: int, mode: str) -> list[nn.Module]:

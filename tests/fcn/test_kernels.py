@@ -1,4 +1,4 @@
-"""Labels from scores: the fused kernel against the plain form, by Triton's interpreter."""
+"""Kernels for GPUs against their plain forms, by Triton's interpreter."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ _BOTH = """
 import json, os, sys
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
-from fcn.label_kernel import label_in_one_pass
+from fcn.kernels.label import label_in_one_pass
 from fcn.labels import label_plainly
 number, classes, height, width, kind, layout = json.loads(sys.argv[1])
 torch.manual_seed(0)
@@ -71,7 +71,7 @@ _NOT_FINITE = """
 import os
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
-from fcn.label_kernel import label_in_one_pass
+from fcn.kernels.label import label_in_one_pass
 for value in (float("nan"), float("inf")):
     scores = torch.zeros(2, 3, 4, 5)
     scores[1, 2, 3, 3] = value
@@ -85,3 +85,26 @@ def test_the_fused_kernel_counts_scores_that_are_not_finite() -> None:
         [sys.executable, "-c", _NOT_FINITE], capture_output=True, text=True, check=False
     )
     assert process.stdout.split() == ["1", "1"], process.stderr
+
+
+_POOLS = """
+import os
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from fcn.kernels.pool import max_pool
+plain = torch.nn.MaxPool2d(2, 2, ceil_mode=True)
+for shape in [(2, 8, 9, 7), (1, 3, 1, 1), (3, 16, 10, 12), (1, 70, 33, 40)]:
+    for dtype in (torch.float32, torch.bfloat16):
+        features = torch.randn(shape).to(dtype).to(memory_format=torch.channels_last)
+        assert torch.equal(max_pool(features), plain(features)), shape
+features[0, 1, 2, 3] = float("nan")
+print(max_pool(features)[0, 1, 1].isnan().tolist().index(True))
+"""
+
+
+def test_the_pool_gives_what_pytorch_gives() -> None:
+    """Pooled features are equal in every bit, at odd sizes too, and a NaN stays one."""
+    process = subprocess.run(
+        [sys.executable, "-c", _POOLS], capture_output=True, text=True, check=False
+    )
+    assert process.stdout.split() == ["1"], process.stderr
