@@ -218,7 +218,11 @@ class _LabelFields(BaseModel):
         8, ge=1, le=1024, description="images of one size that go through the network together"
     )
     png_compress_level: int = Field(
-        1, ge=0, le=9, description="zlib level of the masks: 1 is fast, 9 is small"
+        1,
+        ge=0,
+        le=9,
+        description="level at which ISA-L compresses the masks: 0 is fastest, 1 smaller, 2 and "
+        "above much like 1 (it was zlib's, of which 9 was the smallest and slowest)",
     )
 
     min_replicas: int = Field(

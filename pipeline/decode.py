@@ -3,6 +3,9 @@
 The rules, which `DECODER` names in the fingerprint:
 
 * Formats: JPEG, PNG, WebP, TIFF, BMP, by their content and not by their name.
+* Plain JPEGs (Huffman coding, 8 bits, grey or three components) are decoded by simplejpeg, which
+  lets go of the interpreter's lock; all else by Pillow. Both give the same pixels.
+* What libjpeg warns of in a JPEG, whoever decodes it, is a refusal.
 * Of a file with several frames the first is taken.
 * The EXIF orientation is applied, once; the mask is the size of the picture as people see it.
 * Grey becomes R = G = B. Palettes are looked up. Transparency is laid over white.
@@ -14,15 +17,18 @@ The rules, which `DECODER` names in the fingerprint:
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import PIL
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.errors import ErrorCode, ImageError
 
-DECODER = f"rules-1 pillow-{PIL.__version__}"
+DECODER = f"rules-2 pillow-{PIL.__version__} simplejpeg-{simplejpeg.__version__}"
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 
@@ -50,19 +56,28 @@ DAMAGE = (
     zlib.error,
 )
 
+# What decoders say of files that end early: Pillow and, the second, libjpeg.
+_CUT_OFF = ("truncated", "premature end of jpeg file")
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
 _ON_ITS_SIDE = (5, 6, 7, 8)
 # Exif 2.32, tag 274: how the stored picture has to be turned to stand upright.
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURNS: dict[int, Callable[[NDArray[np.void]], NDArray[np.void]]] = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.T,
+    6: lambda stored: stored[::-1].T,
+    7: lambda stored: stored[::-1, ::-1].T,
+    8: lambda stored: stored[:, ::-1].T,
 }
+
+# ITU-T T.81, table B.1: frames (SOF) start with C0 to CF without C4, C8 and CC, which are tables.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
+_GREY_OR_THREE = (1, 3)
+_FOUR = 4
 
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -149,15 +164,104 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: unsupported_format, too_many_pixels, truncated, corrupt or unsupported_mode.
     """
+    return _decode(data, max_pixels, _to_pixels)
+
+
+def decode_by_pillow(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode an image by Pillow alone: what `decode_image` must equal, but for libjpeg's warnings.
+
+    Args:
+        data: The encoded image.
+        max_pixels: As for `decode_image`.
+
+    Returns:
+        As `decode_image`; damage that Pillow passes over is in the pixels.
+
+    Raises:
+        ImageError: As `decode_image`.
+    """
+    return _decode(data, max_pixels, lambda image, _: _pillow_pixels(image))
+
+
+def _decode(
+    data: bytes, max_pixels: int, to_pixels: Callable[[Image.Image, bytes], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
     with _open(data) as image:
         check_num_pixels(image.height, image.width, max_pixels)
         try:
-            image.load()
-            upright = _TRANSPOSES.get(_orientation(image))
-            rgb = _to_rgb(image)
+            pixels = _turn(to_pixels(image, data), _orientation(image))
         except DAMAGE as error:
             raise _damaged(data, str(image.format), error) from error
-        return np.asarray(rgb if upright is None else rgb.transpose(upright))
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _to_pixels(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    if not isinstance(image, JpegImageFile):
+        return _pillow_pixels(image)
+    try:
+        pixels = _decode_strictly(image, data)
+    except ValueError as refusal:
+        raise _refused(image, data, str(refusal)) from refusal
+    return pixels if _is_plain(image, data) else _pillow_pixels(image)
+
+
+def _pillow_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
+    return np.asarray(_to_rgb(image))
+
+
+def _decode_strictly(image: JpegImageFile, data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG of any kind. Raises ValueError with what libjpeg warns of, or can't do."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    if (height, width) != (image.height, image.width):
+        raise ValueError(f"{height} x {width} pixels for libjpeg, others for Pillow")
+    # Four components are inks, whose conversion to RGB is left to Pillow.
+    colours = "CMYK" if image.layers == _FOUR else "RGB"
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        data, colours, fastdct=False, fastupsample=False
+    )
+    return pixels
+
+
+def _is_plain(image: JpegImageFile, data: bytes) -> bool:
+    return image.layers in _GREY_OR_THREE and _frame(data) in _HUFFMAN_FRAMES
+
+
+def _frame(data: bytes) -> int | None:
+    """Find the marker that says how a JPEG is coded, as ITU-T T.81, B.1 lays segments out."""
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1]
+        if marker in _FRAMES:
+            return marker
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
+
+
+def _refused(image: JpegImageFile, data: bytes, reason: str) -> ImageError:
+    """Classify what libjpeg refuses: as Pillow does, where Pillow refuses it as well."""
+    try:
+        image.load()
+    except DAMAGE as error:
+        found = _damaged(data, str(image.format), error)
+        return ImageError(found.code, f"{found.message} ({reason})")
+    if "subsampling" in reason:  # a limit of TurboJPEG, and no damage
+        factors = ", ".join(f"{across} x {down}" for _, across, down, _ in image.layer)
+        return ImageError(
+            ErrorCode.UNSUPPORTED_MODE,
+            f"JPEG with sampling factors {factors} can't be checked for damage; convert it to "
+            f"4:4:4 or 4:2:0 ({reason})",
+        )
+    return _damaged(data, str(image.format), ValueError(reason))
+
+
+def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    if orientation == _UPRIGHT:
+        return pixels
+    # Whole pixels are copied, and not channel by channel.
+    turned = _TURNS[orientation](pixels.view("V3")[..., 0])
+    return np.ascontiguousarray(turned)[..., np.newaxis].view(np.uint8)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -173,7 +277,7 @@ def _open(data: bytes) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     found = image.getexif().get(_EXIF_ORIENTATION)
-    return found if isinstance(found, int) and found in _TRANSPOSES else _UPRIGHT
+    return found if isinstance(found, int) and found in _TURNS else _UPRIGHT
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -224,7 +328,7 @@ def _unidentified(data: bytes) -> ImageError:
 
 def _damaged(data: bytes, name: str, error: BaseException) -> ImageError:
     reason = str(error) or type(error).__name__
-    if _ends_early(data, name) or "truncated" in reason.lower():
+    if _ends_early(data, name) or any(words in reason.lower() for words in _CUT_OFF):
         return ImageError(ErrorCode.TRUNCATED, f"{name} of {len(data)} bytes ends early: {reason}")
     return ImageError(ErrorCode.CORRUPT, f"{name}: {reason}")
 

@@ -30,18 +30,19 @@ NUM_CLASSES = 21
 # early as a rule, and each gets what is left at most.
 SECTIONS = (
     ("env", 45),
-    ("speed", 105),
-    ("oom", 50),
-    ("compare", 45),
-    ("exact", 45),
-    ("hazards", 35),
+    ("pieces", 28),
+    ("exact", 24),
+    ("replica", 20),
+    ("hazards", 20),
+    ("speed", 70),
+    ("compare", 24),
+    ("train", 26),
+    ("oom", 22),
     ("profile", 35),
-    ("train", 55),
     ("variants", 45),
     ("labelling", 25),
     ("newsizes", 25),
     ("codecs", 40),
-    ("replica", 40),
     ("baselines", 25),
     ("two", 40),
     ("compile", 80),
@@ -1143,6 +1144,80 @@ def labelling(section):
             section.add(part=name, ms_per_batch=1e3 * section.clock(work, seconds=0.1), batch=batch)
 
 
+CAPPED = """
+import sys; sys.path.insert(0, {project!r})
+import torch
+from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.predictor import Predictor
+from fcn.regions import whole
+from fcn.weights import random_network
+record = Checkpoint("fcn_all_skips", numbered_classes(21), weights_sha256="random:0", width={width})
+predictor = Predictor(random_network(record, 0), record, device={device!r})
+images = torch.zeros(8, *{shape}, 3, dtype=torch.uint8, device={device!r})
+with torch.inference_mode():
+    for _ in range(3):
+        predictor._scorer.scores(images, whole({shape}))
+    if {device!r} == "cuda":
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        for _ in range(5):
+            predictor._scorer.scores(images, whole({shape}))
+        last.record(); last.synchronize()
+        print(first.elapsed_time(last) / 5, torch.cuda.max_memory_allocated() >> 20)
+    else:
+        print("ran")
+"""
+
+
+def pieces(section):
+    """Single operations, done in several ways."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    product_flags()
+    shape, batch = section.size(375, 500), 2 if section.tiny else 8
+    dtype = torch.bfloat16
+    images = torch.randn(batch, 3, *shape, device=section.device).to(dtype).to(memory_format=torch.channels_last)
+
+    def tell(piece, way, work):
+        try:
+            with torch.inference_mode():
+                section.add(piece=piece, way=way, us=1e6 * section.clock(work, seconds=0.1))
+        except Exception as caught:  # noqa: BLE001
+            section.note(f"{piece}, {way}: {type(caught).__name__}: {str(caught)[:160]}")
+
+    for channels in (3, 4, 8, 16):
+        conv = nn.Conv2d(channels, 64, 3, padding=1).to(section.device).to(dtype).to(memory_format=torch.channels_last)
+        padded = F.pad(images.permute(0, 2, 3, 1), (0, channels - 3)).permute(0, 3, 1, 2)
+        tell("conv1_1", f"{channels} channels, conv and ReLU", lambda c=conv, p=padded: F.relu(c(p), inplace=True))
+        if section.cuda:
+            tell("conv1_1", f"{channels} channels, fused", lambda c=conv, p=padded: torch.cudnn_convolution_relu(p, c.weight, c.bias, c.stride, c.padding, c.dilation, c.groups))
+    tell("conv1_1", "padding to 8 channels", lambda: F.pad(images.permute(0, 2, 3, 1), (0, 5)))
+    features = torch.randn(batch, 64, *shape, device=section.device).to(dtype).to(memory_format=torch.channels_last)
+    pool = nn.MaxPool2d(2, 2, ceil_mode=True)
+    tell("pool", "PyTorch", lambda: pool(features))
+    if section.cuda:
+        import fcn.kernels.label
+        import fcn.kernels.pool
+
+        section.note(f"pools are equal: {torch.equal(fcn.kernels.pool.max_pool(features), pool(features))}")
+        for block in (256, 512, 1024, 2048, 4096):
+            fcn.kernels.pool._BLOCK = fcn.kernels.label._BLOCK = block
+            tell("pool", f"Triton, {block}", lambda: fcn.kernels.pool.max_pool(features))
+            for name, kind, layout in (("fp32 plane by plane", torch.float32, torch.contiguous_format), ("bf16 channels last", dtype, torch.channels_last)):
+                scores = torch.randn(batch, NUM_CLASSES, *shape, device=section.device).to(kind).to(memory_format=layout)
+                tell("labels", f"{name}, {block}", lambda s=scores: fcn.kernels.label.label_in_one_pass(s, 1 << 20, with_confidence=False))
+        fcn.kernels.pool._BLOCK = fcn.kernels.label._BLOCK = 1024
+    code = CAPPED.format(project=section.options.project, device=section.device, shape=tuple(shape), width=4 if section.tiny else 64)
+    for cap in ("", "1024"):
+        if section.left < 9:
+            break
+        environment = {**os.environ, **({"CUDNN_CONV_WSCAP_DBG": cap} if cap else {})}
+        ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=max(5, section.left))
+        section.note(f"fcn_all_skips fp32 batch 8, CUDNN_CONV_WSCAP_DBG={cap or 'not set'}: ms and MiB {ran.stdout.strip() or ran.stderr[-300:]}")
+
+
 def compiling(section):
     """In a rehearsal compile nothing: the lines are what is tried."""
     import functools
@@ -1550,7 +1625,7 @@ def compile_of(section, label, name, padding):
 
 WORK = {
     "env": env, "cpuref": cpuref, "speed": speed, "compare": compare, "exact": exact, "hazards": hazards, "oom": oom,
-    "profile": profile, "train": train, "variants": variants, "labelling": labelling, "newsizes": newsizes,
+    "profile": profile, "train": train, "variants": variants, "labelling": labelling, "pieces": pieces, "newsizes": newsizes,
     "codecs": codecs, "replica": replica, "baselines": baselines, "two": two, "compile": compile_,
     "child1": child, "child2": child,
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.scenes import huge_png
-from pipeline.decode import check_num_pixels, decode_image, read_size
+from pipeline.decode import check_num_pixels, decode_by_pillow, decode_image, read_size
 from pipeline.errors import ErrorCode, ImageError
 from tests.disk_runs import encode, random_pixels
 
@@ -604,12 +604,24 @@ def _outcome(data: bytes) -> object:
     return ("picture", decoded.dtype.type, decoded.ndim)
 
 
-@settings(
+def _pixels_or_code(
+    decode: Callable[[bytes, int], NDArray[np.uint8]], data: bytes
+) -> list[object] | ErrorCode:
+    try:
+        return decode(data, _LIMIT).tolist()
+    except ImageError as error:
+        return error.code
+
+
+_MANY_FILES = settings(
     max_examples=300,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+@_MANY_FILES
 @given(_damaged())
 def test_no_bytes_bring_the_decoder_down(data: bytes) -> None:
     """Of any damaged file the decoder makes a picture or an ImageError, and nothing else."""
@@ -621,3 +633,12 @@ def test_no_bytes_bring_the_decoder_down(data: bytes) -> None:
         ErrorCode.UNSUPPORTED_MODE,
         ErrorCode.TOO_MANY_PIXELS,
     }
+
+
+@_MANY_FILES
+@given(_damaged())
+def test_no_damage_shows_other_pixels_than_pillow(data: bytes) -> None:
+    """What is decoded is what Pillow decodes; what Pillow refuses is refused with its code."""
+    found, expected = (_pixels_or_code(decode, data) for decode in (decode_image, decode_by_pillow))
+    refused_for_a_warning = isinstance(expected, list) and isinstance(found, ErrorCode)
+    assert refused_for_a_warning or found == expected
