@@ -8,7 +8,7 @@ from torch import nn
 from fcn.architectures import ARCHITECTURES
 from fcn.checkpoint import Checkpoint, numbered_classes
 from fcn.lowered import lower
-from fcn.models import NETWORKS
+from fcn.models import NETWORKS, layers
 from fcn.models.layers import as_product
 from fcn.models.network import Network
 from fcn.weights import random_network
@@ -91,3 +91,16 @@ def test_a_product_of_patches_is_a_convolution(
         expected, found = conv(features), as_product(conv, features)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels", [3, 15, 16, 20])
+def test_channels_of_zeros_change_nothing(channels: int) -> None:
+    """Widened pixels and kernels give what the narrow ones give, channels last."""
+    pixels = torch.randn(2, channels, 7, 9).to(memory_format=torch.channels_last)
+    kernels = torch.randn(5, channels, 3, 3).to(memory_format=torch.channels_last)
+    widened = [layers._widened(tensor) for tensor in (pixels, kernels)]
+    assert widened[0].shape[1] == widened[1].shape[1] == max(16, channels)
+    assert widened[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(
+        nn.functional.conv2d(*widened), nn.functional.conv2d(pixels, kernels)
+    )
