@@ -5,8 +5,14 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from fcn.checkpoint import CheckpointError, ClassLabel, parse_classes
-from fcn.class_lists import CITYSCAPES_CLASSES, CITYSCAPES_IDS, VOC_CLASSES
+from fcn.weights import CheckpointError
+from fcn.weights.classes import (
+    CITYSCAPES_CLASSES,
+    CITYSCAPES_IDS,
+    VOC_CLASSES,
+    ClassLabel,
+    parse_classes,
+)
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
 from pipeline.labelled import Labelled, Sample, find_labelled
 from pipeline.storage import Storage, normalise_uri

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fcn.checkpoint import Checkpoint
+from fcn.weights.record import Checkpoint
 from jobs import logs
 from jobs.cluster import start_ray
 from jobs.output import say

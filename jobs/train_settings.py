@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from fcn.architectures import ARCHITECTURES, WIDTH, check_choices
-from fcn.recipes import find_recipe
+from fcn.training.recipes import find_recipe
 from pipeline.config import RUN_ID_PATTERN, JobFields, LabelSettings, StoreSettings
 
 _TRUTH_HELP = (

@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Augment:
-    """What may be varied; fields as in `fcn.recipes.Augmentation`.
+    """What may be varied; fields as in `fcn.training.recipes.Augmentation`.
 
     `seen_at` is the factor of an image's size at which the network sees it, varied or not.
     """
@@ -95,7 +95,7 @@ class _Window:
 
 
 def _seen(image: Image.Image, scale: float) -> Image.Image:
-    """Scale an image as `fcn.scorer` shows it to the network; a truth by its nearest pixels."""
+    """Scale an image as `fcn.inference.scorer` shows it; a truth by its nearest pixels."""
     if scale == 1:
         return image
     width, height = (max(1, round(side * scale)) for side in image.size)

@@ -21,26 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, WIDTH
-from fcn.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    ClassLabel,
-    numbered_classes,
-    parse_classes,
-    refuse_untrained,
-)
+from fcn.weights import CheckpointError
+from fcn.weights.classes import ClassLabel, numbered_classes, parse_classes
+from fcn.weights.record import Checkpoint, refuse_untrained
 from pipeline.config import LabelSettings
 from pipeline.decode import DECODER, check_num_pixels, decode_image, read_size
 from pipeline.encode import encode_mask, make_palette
 from pipeline.errors import ErrorCode, ImageError, SettingError, StoreError
-from pipeline.memory import release_free_memory
+from pipeline.memory import limit_memory, release_free_memory
 from pipeline.runs import ClassRecord, NetworkRecord
 from pipeline.schema import ClassPixels, ImageRow, ShardRow
 from pipeline.storage import Storage, normalise_uri
 from pipeline.work import Work
 
 if TYPE_CHECKING:  # importing these loads torch
-    from fcn.predictor import Prediction, Predictor
+    from fcn.inference.predictor import Prediction, Predictor
 
 _log = logging.getLogger(__name__)
 
@@ -172,18 +167,19 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         placement: Where to.
     """
     # Only a replica needs torch, whose import takes seconds: not the driver, which names the class.
-    import fcn.memory  # noqa: PLC0415
-    import fcn.predictor  # noqa: PLC0415
-    import fcn.weights  # noqa: PLC0415
+    import fcn.inference.predictor  # noqa: PLC0415
+    import fcn.weights.files  # noqa: PLC0415
 
     record = network.checkpoint
     if network.uri is None:
-        model = fcn.weights.random_network(record, int(record.weights_sha256[len("random:") :]))
+        model = fcn.weights.files.random_network(
+            record, int(record.weights_sha256[len("random:") :])
+        )
     else:
-        model = fcn.weights.restore(record, storage.read(network.uri))
+        model = fcn.weights.files.restore(record, storage.read(network.uri))
     # A GPU has its own memory and says in order when it is full.
     memory_bytes = None if placement.use_gpu else placement.memory_bytes
-    predictor = fcn.predictor.Predictor(
+    predictor = fcn.inference.predictor.Predictor(
         model,
         record,
         device="cuda" if placement.use_gpu else "cpu",
@@ -198,7 +194,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         num_threads=None if placement.use_gpu else placement.threads,
     )
     if memory_bytes is not None:
-        fcn.memory.limit_memory(memory_bytes)
+        limit_memory(memory_bytes)
     return predictor
 
 

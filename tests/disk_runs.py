@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
 from pipeline.config import LabelSettings
 from pipeline.fetch import Fetch
 from pipeline.plan import draft
@@ -26,7 +27,7 @@ NUM_CLASSES = 4
 
 @dataclass(frozen=True)
 class FakePrediction:
-    """What `fcn.predictor.Prediction` holds."""
+    """What `fcn.inference.predictor.Prediction` holds."""
 
     mask: NDArray[np.uint8]
     class_pixels: NDArray[np.int64]
@@ -43,7 +44,7 @@ def predict_red(image: NDArray[np.uint8]) -> FakePrediction:
 
 
 class RedPredictor:
-    """Stands in for `fcn.predictor.Predictor` and remembers the sizes that it was given."""
+    """Stands in for `fcn.Predictor` and remembers the sizes that it was given."""
 
     def __init__(self) -> None:
         self.calls: list[list[tuple[int, ...]]] = []

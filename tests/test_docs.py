@@ -8,8 +8,9 @@ import duckdb
 import numpy as np
 import pytest
 
-from fcn.checkpoint import Checkpoint, numbered_classes
-from fcn.weights import random_network, save
+from fcn.weights.classes import numbered_classes
+from fcn.weights.files import random_network, save
+from fcn.weights.record import Checkpoint
 from jobs.__main__ import COMMANDS, _usage, main
 from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.settings import ImportSettings, read_settings

@@ -105,7 +105,11 @@ def f():
 
 def test_the_modules_are_found() -> None:
     """The rules below are held against every module: all steps and leaves are among them."""
-    assert set(_FILES) >= _STEPS | _LEAVES | {"pipeline.flow", "jobs.__main__", "fcn.predictor"}
+    assert set(_FILES) >= _STEPS | _LEAVES | {
+        "pipeline.flow",
+        "jobs.__main__",
+        "fcn.inference.predictor",
+    }
 
 
 def test_steps_never_import_each_other() -> None:
@@ -157,7 +161,7 @@ def test_the_network_stands_alone() -> None:
 def test_only_checkpoints_are_read_by_the_network_package() -> None:
     """Of the package of the networks only one module opens files and objects."""
     importers = {module for module in _importers("fsspec") if _package(module) == "fcn"}
-    assert importers == {"fcn.loading"}
+    assert importers == {"fcn.weights.loading"}
 
 
 def test_the_pipeline_does_not_know_the_commands() -> None:
@@ -213,7 +217,7 @@ def _loaded_after(code: str, folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     "modules",
     [
-        ["fcn", "fcn.checkpoint"],
+        ["fcn", "fcn.weights.record"],
         [name for name in _FILES if _package(name) == "pipeline"],
         ["jobs.__main__"],
     ],

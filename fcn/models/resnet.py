@@ -11,8 +11,8 @@ from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
 
 from fcn.geometry import Geometry
+from fcn.interpolation import Interpolation, Window
 from fcn.models.network import Network
-from fcn.upsample import Interpolation, Window
 
 _BUILDERS = {50: fcn_resnet50, 101: fcn_resnet101}
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from fcn.batch import Batch
+from fcn.training.batch import Batch
 from jobs.tasks import in_tasks, own_errors
 from pipeline.augment import Augment
 from pipeline.decode import decode_image

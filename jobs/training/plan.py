@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel
-from fcn.recipes import Augmentation, Recipe, find_recipe, stages
+from fcn.training.recipes import Augmentation, Recipe, find_recipe, stages
+from fcn.weights import CheckpointError
+from fcn.weights.classes import ClassLabel
+from fcn.weights.record import Checkpoint
 from jobs.labelled import DataSet, as_table, open_data_set
 from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError, StoreError

@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from fcn.checkpoint import Checkpoint
+from fcn.weights.record import Checkpoint
 from jobs.training.plan import TrainingPlan
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, StoreError
 from pipeline.inspection import Inspection

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from fcn.batch import Batch
 from fcn.metrics import Metrics
-from fcn.training import Trainer
-from fcn.weights import save
-from fcn.workers import rank, sum_over_workers, world_size
+from fcn.training.batch import Batch
+from fcn.training.distributed import rank, sum_over_workers, world_size
+from fcn.training.trainer import Trainer
+from fcn.weights.files import save
 from jobs.training.checkpoint import Position, to_bytes
 from jobs.training.ingest import LoadSamples, LoadStep, Order, Reader, Share, samples, steps
 from jobs.training.plan import TrainingPlan

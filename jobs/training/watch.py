@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from fcn.checkpoint import ClassLabel
 from fcn.metrics import Metrics
+from fcn.weights.classes import ClassLabel
 from jobs.training.run import TrainingRun
 
 _MESSAGE_INTERVAL_S = 0.5

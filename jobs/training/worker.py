@@ -3,12 +3,13 @@
 import ray.train.torch
 import torch
 
-from fcn.checkpoint import Checkpoint, CheckpointError
 from fcn.models import Network
-from fcn.recipes import class_weights
-from fcn.training import Tensors, Trainer
-from fcn.weights import build_recorded, restore, start_from
-from fcn.workers import rank, sum_over_workers, world_size
+from fcn.training.distributed import rank, sum_over_workers, world_size
+from fcn.training.recipes import class_weights
+from fcn.training.trainer import Tensors, Trainer
+from fcn.weights import CheckpointError
+from fcn.weights.files import build_recorded, restore, start_from
+from fcn.weights.record import Checkpoint
 from jobs.training.checkpoint import Position, from_bytes
 from jobs.training.config import WorkerConfig
 from jobs.training.plan import Stage, TrainingPlan

@@ -12,7 +12,8 @@ import yaml
 from cfnlint.api import lint
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
 from jobs.training.run import LAST, TrainingRun
 from pipeline import verify
 from pipeline.lock import Lock, probe_conditional_put

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fcn.checkpoint import Checkpoint, numbered_classes
 from fcn.models import build
-from fcn.weights import save
+from fcn.weights.classes import numbered_classes
+from fcn.weights.files import save
+from fcn.weights.record import Checkpoint
 from tests.product import NETWORK, REPOSITORY, draw_photographs
 
 _PROGRAM = """

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fcn.regions import whole
-from fcn.scorer import _scaled_pixels
+from fcn.inference.scorer import _scaled_pixels
+from fcn.inference.tiling import whole
 from pipeline.augment import Augment
 from tests.disk_runs import random_pixels
 

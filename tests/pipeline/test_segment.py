@@ -14,7 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, numbered_classes
+from fcn.weights import CheckpointError
+from fcn.weights.classes import ClassLabel, numbered_classes
+from fcn.weights.record import Checkpoint
 from jobs.scenes import huge_png
 from pipeline.config import LabelSettings
 from pipeline.encode import decode_mask
