@@ -5,7 +5,7 @@ import os
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.config import LabelSettings
-from pipeline.masking import holds_secret
+from pipeline.redact import holds_secret
 
 
 class SubmitSettings(BaseModel):

@@ -29,7 +29,8 @@ from pipeline.inspection import Inspect, check_truths
 from pipeline.job import Job, open_job
 from pipeline.labelled import Sample
 from pipeline.runs import finished_ids, list_runs
-from pipeline.storage import Storage, normalise_uri
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 

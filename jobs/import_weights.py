@@ -24,8 +24,9 @@ from fcn.weights.record import Checkpoint
 from jobs.output import say
 from jobs.settings import ImportSettings, read_settings
 from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
-from pipeline.masking import without_secret
-from pipeline.storage import Storage, normalise_uri, sha256_hex
+from pipeline.redact import without_secret
+from pipeline.store.storage import Storage, sha256_hex
+from pipeline.store.uri import normalise_uri
 
 if TYPE_CHECKING:  # importing it loads torch
     from fcn.weights.conversion import Imported

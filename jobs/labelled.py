@@ -15,7 +15,8 @@ from fcn.weights.classes import (
 )
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
 from pipeline.labelled import Labelled, Sample, find_labelled
-from pipeline.storage import Storage, normalise_uri
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 from pipeline.truth import Coding, TruthError, is_coloured
 
 

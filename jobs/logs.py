@@ -10,7 +10,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from jobs.stderr_lines import stderr_as_lines
 from pipeline.config import LogFormat
-from pipeline.masking import masked
+from pipeline.redact import masked
 
 _FIELDS = ("levelname", "name", "message")
 _NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"}

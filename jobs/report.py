@@ -8,7 +8,7 @@ from pipeline import report
 from pipeline.config import OutputSettings
 from pipeline.errors import EXIT_OK
 from pipeline.runs import require_runs
-from pipeline.storage import normalise_uri
+from pipeline.store.uri import normalise_uri
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fcn.metrics import ConfusionMatrix
 from pipeline.encode import decode_mask
 from pipeline.errors import BrokenPromise, ErrorCode, InputError, StoreError
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.truth import Coding, TruthError, decode_truth
 
 IMAGE_SCORES = pa.schema(

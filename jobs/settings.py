@@ -29,7 +29,7 @@ from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.train_settings import EvaluateSettings, TrainSettings
 from pipeline.config import RUN_ID_WORDS, LabelSettings, LogFormat, OutputSettings, StoreSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
-from pipeline.storage import normalise_uri
+from pipeline.store.uri import normalise_uri
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 

@@ -24,7 +24,7 @@ from jobs.settings import our_variables, read_settings
 from jobs.train_settings import EvaluateSettings, TrainSettings
 from pipeline.config import RUN_ID_PATTERN, RUN_ID_WORDS, LabelSettings, OutputSettings
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
-from pipeline.masking import holds_secret
+from pipeline.redact import holds_secret
 
 if TYPE_CHECKING:  # importing these loads Ray
     from ray.dashboard.modules.job.pydantic_models import JobDetails

@@ -16,7 +16,7 @@ from pipeline.errors import EXIT_OK, InputError
 from pipeline.inspection import Inspect, Inspection, summarise
 from pipeline.job import writable_storage
 from pipeline.labelled import TRAIN, VAL
-from pipeline.lock import Lock
+from pipeline.store.lock import Lock
 from pipeline.versions import versions
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from jobs.settings import read_settings
 from pipeline.config import OutputSettings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.runs import require_runs
-from pipeline.storage import Storage, normalise_uri
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 from pipeline.verify import Verdict, verify
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
-from pipeline.masking import holds_secret
-from pipeline.storage import Storage
+from pipeline.redact import holds_secret
+from pipeline.store.storage import Storage
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 LogFormat = Literal["text", "json"]

@@ -9,7 +9,7 @@ from functools import partial
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.runs import read_shard
 from pipeline.schema import ImageRow, ShardRow, ShardTask
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.work import Work
 
 

@@ -15,14 +15,9 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
-from pipeline.storage import (
-    Entry,
-    Storage,
-    as_folder,
-    has_wildcard,
-    local_path,
-    normalise_uri,
-)
+from pipeline.store.entry import Entry
+from pipeline.store.storage import Storage
+from pipeline.store.uri import as_folder, has_wildcard, local_path, normalise_uri
 
 # A file with one of these endings is planned, also where the decoder does not read the format:
 # then its row says so. Others (checksums, thumbnails' databases, notes) are not images.

@@ -18,7 +18,7 @@ from pipeline.decode import decode_image, read_orientation, read_upright_size
 from pipeline.encode import IGNORE_INDEX
 from pipeline.errors import ImageError, InputError, StoreError
 from pipeline.labelled import TRAIN, VAL
-from pipeline.storage import Storage, sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
 from pipeline.truth import Coding, NoClassError, TruthError, decode_truth
 
 _MAX_SHOWN = 5

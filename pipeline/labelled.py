@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.inputs import MANIFEST_ENDINGS, is_image, read_manifest
-from pipeline.storage import Storage, as_folder, normalise_uri
+from pipeline.store.storage import Storage
+from pipeline.store.uri import as_folder, normalise_uri
 
 LAYOUTS = ("voc", "cityscapes", "folders", "manifest")
 TRAIN, VAL = "train", "val"

@@ -32,7 +32,8 @@ from pipeline.runs import (
     run_folder,
 )
 from pipeline.schema import ERROR, OK, PLAN
-from pipeline.storage import Storage, normalise_uri, sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
+from pipeline.store.uri import normalise_uri
 from pipeline.versions import versions
 
 _SHARDS_PER_FILE = 64

@@ -20,7 +20,7 @@ from pipeline.errors import ErrorCode
 from pipeline.runs import ClassTotal, Manifest, Run, TablePart
 from pipeline.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK
 from pipeline.stats import ClassTotals
-from pipeline.storage import sha256_hex
+from pipeline.store.storage import sha256_hex
 from pipeline.work import Work, WorkSum
 
 _IMAGES_PER_FILE = 100_000

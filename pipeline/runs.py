@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.schema import ImageRow, ShardTask
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.work import WorkTotals
 
 _READ_THREADS = 16

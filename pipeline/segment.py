@@ -31,7 +31,8 @@ from pipeline.errors import ErrorCode, ImageError, SettingError, StoreError
 from pipeline.memory import limit_memory, release_free_memory
 from pipeline.runs import ClassRecord, NetworkRecord
 from pipeline.schema import ClassPixels, ImageRow, ShardRow
-from pipeline.storage import Storage, normalise_uri
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 from pipeline.work import Work
 
 if TYPE_CHECKING:  # importing these loads torch

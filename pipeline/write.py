@@ -23,7 +23,7 @@ from pipeline.encode import decode_mask
 from pipeline.runs import Run
 from pipeline.schema import COMMIT, ERROR, OK, ClassPixels, ImageRow, Receipt, ShardRow
 from pipeline.stats import count_classes
-from pipeline.storage import Storage, sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
 from pipeline.work import Work
 
 

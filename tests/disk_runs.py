@@ -19,7 +19,7 @@ from pipeline.plan import start_run as write_plan
 from pipeline.runs import NetworkRecord, Run
 from pipeline.schema import Receipt, ShardRow, ShardTask
 from pipeline.segment import Network, Placement, Segmenter
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.write import Write
 
 NUM_CLASSES = 4

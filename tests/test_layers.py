@@ -21,8 +21,8 @@ _STEPS = frozenset(
 _LEAVES = frozenset(
     f"pipeline.{leaf}"
     for leaf in (
-        *("decode", "encode", "stats", "schema", "storage", "config", "errors", "masking"),
-        "memory",
+        *("decode", "encode", "stats", "schema", "config", "errors", "redact", "memory"),
+        *("store.storage", "store.local", "store.s3", "store.uri", "store.entry"),
     )
 )
 
@@ -96,10 +96,11 @@ else:
 def f():
     from e import g
     import pipeline.plan
-    from pipeline import plan as p, storage
+    from pipeline import plan as p
+    from pipeline.store import storage
 """
     assert _walk(source).found == {
-        *("a.b", "c", "typing", "shown", "e", "pipeline.plan", "pipeline.storage"),
+        *("a.b", "c", "typing", "shown", "e", "pipeline.plan", "pipeline.store.storage"),
     }
 
 

@@ -9,8 +9,9 @@ from pipeline import segment
 from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, PipelineError, StoreError
 from pipeline.inputs import Source, Sources
-from pipeline.lock import probe_conditional_put
-from pipeline.storage import Storage, normalise_uri
+from pipeline.store.lock import probe_conditional_put
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 
 DRIVER = "the driver"
 # A place that does not answer is found out about soon enough.

@@ -26,7 +26,7 @@ from jobs.tasks import in_tasks, own_errors
 from pipeline.augment import Augment
 from pipeline.decode import decode_image
 from pipeline.errors import ImageError, InputError
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.truth import Coding, TruthError, decode_truth
 
 # Loaded together, while as many are in use: a dataset costs some 50 ms to start.

@@ -21,7 +21,8 @@ from jobs.labelled import DataSet, as_table, open_data_set
 from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError, StoreError
 from pipeline.labelled import TRAIN, VAL, Sample
-from pipeline.storage import Storage, normalise_uri
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 from pipeline.truth import Coding
 
 # Settings that say where and with how many hands the work is done, and not what is computed.

@@ -26,7 +26,7 @@ from fcn.weights.record import Checkpoint
 from jobs.training.plan import TrainingPlan
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, StoreError
 from pipeline.inspection import Inspection
-from pipeline.storage import Storage, sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
 from pipeline.versions import versions
 
 BEST, LAST = "best", "last"

@@ -12,7 +12,7 @@ from pipeline.flow import label_shards
 from pipeline.job import Outcome, open_job
 from pipeline.runs import list_runs
 from pipeline.segment import LoadPredictor
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from tests.benchmarks.processes import Sample, Watch
 
 

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from pipeline.plan import draft, start_run
 from pipeline.runs import Run
 from pipeline.schema import COMMIT
-from pipeline.storage import Entry, Storage
+from pipeline.store.entry import Entry
+from pipeline.store.storage import Storage
 from tests.disk_runs import make_settings, network_record
 
 _BUCKET = "s3://a-bucket-of-photographs"

@@ -16,10 +16,10 @@ from fcn.weights.classes import numbered_classes
 from fcn.weights.record import Checkpoint
 from jobs.training.run import LAST, TrainingRun
 from pipeline import verify
-from pipeline.lock import Lock, probe_conditional_put
 from pipeline.publish import publish
 from pipeline.runs import list_runs
-from pipeline.storage import Storage
+from pipeline.store.lock import Lock, probe_conditional_put
+from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, label_run, start_run
 from tests.infra.manifests import (
     INFRA,

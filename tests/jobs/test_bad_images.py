@@ -98,7 +98,7 @@ def test_all_orientations_give_their_turned_mask(rows: dict[str, dict]):
 _UNREADABLE = """
 import os, sys
 from pipeline.fetch import Fetch
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 Storage().exists(sys.argv[1])  # loads what is loaded at first use
 os.setuid(65534)
 shard = Fetch(Storage(), 10**6, 2)({"shard": 0, "plan_uri": sys.argv[1], "row_group": 0})

@@ -16,7 +16,7 @@ import pytest
 
 from jobs.__main__ import main
 from pipeline.runs import Run
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.product import draw_photographs, label, label_flags, mask_hashes, start, tables, the_run
 from tests.servers import Server

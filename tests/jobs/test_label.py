@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from jobs.__main__ import main
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.product import (
     draw_photographs,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.work import Work
 from tests.jobs.training_product import PLAIN, scenes, train
 from tests.product import REPOSITORY, draw_photographs, label, label_flags, the_run

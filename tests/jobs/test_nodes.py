@@ -16,7 +16,7 @@ import pytest
 
 from jobs.__main__ import main
 from pipeline.runs import list_runs
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.work import Work
 from tests.fault_proxy import Gate, fault_proxy
 from tests.jobs.test_kill import Undisturbed, assert_same

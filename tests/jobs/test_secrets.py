@@ -13,7 +13,7 @@ import pytest
 
 from jobs.submit import submission_name
 from pipeline import report
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, Proxy, fault_proxy
 from tests.jobs.test_logs import parsed
 from tests.jobs.test_submit import User

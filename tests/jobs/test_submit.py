@@ -19,8 +19,8 @@ from jobs.submit import exit_code, submission_name
 from pipeline import plan
 from pipeline.config import LabelSettings
 from pipeline.job import open_job
-from pipeline.lock import Lock
-from pipeline.storage import Storage
+from pipeline.store.lock import Lock
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.jobs.training_product import PLAIN, scenes, train_flags
 from tests.product import NETWORK, REPOSITORY, draw_photographs, label_flags, the_run

@@ -14,7 +14,7 @@ from jobs.training.run import TrainingRun
 from pipeline.errors import FingerprintMismatch, InputError
 from pipeline.inspection import Inspection
 from pipeline.job import writable_storage
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from tests.jobs.training_product import scenes, train
 from tests.servers import Server
 

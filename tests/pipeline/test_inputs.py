@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.inputs import IMAGE_ENDINGS, Source, Sources
-from pipeline.storage import Storage, normalise_uri
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 
 _STORAGE = Storage()
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.inspection import Chunk, Finding, Inspect, Inspection, check_truths, summarise
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.truth import Coding
 from tests.disk_runs import random_pixels
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.labelled import Sample, find_labelled
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from tests.servers import Server
 
 

@@ -28,7 +28,7 @@ from pipeline.plan import (
 from pipeline.publish import publish
 from pipeline.runs import Run, read_shard
 from pipeline.schema import PLAN, ImageRow, ShardRow
-from pipeline.storage import Storage, sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
 from pipeline.write import Write
 from tests.disk_runs import draw_images, label_run, make_settings, network_record, start_run
 

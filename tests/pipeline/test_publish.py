@@ -14,7 +14,7 @@ from pipeline.publish import publish
 from pipeline.runs import Manifest, Run
 from pipeline.schema import CLASS_STATISTICS, IMAGES
 from pipeline.stats import count_classes
-from pipeline.storage import Storage, sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import draw_images, label_run, start_run
 
 

@@ -31,7 +31,7 @@ from pipeline.segment import (
     check_weights,
     describe_network,
 )
-from pipeline.storage import Storage, sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import (
     NUM_CLASSES,
     FakePrediction,

@@ -16,7 +16,7 @@ from pipeline.encode import decode_mask, encode_mask, make_palette
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.publish import publish
 from pipeline.runs import Run, list_runs
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from pipeline.verify import Breaks, Verdict, verify
 from tests.disk_runs import draw_images, label_run, start_run
 

@@ -16,7 +16,7 @@ from pipeline.publish import publish
 from pipeline.runs import Run
 from pipeline.schema import COMMIT
 from pipeline.stats import count_classes
-from pipeline.storage import sha256_hex
+from pipeline.store.storage import sha256_hex
 from pipeline.verify import verify
 from pipeline.write import Write
 from tests.disk_runs import draw_images, label_run, segmented, start_run

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ErrorCode, SettingError, StoreError
-from pipeline.storage import Entry, Storage, has_wildcard, local_path, normalise_uri, sha256_hex
+from pipeline.store.entry import Entry
+from pipeline.store.storage import Storage, sha256_hex
+from pipeline.store.uri import has_wildcard, local_path, normalise_uri
 
-_ROOT = Path(__file__).parent.parent.parent
+_ROOT = Path(__file__).parent.parent.parent.parent
 _STORAGE = Storage()
 
 
@@ -264,9 +266,9 @@ def test_children_are_the_names_directly_below(tmp_path: Path) -> None:
 
 _KILLED = """
 import os, sys
-import pipeline.storage
+import pipeline.store.storage
 os.replace = os.link = lambda *_: os._exit(9)
-getattr(pipeline.storage.Storage(), sys.argv[1])(sys.argv[2], b"content")
+getattr(pipeline.store.storage.Storage(), sys.argv[1])(sys.argv[2], b"content")
 """
 
 
@@ -296,7 +298,7 @@ def test_a_missing_folder_has_no_leftovers(tmp_path: Path) -> None:
 _WITHOUT_RIGHTS = """
 import os, sys
 from pipeline.errors import StoreError
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 
 storage, folder = Storage(), f"file://{sys.argv[1]}"
 storage.read(f"{folder}/readable")  # loads what is imported late

@@ -5,7 +5,7 @@ import traceback
 import pytest
 
 from pipeline.errors import ErrorCode, InputError, StoreError
-from pipeline.masking import holds_secret, masked, without_secret
+from pipeline.redact import holds_secret, masked, without_secret
 
 _SIGNED = "X-Amz-Expires=600&X-Amz-Signature=secret&X-Amz-Credential=secret"
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import LockHeld, StoreError, UnsupportedError
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 

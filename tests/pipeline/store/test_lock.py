@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.lock import Lock
-from pipeline.storage import Storage
+from pipeline.store.lock import Lock
+from pipeline.store.storage import Storage
 
 
 def test_what_cut_off_heartbeats_left_is_removed(tmp_path: Path) -> None:
