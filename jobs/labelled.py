@@ -14,10 +14,10 @@ from fcn.weights.classes import (
     parse_classes,
 )
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.images.ground_truth import Coding, TruthError, is_coloured
 from pipeline.labelled import Labelled, Sample, find_labelled
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
-from pipeline.truth import Coding, TruthError, is_coloured
 
 
 @dataclass(frozen=True)

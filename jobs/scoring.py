@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fcn.metrics import ConfusionMatrix
-from pipeline.encode import decode_mask
 from pipeline.errors import BrokenPromise, ErrorCode, InputError, StoreError
+from pipeline.images.ground_truth import Coding, TruthError, decode_truth
+from pipeline.images.masks import decode_mask
 from pipeline.store.storage import Storage
-from pipeline.truth import Coding, TruthError, decode_truth
 
 IMAGE_SCORES = pa.schema(
     [

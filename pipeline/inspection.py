@@ -14,12 +14,12 @@ from typing import TypedDict
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.decode import decode_image, read_orientation, read_upright_size
-from pipeline.encode import IGNORE_INDEX
 from pipeline.errors import ImageError, InputError, StoreError
+from pipeline.images.decode import decode_image, read_orientation, read_upright_size
+from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decode_truth
+from pipeline.images.masks import IGNORE_INDEX
 from pipeline.labelled import TRAIN, VAL
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.truth import Coding, NoClassError, TruthError, decode_truth
 
 _MAX_SHOWN = 5
 _OF_CLASSES = "classes.json says which classes there are, truth_coding how files name them"

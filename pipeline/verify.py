@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.encode import decode_mask
 from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.images.masks import decode_mask
 from pipeline.runs import Manifest, Run, TablePart
 from pipeline.schema import COMMIT, IMAGES, OK
 from pipeline.stats import count_classes

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.encode import decode_mask
+from pipeline.images.masks import decode_mask
 from pipeline.runs import Run
 from pipeline.schema import COMMIT, ERROR, OK, ClassPixels, ImageRow, Receipt, ShardRow
 from pipeline.stats import count_classes

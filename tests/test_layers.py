@@ -21,7 +21,16 @@ _STEPS = frozenset(
 _LEAVES = frozenset(
     f"pipeline.{leaf}"
     for leaf in (
-        *("decode", "encode", "stats", "schema", "config", "errors", "redact", "memory"),
+        *(
+            "images.decode",
+            "images.masks",
+            "stats",
+            "schema",
+            "config",
+            "errors",
+            "redact",
+            "memory",
+        ),
         *("store.storage", "store.local", "store.s3", "store.uri", "store.entry"),
     )
 )

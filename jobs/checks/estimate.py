@@ -13,8 +13,8 @@ import ray
 from jobs.checks.finding import Finding, change, note, ok
 from jobs.cluster_settings import DoctorSettings
 from jobs.nodes import alive_nodes
-from pipeline.decode import decode_image
 from pipeline.errors import ImageError, StoreError, own_error
+from pipeline.images.decode import decode_image
 from pipeline.job import Found, Job
 from pipeline.replicas import FETCH_CPUS, Replicas
 from pipeline.runs import read_shard

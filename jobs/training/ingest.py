@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from fcn.training.batch import Batch
 from jobs.tasks import in_tasks, own_errors
-from pipeline.augment import Augment
-from pipeline.decode import decode_image
 from pipeline.errors import ImageError, InputError
+from pipeline.images.augment import Augment
+from pipeline.images.decode import decode_image
+from pipeline.images.ground_truth import Coding, TruthError, decode_truth
 from pipeline.store.storage import Storage
-from pipeline.truth import Coding, TruthError, decode_truth
 
 # Loaded together, while as many are in use: a dataset costs some 50 ms to start.
 _MAX_ROWS = 64

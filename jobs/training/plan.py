@@ -20,10 +20,10 @@ from fcn.weights.record import Checkpoint
 from jobs.labelled import DataSet, as_table, open_data_set
 from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError, StoreError
+from pipeline.images.ground_truth import Coding
 from pipeline.labelled import TRAIN, VAL, Sample
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
-from pipeline.truth import Coding
 
 # Settings that say where and with how many hands the work is done, and not what is computed.
 _NOT_DECIDING = frozenset(

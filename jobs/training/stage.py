@@ -22,8 +22,8 @@ from jobs.training.ingest import LoadSamples, LoadStep, Order, Reader, Share, sa
 from jobs.training.plan import TrainingPlan
 from jobs.training.run import BEST, LAST, TrainingRun
 from jobs.training.watch import Watch
-from pipeline.augment import Augment
 from pipeline.errors import Diverged, ErrorCode, PipelineError, StoreError
+from pipeline.images.augment import Augment
 
 # Losses are looked at together: reading each one would make a GPU wait for the CPU.
 _LOSSES_AT_A_TIME = 10

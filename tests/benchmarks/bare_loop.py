@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fcn.weights.classes import numbered_classes
 from fcn.weights.record import Checkpoint
-from pipeline.decode import decode_image
+from pipeline.images.decode import decode_image
 from tests.benchmarks.processes import machine_cpu_s
 
 _NUM_CLASSES = 21

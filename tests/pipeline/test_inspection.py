@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
+from pipeline.images.ground_truth import Coding
 from pipeline.inspection import Chunk, Finding, Inspect, Inspection, check_truths, summarise
 from pipeline.store.storage import Storage
-from pipeline.truth import Coding
 from tests.disk_runs import random_pixels
 
 _NAMES = ["sky", "road", "sun"]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import report
-from pipeline.encode import decode_mask
+from pipeline.images.masks import decode_mask
 from pipeline.publish import publish
 from pipeline.runs import Manifest, Run
 from pipeline.schema import CLASS_STATISTICS, IMAGES

@@ -19,8 +19,8 @@ from fcn.weights.classes import ClassLabel, numbered_classes
 from fcn.weights.record import Checkpoint
 from jobs.scenes import huge_png
 from pipeline.config import LabelSettings
-from pipeline.encode import decode_mask
 from pipeline.errors import ErrorCode, SettingError
+from pipeline.images.masks import decode_mask
 from pipeline.runs import ClassRecord
 from pipeline.schema import ImageRow, ShardRow
 from pipeline.segment import (

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.encode import decode_mask, encode_mask, make_palette
 from pipeline.errors import ErrorCode, StoreError
+from pipeline.images.masks import decode_mask, encode_mask, make_palette
 from pipeline.publish import publish
 from pipeline.runs import Run, list_runs
 from pipeline.store.storage import Storage

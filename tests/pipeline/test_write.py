@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.encode import decode_mask, encode_mask, make_palette
 from pipeline.errors import ErrorCode, StoreError
+from pipeline.images.masks import decode_mask, encode_mask, make_palette
 from pipeline.publish import publish
 from pipeline.runs import Run
 from pipeline.schema import COMMIT

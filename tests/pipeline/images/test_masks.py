@@ -14,10 +14,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.encode import IGNORE_COLOR, decode_mask, encode_mask, make_palette
+from pipeline.images.masks import IGNORE_COLOR, decode_mask, encode_mask, make_palette
 from tests.disk_runs import encode, random_pixels
 
-_ROOT = Path(__file__).parent.parent.parent
+_ROOT = Path(__file__).parent.parent.parent.parent
 
 _COLOURS = [(0, 0, 0), (128, 64, 128), (1, 2, 255)]
 _PALETTE = make_palette(_COLOURS)
@@ -139,7 +139,7 @@ def test_damage_is_a_value_error(place: int, put: bytes, removed: int) -> None:
 
 def test_pillows_own_limit_does_not_stand_in_the_way() -> None:
     """Reading masks alone, as verify does, Pillow refuses none for its size."""
-    code = "import pipeline.encode, PIL.Image; print(PIL.Image.MAX_IMAGE_PIXELS)"
+    code = "import pipeline.images.masks, PIL.Image; print(PIL.Image.MAX_IMAGE_PIXELS)"
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True
     )

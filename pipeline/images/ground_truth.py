@@ -17,8 +17,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.decode import DAMAGE
-from pipeline.encode import IGNORE_INDEX
+from pipeline.images.decode import DAMAGE
+from pipeline.images.masks import IGNORE_INDEX
 
 CODINGS = ("indices", "ids", "colors")
 

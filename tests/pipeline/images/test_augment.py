@@ -6,7 +6,7 @@ import torch
 
 from fcn.inference.scorer import _scaled_pixels
 from fcn.inference.tiling import whole
-from pipeline.augment import Augment
+from pipeline.images.augment import Augment
 from tests.disk_runs import random_pixels
 
 _SIZE = (40, 60)

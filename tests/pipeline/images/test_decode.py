@@ -1,4 +1,4 @@
-"""Decoding: every rule of `pipeline.decode`, shown on pixels, and every kind of bad file."""
+"""Decoding: every rule of `pipeline.images.decode`, shown on pixels, and every kind of bad file."""
 
 import io
 import struct
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.scenes import huge_png
-from pipeline.decode import check_num_pixels, decode_image, read_size
 from pipeline.errors import ErrorCode, ImageError
+from pipeline.images.decode import check_num_pixels, decode_image, read_size
 from tests.disk_runs import encode, random_pixels
 
 # Pillow warns of what it then raises.
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 _LIMIT = 1 << 20
-_ROOT = Path(__file__).parent.parent.parent
+_ROOT = Path(__file__).parent.parent.parent.parent
 
 _NOISE = random_pixels(0, 16, 24, 3)
 # Noise enlarged: smooth enough for JPEG to keep, and without any symmetry.
@@ -466,7 +466,7 @@ def test_the_limit_comes_before_decoding(name: str) -> None:
 _UNDER_A_LIMIT = """
 import resource
 from jobs.scenes import huge_png
-from pipeline.decode import decode_image
+from pipeline.images.decode import decode_image
 from pipeline.errors import ImageError
 
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

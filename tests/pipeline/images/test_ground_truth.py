@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.truth import Coding, TruthError, decode_truth, is_coloured
+from pipeline.images.ground_truth import Coding, TruthError, decode_truth, is_coloured
 from tests.disk_runs import random_pixels
 
 _INDICES = Coding("indices", 3)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 # Importing it also lifts Pillow's own limit on pixels: a mask is as large as its image.
-from pipeline.decode import DAMAGE
+from pipeline.images.decode import DAMAGE
 
 IGNORE_INDEX = 255
 # The colour that PASCAL VOC gives its void pixels.

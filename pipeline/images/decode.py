@@ -31,7 +31,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 Image.MAX_IMAGE_PIXELS = None
 
 # What Pillow's decoders of these formats raise on damaged files, collected by fuzzing
-# (tests/pipeline/test_decode.py). MemoryError: a header that promises what the file can't hold.
+# (tests/pipeline/images/test_decode.py). MemoryError: a header that promises what the file can't
+# hold.
 DAMAGE = (
     OSError,
     SyntaxError,
