@@ -14,7 +14,7 @@ from pipeline import report
 from pipeline.config import LabelSettings, LogFormat
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
-from pipeline.inputs import Source
+from pipeline.inputs.listing import Source
 from pipeline.job import Job, Outcome, open_job
 from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.runs import Manifest, Run, read_shard

@@ -13,9 +13,9 @@ from jobs.train_settings import TrainSettings
 from jobs.training.plan import TrainingPlan, commit, open_plan
 from jobs.training.run import BEST, TrainingRun, completed
 from pipeline.errors import EXIT_OK, InputError
-from pipeline.inspection import Inspect, Inspection, summarise
+from pipeline.inputs.inspect import Inspect, Inspection, summarise
+from pipeline.inputs.layouts import TRAIN, VAL
 from pipeline.job import writable_storage
-from pipeline.labelled import TRAIN, VAL
 from pipeline.store.lock import Lock
 from pipeline.versions import versions
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
-from pipeline.inputs import Source, Sources
+from pipeline.inputs.listing import Source, Sources
 from pipeline.runs import (
     NetworkRecord,
     PlanPart,

@@ -155,10 +155,10 @@ def test_only_fcn_and_the_training_jobs_import_torch() -> None:
     assert {module.rpartition(".")[0] for module in ours} == {"jobs.training"}
 
 
-def test_only_segment_imports_the_network() -> None:
-    """Of the flow only the segment step knows the package of the networks."""
+def test_few_modules_import_the_network() -> None:
+    """Of the flow only the segment step, and data sets' classes, know the networks."""
     importers = {module for module in _importers("fcn") if _package(module) == "pipeline"}
-    assert importers == {"pipeline.segment"}
+    assert importers == {"pipeline.segment", "pipeline.inputs.data_set"}
 
 
 def test_the_network_stands_alone() -> None:

@@ -9,7 +9,7 @@ from jobs.checks.places import DRIVER, Places, look
 from jobs.nodes import Answers, alive_nodes, ask_every_node
 from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
-from pipeline.inputs import Source
+from pipeline.inputs.listing import Source
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.training.plan import TrainingPlan
-from pipeline.inspection import Inspection
+from pipeline.inputs.inspect import Inspection
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jobs.training.messages import Messages
 from jobs.training.plan import TrainingPlan
 from jobs.training.workers import Workers, choose_workers
 from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
-from pipeline.inspection import Inspection
+from pipeline.inputs.inspect import Inspection
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from fcn.weights.record import Checkpoint
 from jobs.training.plan import TrainingPlan
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, StoreError
-from pipeline.inspection import Inspection
+from pipeline.inputs.inspect import Inspection
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.versions import versions
 

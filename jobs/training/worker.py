@@ -17,7 +17,7 @@ from jobs.training.run import LAST, TrainingRun
 from jobs.training.stage import Ended, train_stage
 from jobs.training.watch import Message, Watch
 from pipeline.errors import PipelineError, SettingError
-from pipeline.labelled import TRAIN
+from pipeline.inputs.layouts import TRAIN
 
 
 def train(config: WorkerConfig) -> PipelineError | None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.images.ground_truth import Coding
-from pipeline.inspection import Chunk, Finding, Inspect, Inspection, check_truths, summarise
+from pipeline.inputs.inspect import Chunk, Finding, Inspect, Inspection, check_truths, summarise
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
 

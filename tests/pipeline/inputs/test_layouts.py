@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.labelled import Sample, find_labelled
+from pipeline.inputs.layouts import Sample, find_labelled
 from pipeline.store.storage import Storage
 from tests.servers import Server
 

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, InputError, StoreError
-from pipeline.inputs import MANIFEST_ENDINGS, is_image, read_manifest
+from pipeline.inputs.listing import is_image
+from pipeline.inputs.manifests import MANIFEST_ENDINGS, read_manifest
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder, normalise_uri
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.inputs import IMAGE_ENDINGS, Source, Sources
+from pipeline.inputs.listing import IMAGE_ENDINGS, Source, Sources
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 

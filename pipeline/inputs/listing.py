@@ -1,6 +1,5 @@
 """What the user named as input, as a stream of sources: folder, prefix, glob, image, manifest."""
 
-import io
 import os
 import re
 from collections.abc import Iterator
@@ -8,13 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_uris
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder, has_wildcard, local_path, normalise_uri
@@ -30,7 +26,6 @@ IMAGE_ENDINGS = frozenset(
 )
 
 _LOOK_UPS_AT_A_TIME = 10_000
-MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -155,7 +150,7 @@ class Sources:
                 yield source
 
     def _manifest(self, manifest_uri: str) -> Iterator[Source]:
-        uris = _manifest_uris(self._storage.read(manifest_uri), manifest_uri)
+        uris = manifest_uris(self._storage.read(manifest_uri), manifest_uri)
         with ThreadPoolExecutor(self._threads) as pool:
             # A pool holds all that it is given, so it is given some at a time.
             while some := list(islice(uris, _LOOK_UPS_AT_A_TIME)):
@@ -174,33 +169,3 @@ class Sources:
                 return Source(key, uri, None, None)
             raise
         return Source(key, uri, entry.version, entry.num_bytes)
-
-
-def _manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
-    table = read_manifest(data, manifest_uri)
-    if table.column_names.count("uri") != 1:
-        raise InputError(
-            f"manifest {manifest_uri} needs one column `uri`; "
-            f"it has {', '.join(table.column_names)}"
-        )
-    for row, uri in enumerate(table.column("uri").to_pylist()):
-        if not isinstance(uri, str) or not uri.strip():
-            raise InputError(f"manifest {manifest_uri}, row {row}: uri is {uri!r}, not a text")
-        yield uri.strip()
-
-
-def read_manifest(data: bytes, manifest_uri: str) -> pa.Table:
-    """Read a manifest of any of `MANIFEST_ENDINGS`.
-
-    Raises:
-        InputError: It is damaged.
-    """
-    ending = os.path.splitext(manifest_uri)[1].lower()
-    try:
-        if ending == ".parquet":
-            return pq.read_table(pa.BufferReader(data))
-        if ending == ".csv":
-            return pyarrow.csv.read_csv(io.BytesIO(data))
-        return pyarrow.json.read_json(io.BytesIO(data))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"manifest {manifest_uri} can't be read: {error}") from error

@@ -15,7 +15,7 @@ from fcn.weights.classes import (
 )
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
 from pipeline.images.ground_truth import Coding, TruthError, is_coloured
-from pipeline.labelled import Labelled, Sample, find_labelled
+from pipeline.inputs.layouts import Labelled, Sample, find_labelled
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 
