@@ -23,7 +23,7 @@ from jobs import (
 from jobs.cluster import stop_on_signals
 from jobs.logs import log_to_stderr
 from jobs.output import say
-from jobs.settings import environment, first_log_format
+from jobs.settings.parser import environment, first_log_format
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 
 _log = logging.getLogger("fcn")

@@ -8,12 +8,12 @@ from jobs import logs
 from jobs.checks.finding import Finding, Level, as_table, change
 from jobs.checks.places import DRIVER, Places, look, look_at_weights, look_for_images
 from jobs.cluster import connect
-from jobs.cluster_settings import DoctorSettings
 from jobs.output import say
-from jobs.settings import read_settings
+from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
 from pipeline.job import open_job
 from pipeline.replicas import Replicas
+from pipeline.settings.cluster import DoctorSettings
 
 _log = logging.getLogger(__name__)
 

@@ -21,14 +21,14 @@ from jobs import logs
 from jobs.cluster import start_ray
 from jobs.label import exit_code, label_observed
 from jobs.output import say
-from jobs.settings import read_settings
-from jobs.train_settings import EvaluateSettings
+from jobs.settings.parser import read_settings
 from pipeline.errors import SettingError
 from pipeline.inputs.data_set import DataSet, as_table, open_data_set
 from pipeline.inputs.inspect import Inspect, check_truths
 from pipeline.inputs.layouts import Sample
 from pipeline.job import Job, open_job
 from pipeline.runs import finished_ids, list_runs
+from pipeline.settings.train import EvaluateSettings
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 

@@ -22,9 +22,10 @@ from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, parse_classes
 from fcn.weights.record import Checkpoint
 from jobs.output import say
-from jobs.settings import ImportSettings, read_settings
+from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
 from pipeline.redact import without_secret
+from pipeline.settings.weights import ImportSettings
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.store.uri import normalise_uri
 

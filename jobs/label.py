@@ -8,10 +8,9 @@ from functools import partial
 from jobs import logs
 from jobs.cluster import start_ray
 from jobs.output import say
-from jobs.settings import read_settings
+from jobs.settings.parser import read_settings
 from jobs.shard_lines import ShardLines
 from pipeline import report
-from pipeline.config import LabelSettings, LogFormat
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
 from pipeline.inputs.listing import Source
@@ -19,6 +18,8 @@ from pipeline.job import Job, Outcome, open_job
 from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.runs import Manifest, Run, read_shard
 from pipeline.schema import ShardTask
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import LogFormat
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 from jobs.stderr_lines import stderr_as_lines
-from pipeline.config import LogFormat
 from pipeline.redact import masked
+from pipeline.settings.shared import LogFormat
 
 _FIELDS = ("levelname", "name", "message")
 _NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"}

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from jobs.output import say
-from jobs.settings import read_settings
+from jobs.settings.parser import read_settings
 from pipeline import report
-from pipeline.config import OutputSettings
 from pipeline.errors import EXIT_OK
 from pipeline.runs import require_runs
+from pipeline.settings.shared import OutputSettings
 from pipeline.store.uri import normalise_uri
 
 

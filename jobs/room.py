@@ -6,8 +6,8 @@ import time
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from pipeline.config import JobFields
 from pipeline.errors import WaitedTooLong
+from pipeline.settings.shared import JobFields
 
 _log = logging.getLogger(__name__)
 

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from jobs.cluster_settings import DoctorSettings, SubmitSettings
 from jobs.output import say
-from jobs.settings import our_variables, read_settings
-from jobs.train_settings import EvaluateSettings, TrainSettings
-from pipeline.config import RUN_ID_PATTERN, RUN_ID_WORDS, LabelSettings, OutputSettings
+from jobs.settings.parser import our_variables, read_settings
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
 from pipeline.redact import holds_secret
+from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import RUN_ID_PATTERN, RUN_ID_WORDS, OutputSettings
+from pipeline.settings.train import EvaluateSettings, TrainSettings
 
 if TYPE_CHECKING:  # importing these loads Ray
     from ray.dashboard.modules.job.pydantic_models import JobDetails

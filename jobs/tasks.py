@@ -8,8 +8,8 @@ import ray.data
 from ray.util.placement_group import remove_placement_group
 
 from jobs.room import wait_for_room
-from pipeline.config import JobFields
 from pipeline.errors import WaitedTooLong, own_error
+from pipeline.settings.shared import JobFields
 
 # What Ray sets aside for a task: less than a worker of a training of any size, so that they never
 # fuse, and small enough that two fit beside a worker on two cores.

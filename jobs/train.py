@@ -8,14 +8,14 @@ from fcn.weights.record import Checkpoint
 from jobs import logs
 from jobs.cluster import start_ray
 from jobs.output import say
-from jobs.settings import read_settings
-from jobs.train_settings import TrainSettings
+from jobs.settings.parser import read_settings
 from jobs.training.plan import TrainingPlan, commit, open_plan
 from jobs.training.run import BEST, TrainingRun, completed
 from pipeline.errors import EXIT_OK, InputError
 from pipeline.inputs.inspect import Inspect, Inspection, summarise
 from pipeline.inputs.layouts import TRAIN, VAL
 from pipeline.job import writable_storage
+from pipeline.settings.train import TrainSettings
 from pipeline.store.lock import Lock
 from pipeline.versions import versions
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from jobs.output import say
-from jobs.settings import read_settings
-from pipeline.config import OutputSettings
+from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.runs import require_runs
+from pipeline.settings.shared import OutputSettings
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from pipeline.verify import Verdict, verify

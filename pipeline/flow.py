@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from pipeline import publish, report, segment
-from pipeline.config import LabelSettings
 from pipeline.errors import WaitedTooLong, own_error
 from pipeline.fetch import Fetch
 from pipeline.job import Job, Outcome
@@ -20,6 +19,7 @@ from pipeline.progress import Progress
 from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.runs import Run
 from pipeline.schema import Receipt, ShardTask
+from pipeline.settings.label import LabelSettings
 from pipeline.write import Write
 
 _log = logging.getLogger(__name__)

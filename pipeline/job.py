@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline import plan, segment
-from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.plan import Draft
 from pipeline.runs import Manifest, NetworkRecord, Run, finished_ids, list_runs
 from pipeline.segment import Network
+from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock, probe_conditional_put
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.inputs.listing import Source, Sources
 from pipeline.runs import (
@@ -32,6 +31,7 @@ from pipeline.runs import (
     run_folder,
 )
 from pipeline.schema import ERROR, OK, PLAN
+from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.store.uri import normalise_uri
 from pipeline.versions import versions

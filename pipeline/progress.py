@@ -9,8 +9,8 @@ from typing import Self
 
 from tqdm import tqdm
 
-from pipeline.config import JobFields
 from pipeline.schema import Receipt
+from pipeline.settings.shared import JobFields
 
 _log = logging.getLogger(__name__)
 

@@ -24,13 +24,13 @@ from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, WIDTH
 from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, numbered_classes, parse_classes
 from fcn.weights.record import Checkpoint, refuse_untrained
-from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, ImageError, SettingError, StoreError
 from pipeline.images.decode import DECODER, check_num_pixels, decode_image, read_size
 from pipeline.images.masks import encode_mask, make_palette
 from pipeline.memory import limit_memory, release_free_memory
 from pipeline.runs import ClassRecord, NetworkRecord
 from pipeline.schema import ClassPixels, ImageRow, ShardRow
+from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from pipeline.work import Work

@@ -12,13 +12,13 @@ from PIL import Image
 
 from fcn.weights.classes import numbered_classes
 from fcn.weights.record import Checkpoint
-from pipeline.config import LabelSettings
 from pipeline.fetch import Fetch
 from pipeline.plan import draft
 from pipeline.plan import start_run as write_plan
 from pipeline.runs import NetworkRecord, Run
 from pipeline.schema import Receipt, ShardRow, ShardTask
 from pipeline.segment import Network, Placement, Segmenter
+from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from pipeline.write import Write
 

@@ -26,7 +26,7 @@ _LEAVES = frozenset(
             "images.masks",
             "stats",
             "schema",
-            "config",
+            *("settings.shared", "settings.label", "settings.cluster", "settings.weights"),
             "errors",
             "redact",
             "memory",
@@ -156,9 +156,9 @@ def test_only_fcn_and_the_training_jobs_import_torch() -> None:
 
 
 def test_few_modules_import_the_network() -> None:
-    """Of the flow only the segment step, and data sets' classes, know the networks."""
+    """Only segment, data sets' classes and a training's settings know the networks."""
     importers = {module for module in _importers("fcn") if _package(module) == "pipeline"}
-    assert importers == {"pipeline.segment", "pipeline.inputs.data_set"}
+    assert importers == {"pipeline.segment", "pipeline.inputs.data_set", "pipeline.settings.train"}
 
 
 def test_the_network_stands_alone() -> None:

@@ -19,9 +19,9 @@ from jobs.nodes import (
     differing,
     node_name,
 )
-from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
 from pipeline.replicas import Replicas, choose_replicas
+from pipeline.settings.label import LabelSettings
 from pipeline.versions import versions
 
 _HERE = "the node"

@@ -11,7 +11,6 @@ import pyarrow as pa
 import ray
 
 from jobs.checks.finding import Finding, change, note, ok
-from jobs.cluster_settings import DoctorSettings
 from jobs.nodes import alive_nodes
 from pipeline.errors import ImageError, StoreError, own_error
 from pipeline.images.decode import decode_image
@@ -20,6 +19,7 @@ from pipeline.replicas import FETCH_CPUS, Replicas
 from pipeline.runs import read_shard
 from pipeline.schema import ImageRow, ShardRow
 from pipeline.segment import Segmenter, open_predictor
+from pipeline.settings.cluster import DoctorSettings
 
 # A replica that has to wait for a node that is being started.
 _WAIT_S = 600.0

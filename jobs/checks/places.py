@@ -6,9 +6,9 @@ from itertools import islice
 
 from jobs.checks.finding import Finding, change, note, ok
 from pipeline import segment
-from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, PipelineError, StoreError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import probe_conditional_put
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri

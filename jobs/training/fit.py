@@ -13,7 +13,6 @@ from ray.util.placement_group import remove_placement_group
 from jobs.nodes import alive_nodes
 from jobs.room import wait_for_room
 from jobs.tasks import TASK_CPUS
-from jobs.train_settings import TrainSettings
 from jobs.training.config import WorkerConfig
 from jobs.training.entry import train_worker
 from jobs.training.messages import Messages
@@ -21,6 +20,7 @@ from jobs.training.plan import TrainingPlan
 from jobs.training.workers import Workers, choose_workers
 from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
 from pipeline.inputs.inspect import Inspection
+from pipeline.settings.train import TrainSettings
 
 _log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from fcn.training.recipes import Augmentation, Recipe, find_recipe, stages
 from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel
 from fcn.weights.record import Checkpoint
-from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError, StoreError
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.data_set import DataSet, as_table, open_data_set
 from pipeline.inputs.layouts import TRAIN, VAL, Sample
+from pipeline.settings.train import TrainSettings
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 

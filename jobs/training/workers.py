@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.train_settings import TrainSettings
 from pipeline.errors import SettingError
+from pipeline.settings.train import TrainSettings
 from pipeline.shares import never_all, num_that_fit, resources
 
 # Loading needs a CPU beside the workers, also where there are two.

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from jobs.cluster import start_ray
-from pipeline.config import LabelSettings
 from pipeline.flow import label_shards
 from pipeline.job import Outcome, open_job
 from pipeline.runs import list_runs
 from pipeline.segment import LoadPredictor
+from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.benchmarks.processes import Sample, Watch
 

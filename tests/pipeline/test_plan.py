@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.plan import (
     Draft,
@@ -28,6 +27,7 @@ from pipeline.plan import (
 from pipeline.publish import publish
 from pipeline.runs import Run, read_shard
 from pipeline.schema import PLAN, ImageRow, ShardRow
+from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.write import Write
 from tests.disk_runs import draw_images, label_run, make_settings, network_record, start_run

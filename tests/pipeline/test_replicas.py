@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import LabelSettings
 from pipeline.errors import SettingError
 from pipeline.replicas import choose_replicas, room_for
+from pipeline.settings.label import LabelSettings
 from pipeline.shares import num_of_gpu
 
 _GIB = 1 << 30

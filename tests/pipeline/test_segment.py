@@ -18,7 +18,6 @@ from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, numbered_classes
 from fcn.weights.record import Checkpoint
 from jobs.scenes import huge_png
-from pipeline.config import LabelSettings
 from pipeline.errors import ErrorCode, SettingError
 from pipeline.images.masks import decode_mask
 from pipeline.runs import ClassRecord
@@ -31,6 +30,7 @@ from pipeline.segment import (
     check_weights,
     describe_network,
 )
+from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import (
     NUM_CLASSES,

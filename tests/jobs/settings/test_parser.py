@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from jobs.settings import read_settings
-from jobs.train_settings import TrainSettings
-from pipeline.config import LabelSettings, OutputSettings, StoreSettings
+from jobs.settings.parser import read_settings
 from pipeline.errors import SettingError
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import OutputSettings, StoreSettings
+from pipeline.settings.train import TrainSettings
 
 _REQUIRED = ["--input", "in", "--output", "out", "--weights", "random:0"]
 

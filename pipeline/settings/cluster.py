@@ -4,8 +4,8 @@ import os
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.config import LabelSettings
 from pipeline.redact import holds_secret
+from pipeline.settings.label import LabelSettings
 
 
 class SubmitSettings(BaseModel):

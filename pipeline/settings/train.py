@@ -6,7 +6,8 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 
 from fcn.architectures import ARCHITECTURES, WIDTH, check_choices
 from fcn.training.recipes import find_recipe
-from pipeline.config import RUN_ID_PATTERN, JobFields, LabelSettings, StoreSettings
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings
 
 _TRUTH_HELP = (
     "how the truths' files name classes: indices (grey or palette, 255 is no class), colors "
