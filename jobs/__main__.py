@@ -20,10 +20,10 @@ from jobs import (
     train,
     verify,
 )
-from jobs.cluster import stop_on_signals
 from jobs.logs import log_to_stderr
 from jobs.output import say
 from jobs.settings.parser import environment, first_log_format
+from pipeline.cluster.connect import stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 
 _log = logging.getLogger("fcn")

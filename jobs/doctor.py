@@ -7,9 +7,9 @@ from dataclasses import replace
 from jobs import logs
 from jobs.checks.finding import Finding, Level, as_table, change
 from jobs.checks.places import DRIVER, Places, look, look_at_weights, look_for_images
-from jobs.cluster import connect
 from jobs.output import say
 from jobs.settings.parser import read_settings
+from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
 from pipeline.job import open_job
 from pipeline.replicas import Replicas

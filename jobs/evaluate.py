@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from fcn.metrics import ConfusionMatrix, Metrics
 from jobs import logs
-from jobs.cluster import start_ray
 from jobs.label import exit_code, label_observed
 from jobs.output import say
 from jobs.settings.parser import read_settings
+from pipeline.cluster.connect import start_ray
 from pipeline.errors import SettingError
 from pipeline.inputs.data_set import DataSet, as_table, open_data_set
 from pipeline.inputs.inspect import Inspect, check_truths
@@ -103,8 +103,8 @@ def _check_classes(job: Job, data_set: DataSet) -> None:
 
 def _check_truths(job: Job, data_set: DataSet, split: str, samples: Sequence[Sample]) -> None:
     """Find all bad truths before hours of labelling; bad images become rows of it."""
-    from jobs.inspection import inspect  # noqa: PLC0415 - it loads Ray
-    from jobs.tasks import wait_for_a_task  # noqa: PLC0415 - it loads Ray
+    from pipeline.cluster.inspection import inspect  # noqa: PLC0415 - it loads Ray
+    from pipeline.cluster.tasks import wait_for_a_task  # noqa: PLC0415 - it loads Ray
 
     if job.settings.ray_address is not None:
         wait_for_a_task(job.settings)
@@ -118,7 +118,7 @@ def _score(
 ) -> tuple[ConfusionMatrix, pa.Table]:
     # Ray and matplotlib take seconds to import, which a setting's error must not wait for.
     from jobs.scoring import IMAGE_SCORES, Score  # noqa: PLC0415
-    from jobs.tasks import in_tasks, own_errors  # noqa: PLC0415
+    from pipeline.cluster.tasks import in_tasks, own_errors  # noqa: PLC0415
 
     chunks = list(_chunks(_masks(job), samples))
     matrix = ConfusionMatrix.zeros(len(data_set.classes))

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from jobs import logs
-from jobs.cluster import start_ray
 from jobs.output import say
 from jobs.settings.parser import read_settings
 from jobs.shard_lines import ShardLines
 from pipeline import report
+from pipeline.cluster.connect import start_ray
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.flow import Observer, label
 from pipeline.inputs.listing import Source
@@ -91,9 +91,9 @@ def _check_start(settings: LabelSettings, run: Run, shard: ShardTask) -> None:
 
 
 def _wait_for_room(settings: LabelSettings, num_shards: int) -> None:
-    from jobs.nodes import alive_nodes  # noqa: PLC0415 - as above
-    from jobs.replica_watch import watch_replicas  # noqa: PLC0415 - as above
-    from jobs.room import wait_for_room  # noqa: PLC0415 - as above
+    from pipeline.cluster.actor_pool import watch_replicas  # noqa: PLC0415 - as above
+    from pipeline.cluster.nodes import alive_nodes  # noqa: PLC0415 - as above
+    from pipeline.cluster.reservation import wait_for_room  # noqa: PLC0415 - as above
 
     number = min(settings.min_replicas, num_shards)
     each = choose_replicas(settings, alive_nodes(), number).resources

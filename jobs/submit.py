@@ -30,7 +30,7 @@ from pipeline.settings.train import EvaluateSettings, TrainSettings
 if TYPE_CHECKING:  # importing these loads Ray
     from ray.dashboard.modules.job.pydantic_models import JobDetails
 
-    from jobs.ray_jobs import RayJobs
+    from pipeline.cluster.job_server import RayJobs
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     _check_settings(command, variables)
     name = submission_name(command, variables)
     # Ray takes seconds to import, which a setting's error must not wait for.
-    from jobs.ray_jobs import RayJobs  # noqa: PLC0415
+    from pipeline.cluster.job_server import RayJobs  # noqa: PLC0415
 
     jobs = RayJobs(settings.address, settings.lost_after_s)
     submission_id = _submit(jobs, settings, name, command, variables)

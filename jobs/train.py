@@ -6,11 +6,11 @@ from typing import Any
 
 from fcn.weights.record import Checkpoint
 from jobs import logs
-from jobs.cluster import start_ray
 from jobs.output import say
 from jobs.settings.parser import read_settings
 from jobs.training.plan import TrainingPlan, commit, open_plan
 from jobs.training.run import BEST, TrainingRun, completed
+from pipeline.cluster.connect import start_ray
 from pipeline.errors import EXIT_OK, InputError
 from pipeline.inputs.inspect import Inspect, Inspection, summarise
 from pipeline.inputs.layouts import TRAIN, VAL
@@ -62,9 +62,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     start_ray(plan.settings.ray_address)
     # Ray and torch take seconds to import, which a setting's error must not wait for.
-    from jobs.inspection import inspect  # noqa: PLC0415
-    from jobs.tasks import wait_for_a_task  # noqa: PLC0415
     from jobs.training.fit import fit  # noqa: PLC0415
+    from pipeline.cluster.inspection import inspect  # noqa: PLC0415
+    from pipeline.cluster.tasks import wait_for_a_task  # noqa: PLC0415
 
     found = training.inspection()
     if found is None:

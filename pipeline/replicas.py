@@ -9,10 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.cluster.packing import (
+    Resources,
+    never_all,
+    num_of_gpu,
+    num_that_fit,
+    resources,
+    spread,
+)
 from pipeline.errors import SettingError
 from pipeline.segment import Placement
 from pipeline.settings.label import LabelSettings
-from pipeline.shares import Resources, never_all, num_of_gpu, num_that_fit, resources, spread
 
 # Fetch and write wait for the network most of their time.
 FETCH_CPUS = 0.25

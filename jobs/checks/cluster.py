@@ -11,7 +11,7 @@ from ray._private.worker import global_worker
 
 from jobs.checks.finding import Finding, Level, change, note, ok
 from jobs.checks.places import Places, look
-from jobs.nodes import (
+from pipeline.cluster.nodes import (
     VERSIONS_REMEDY,
     Answers,
     alive_nodes,

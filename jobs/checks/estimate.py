@@ -11,7 +11,7 @@ import pyarrow as pa
 import ray
 
 from jobs.checks.finding import Finding, change, note, ok
-from jobs.nodes import alive_nodes
+from pipeline.cluster.nodes import alive_nodes
 from pipeline.errors import ImageError, StoreError, own_error
 from pipeline.images.decode import decode_image
 from pipeline.job import Found, Job

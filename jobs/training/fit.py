@@ -10,14 +10,14 @@ import ray.train
 import ray.train.torch
 from ray.util.placement_group import remove_placement_group
 
-from jobs.nodes import alive_nodes
-from jobs.room import wait_for_room
-from jobs.tasks import TASK_CPUS
 from jobs.training.config import WorkerConfig
 from jobs.training.entry import train_worker
 from jobs.training.messages import Messages
 from jobs.training.plan import TrainingPlan
 from jobs.training.workers import Workers, choose_workers
+from pipeline.cluster.nodes import alive_nodes
+from pipeline.cluster.reservation import wait_for_room
+from pipeline.cluster.tasks import TASK_CPUS
 from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
 from pipeline.inputs.inspect import Inspection
 from pipeline.settings.train import TrainSettings

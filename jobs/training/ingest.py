@@ -22,7 +22,7 @@ import ray
 from numpy.typing import NDArray
 
 from fcn.training.batch import Batch
-from jobs.tasks import in_tasks, own_errors
+from pipeline.cluster.tasks import in_tasks, own_errors
 from pipeline.errors import ImageError, InputError
 from pipeline.images.augment import Augment
 from pipeline.images.decode import decode_image

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.cluster.packing import never_all, num_that_fit, resources
 from pipeline.errors import SettingError
 from pipeline.settings.train import TrainSettings
-from pipeline.shares import never_all, num_that_fit, resources
 
 # Loading needs a CPU beside the workers, also where there are two.
 _CPUS_FOR_LOADING = 1.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from jobs.cluster import start_ray
+from pipeline.cluster.connect import start_ray
 from pipeline.flow import label_shards
 from pipeline.job import Outcome, open_job
 from pipeline.runs import list_runs

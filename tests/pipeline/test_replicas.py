@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.cluster.packing import num_of_gpu
 from pipeline.errors import SettingError
 from pipeline.replicas import choose_replicas, room_for
 from pipeline.settings.label import LabelSettings
-from pipeline.shares import num_of_gpu
 
 _GIB = 1 << 30
 

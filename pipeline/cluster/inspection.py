@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from jobs.tasks import in_tasks, own_errors
+from pipeline.cluster.tasks import in_tasks, own_errors
 from pipeline.inputs.inspect import Chunk, Finding, Inspect
 
 _SAMPLES_PER_CHUNK = 64

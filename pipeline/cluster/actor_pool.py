@@ -9,7 +9,7 @@ from typing import Any
 import ray.data
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from jobs.nodes import alive_nodes
+from pipeline.cluster.nodes import alive_nodes
 from pipeline.replicas import room_for
 
 _log = logging.getLogger(__name__)

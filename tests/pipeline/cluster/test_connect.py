@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from jobs.cluster import connect
+from pipeline.cluster.connect import connect
 from pipeline.errors import ClusterLost, Stopped
 
 

@@ -9,8 +9,8 @@ import ray
 import ray.data
 from ray.util.placement_group import placement_group, placement_group_table
 
-from jobs import replica_watch
-from jobs.replica_watch import watch_replicas
+from pipeline.cluster import actor_pool
+from pipeline.cluster.actor_pool import watch_replicas
 
 
 class Replica:
@@ -33,8 +33,8 @@ def test_the_pool_grows_to_what_there_is_room_for(
 
     The room that was set aside is given back.
     """
-    monkeypatch.setattr(replica_watch, "room_for", lambda *_: 2)
-    monkeypatch.setattr(replica_watch, "_GROW_S", 0.1)
+    monkeypatch.setattr(actor_pool, "room_for", lambda *_: 2)
+    monkeypatch.setattr(actor_pool, "_GROW_S", 0.1)
     context = ray.data.DataContext.get_current()
     monkeypatch.setattr(context, "custom_execution_callback_classes", [])
     monkeypatch.setattr(context, "enable_progress_bars", False)
@@ -43,7 +43,7 @@ def test_the_pool_grows_to_what_there_is_room_for(
     rows = ray.data.range(60, override_num_blocks=60)
     pool = ray.data.ActorPoolStrategy(size=1)
 
-    with caplog.at_level(logging.INFO, "jobs.replica_watch"):
+    with caplog.at_level(logging.INFO, "pipeline.cluster.actor_pool"):
         pids = {row["pid"] for row in rows.map(Replica, num_cpus=0.3, compute=pool).iter_rows()}
 
     assert len(pids) == number

@@ -7,7 +7,7 @@ from typing import Any
 import ray.data
 from ray.util.placement_group import remove_placement_group
 
-from jobs.room import wait_for_room
+from pipeline.cluster.reservation import wait_for_room
 from pipeline.errors import WaitedTooLong, own_error
 from pipeline.settings.shared import JobFields
 

@@ -29,7 +29,7 @@ def start_ray(ray_address: str | None) -> None:
     """
     connect(ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
-    from jobs.nodes import check_versions  # noqa: PLC0415
+    from pipeline.cluster.nodes import check_versions  # noqa: PLC0415
 
     check_versions()
 
