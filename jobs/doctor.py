@@ -11,8 +11,8 @@ from jobs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
-from pipeline.job import open_job
-from pipeline.replicas import Replicas
+from pipeline.labelling.replicas import Replicas
+from pipeline.labelling.session import open_job
 from pipeline.settings.cluster import DoctorSettings
 
 _log = logging.getLogger(__name__)

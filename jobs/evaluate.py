@@ -26,8 +26,8 @@ from pipeline.errors import SettingError
 from pipeline.inputs.data_set import DataSet, as_table, open_data_set
 from pipeline.inputs.inspect import Inspect, check_truths
 from pipeline.inputs.layouts import Sample
-from pipeline.job import Job, open_job
-from pipeline.runs import finished_ids, list_runs
+from pipeline.labelling.runs import finished_ids, list_runs
+from pipeline.labelling.session import Job, open_job
 from pipeline.settings.train import EvaluateSettings
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri

@@ -8,16 +8,16 @@ from functools import partial
 from jobs import logs
 from jobs.output import say
 from jobs.settings.parser import read_settings
-from jobs.shard_lines import ShardLines
-from pipeline import report
 from pipeline.cluster.connect import start_ray
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
-from pipeline.flow import Observer, label
 from pipeline.inputs.listing import Source
-from pipeline.job import Job, Outcome, open_job
-from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
-from pipeline.runs import Manifest, Run, read_shard
-from pipeline.schema import ShardTask
+from pipeline.labelling import report
+from pipeline.labelling.flow import Observer, label
+from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
+from pipeline.labelling.runs import Manifest, Run, read_shard
+from pipeline.labelling.schema import ShardTask
+from pipeline.labelling.session import Job, Outcome, open_job
+from pipeline.labelling.shard_lines import ShardLines
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.shared import LogFormat
 
@@ -53,7 +53,7 @@ def label_observed(job: Job) -> Outcome:
         job: What to do.
 
     Raises:
-        PipelineError: As `pipeline.flow.label`, `start_ray` and `wait_for_room`.
+        PipelineError: As `pipeline.labelling.flow.label`, `start_ray` and `wait_for_room`.
     """
     settings, ended = job.settings, threading.Event()
     begin = partial(_begin, settings.log_format)
@@ -72,7 +72,7 @@ def _open_ray(
 ) -> Observer:
     start_ray(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
-    from jobs.metrics import RunMetrics  # noqa: PLC0415
+    from pipeline.labelling.prometheus import RunMetrics  # noqa: PLC0415
 
     _check_start(settings, run, todo[0])
     metrics = RunMetrics(run, run.num_images(todo), ended)

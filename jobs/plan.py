@@ -8,7 +8,7 @@ from jobs import logs
 from jobs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
-from pipeline.job import Found, Job, open_job
+from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
 
 

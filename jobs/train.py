@@ -14,9 +14,9 @@ from pipeline.cluster.connect import start_ray
 from pipeline.errors import EXIT_OK, InputError
 from pipeline.inputs.inspect import Inspect, Inspection, summarise
 from pipeline.inputs.layouts import TRAIN, VAL
-from pipeline.job import writable_storage
 from pipeline.settings.train import TrainSettings
 from pipeline.store.lock import Lock
+from pipeline.store.probe import writable_storage
 from pipeline.versions import versions
 
 _log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from jobs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
-from pipeline.runs import require_runs
+from pipeline.labelling.runs import require_runs
+from pipeline.labelling.verify import Verdict, verify
 from pipeline.settings.shared import OutputSettings
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
-from pipeline.verify import Verdict, verify
 
 _log = logging.getLogger(__name__)
 

@@ -12,15 +12,16 @@ from PIL import Image
 
 from fcn.weights.classes import numbered_classes
 from fcn.weights.record import Checkpoint
-from pipeline.fetch import Fetch
-from pipeline.plan import draft
-from pipeline.plan import start_run as write_plan
-from pipeline.runs import NetworkRecord, Run
-from pipeline.schema import Receipt, ShardRow, ShardTask
-from pipeline.segment import Network, Placement, Segmenter
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.network import Network
+from pipeline.labelling.plan import draft
+from pipeline.labelling.plan import start_run as write_plan
+from pipeline.labelling.runs import NetworkRecord, Run
+from pipeline.labelling.schema import Receipt, ShardRow, ShardTask
+from pipeline.labelling.segment import Placement, Segmenter
+from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
-from pipeline.write import Write
 
 NUM_CLASSES = 4
 

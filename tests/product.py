@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from jobs.__main__ import main
 from jobs.scenes import draw_scene
-from pipeline.runs import Run, list_runs
+from pipeline.labelling.runs import Run, list_runs
 from pipeline.store.storage import Storage
 
 # A network so small that the flow around it is what a test waits for.

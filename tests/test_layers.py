@@ -9,41 +9,47 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.publish import publish
+from pipeline.labelling.publish import publish
 from tests.disk_runs import draw_images, label_run, start_run
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("fcn", "pipeline", "jobs")
 _STEPS = frozenset(
-    f"pipeline.{step}"
+    f"pipeline.labelling.{step}"
     for step in ("plan", "fetch", "segment", "write", "publish", "report", "verify")
 )
-_LEAVES = frozenset(
-    f"pipeline.{leaf}"
-    for leaf in (
-        *(
-            "images.decode",
-            "images.masks",
-            "stats",
-            "schema",
-            *("settings.shared", "settings.label", "settings.cluster", "settings.weights"),
-            "errors",
-            "redact",
-            "memory",
-        ),
-        *("store.storage", "store.local", "store.s3", "store.uri", "store.entry"),
-    )
+# From the bottom up: a room imports from those below it, and not from those beside it.
+_ROOMS = (
+    {"fcn"},
+    {"pipeline.redact", "pipeline.versions", "pipeline.memory"},
+    {"pipeline.errors"},
+    {"pipeline.images", "pipeline.store"},
+    {"pipeline.inputs", "pipeline.settings"},
+    {"pipeline.cluster"},
+    {"pipeline.labelling", "pipeline.training"},
+    {"pipeline.evaluation"},
+    {"jobs"},
 )
-
-# They load Ray, and are loaded once it is needed.
+# Imports that go up nevertheless.
+_UPWARD = {
+    ("pipeline.cluster.actor_pool", "pipeline.labelling.replicas"),
+}
+# What loads Ray is itself loaded once Ray is needed.
 _ON_RAY = frozenset(
-    f"pipeline.cluster.{name}"
-    for name in ("actor_pool", "inspection", "job_server", "nodes", "reservation", "tasks")
+    f"pipeline.{name}"
+    for name in (
+        *("cluster.actor_pool", "cluster.inspection", "cluster.job_server", "cluster.nodes"),
+        *("cluster.reservation", "cluster.tasks", "labelling.prometheus"),
+    )
 )
 
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
+
+
+def _room(module: str) -> str:
+    return ".".join(module.split(".")[: 2 if module.startswith("pipeline.") else 1])
 
 
 def _module_name(path: Path) -> str:
@@ -110,22 +116,20 @@ else:
     import shown
 def f():
     from e import g
-    import pipeline.plan
-    from pipeline import plan as p
+    import pipeline.labelling.plan
+    from pipeline.labelling import plan as p
     from pipeline.store import storage
 """
     assert _walk(source).found == {
-        *("a.b", "c", "typing", "shown", "e", "pipeline.plan", "pipeline.store.storage"),
+        *("a.b", "c", "typing", "shown", "e", "pipeline.labelling.plan", "pipeline.store.storage"),
     }
 
 
 def test_the_modules_are_found() -> None:
-    """The rules below are held against every module: all steps and leaves are among them."""
-    assert set(_FILES) >= _STEPS | _LEAVES | {
-        "pipeline.flow",
-        "jobs.__main__",
-        "fcn.inference.predictor",
-    }
+    """The rules below are held against every module: all steps and rooms are among them."""
+    assert set(_FILES) >= _STEPS | _ON_RAY | {"pipeline.labelling.flow", "jobs.__main__"}
+    rooms = {_room(name) for name in _FILES}
+    assert rooms - {"pipeline"} <= {room for rooms in _ROOMS for room in rooms}
 
 
 def test_steps_never_import_each_other() -> None:
@@ -133,24 +137,27 @@ def test_steps_never_import_each_other() -> None:
     assert [edge for edge in _edges() if set(edge) <= _STEPS] == []
 
 
-def test_leaves_import_leaves_only() -> None:
-    """Nothing below the steps imports anything of the project but its like."""
-    upward = [
+def test_rooms_import_from_those_below_them() -> None:
+    """Imports go down, or stay in the room; those that go up are known."""
+    height = {room: level for level, rooms in enumerate(_ROOMS) for room in rooms}
+    upward = {
         (importer, name)
         for importer, name in _edges()
-        if importer in _LEAVES and _package(name) in _PACKAGES and name not in _LEAVES
-    ]
-    assert upward == []
+        if name in _FILES
+        and (above := _room(importer)) != (below := _room(name))
+        and height[above] <= height[below]
+    }
+    assert upward == _UPWARD
 
 
 def test_only_the_flow_and_the_commands_import_ray() -> None:
-    """Ray appears in pipeline/flow.py, pipeline/cluster/ and jobs/, nowhere else."""
+    """Ray appears in pipeline/cluster/, the flow, its metrics and jobs/, nowhere else."""
     elsewhere = {
         module
         for module in _importers("ray")
-        if module != "pipeline.flow" and not module.startswith(("jobs.", "pipeline.cluster."))
+        if not module.startswith(("jobs.", "pipeline.cluster."))
     }
-    assert elsewhere == set()
+    assert elsewhere == {"pipeline.labelling.flow", "pipeline.labelling.prometheus"}
 
 
 def test_only_fcn_and_the_training_jobs_import_torch() -> None:
@@ -162,9 +169,14 @@ def test_only_fcn_and_the_training_jobs_import_torch() -> None:
 
 
 def test_few_modules_import_the_network() -> None:
-    """Only segment, data sets' classes and a training's settings know the networks."""
+    """Of the flow only segment and what it loads know the networks, of others two."""
     importers = {module for module in _importers("fcn") if _package(module) == "pipeline"}
-    assert importers == {"pipeline.segment", "pipeline.inputs.data_set", "pipeline.settings.train"}
+    assert importers == {
+        "pipeline.labelling.network",
+        "pipeline.labelling.segment",
+        "pipeline.inputs.data_set",
+        "pipeline.settings.train",
+    }
 
 
 def test_the_network_stands_alone() -> None:
@@ -186,9 +198,11 @@ def test_the_pipeline_does_not_know_the_commands() -> None:
 
 
 def test_only_commands_start_the_flow() -> None:
-    """Nobody but the commands imports the flow."""
-    importers = {importer for importer, name in _edges() if name == "pipeline.flow"}
-    assert {_package(module) for module in importers} == {"jobs"}
+    """Nobody but the commands imports the flow; a line per shard knows its observers' form."""
+    importers = {importer for importer, name in _edges() if name == "pipeline.labelling.flow"}
+    assert {_package(module) for module in importers - {"pipeline.labelling.shard_lines"}} == {
+        "jobs"
+    }
 
 
 def test_nothing_is_imported_from_infra_or_tests() -> None:

@@ -20,7 +20,7 @@ from pipeline.cluster.nodes import (
     node_name,
 )
 from pipeline.errors import SettingError
-from pipeline.replicas import Replicas, choose_replicas
+from pipeline.labelling.replicas import Replicas, choose_replicas
 from pipeline.settings.label import LabelSettings
 from pipeline.versions import versions
 

@@ -14,11 +14,11 @@ from jobs.checks.finding import Finding, change, note, ok
 from pipeline.cluster.nodes import alive_nodes
 from pipeline.errors import ImageError, StoreError, own_error
 from pipeline.images.decode import decode_image
-from pipeline.job import Found, Job
-from pipeline.replicas import FETCH_CPUS, Replicas
-from pipeline.runs import read_shard
-from pipeline.schema import ImageRow, ShardRow
-from pipeline.segment import Segmenter, open_predictor
+from pipeline.labelling.replicas import FETCH_CPUS, Replicas
+from pipeline.labelling.runs import read_shard
+from pipeline.labelling.schema import ImageRow, ShardRow
+from pipeline.labelling.segment import Segmenter, open_predictor
+from pipeline.labelling.session import Found, Job
 from pipeline.settings.cluster import DoctorSettings
 
 # A replica that has to wait for a node that is being started.

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from jobs.checks.finding import Finding, change, note, ok
-from pipeline import segment
 from pipeline.errors import ErrorCode, PipelineError, StoreError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.labelling.network import Network, check_weights, describe_network
 from pipeline.settings.label import LabelSettings
-from pipeline.store.lock import probe_conditional_put
+from pipeline.store.probe import probe_conditional_put
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 
@@ -126,9 +126,7 @@ def look_for_images(places: Places, threads: int) -> tuple[Source | None, Findin
     return image, ok("input", f"listed: {places.input}")
 
 
-def look_at_weights(
-    places: Places, settings: LabelSettings
-) -> tuple[segment.Network | None, Finding]:
+def look_at_weights(places: Places, settings: LabelSettings) -> tuple[Network | None, Finding]:
     """Read the checkpoint and compare its hash with its record.
 
     Args:
@@ -137,8 +135,8 @@ def look_at_weights(
     """
     remedy = "give --weights a NAME.safetensors that has its NAME.json beside it"
     try:
-        network = segment.describe_network(places.storage, settings)
-        segment.check_weights(places.storage, network)
+        network = describe_network(places.storage, settings)
+        check_weights(places.storage, network)
     except StoreError as error:
         return None, _refused("weights", error, DRIVER, places, "read (s3:GetObject)")
     except PipelineError as error:

@@ -10,7 +10,7 @@ import ray.data
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from pipeline.cluster.nodes import alive_nodes
-from pipeline.replicas import room_for
+from pipeline.labelling.replicas import room_for
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import uuid
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.errors import LockHeld, StoreError, UnsupportedError
+from pipeline.errors import LockHeld, StoreError
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -156,28 +156,3 @@ class Lock:
             f"{content.get('holder')} (host:process) is at work on the same thing; wait for it, or "
             f"stop it (its lock: {self._folder})"
         )
-
-
-def probe_conditional_put(storage: Storage, output: str) -> bool:
-    """Find out whether the store honours `If-None-Match: *`.
-
-    The probe is one object that stays, written twice at most with different bytes.
-
-    Args:
-        storage: With `conditional_put` True.
-        output: Whose store is probed; `locks/probe` is created there.
-
-    Returns:
-        Whether the second write was refused.
-
-    Raises:
-        StoreError: The output can't be written.
-    """
-    uri = f"{output}/locks/probe"
-    question = b"This object stands for the question whether put-if-absent works here.\n"
-    try:
-        storage.create(uri, question)
-        return not storage.create(uri, uuid.uuid4().hex.encode())
-    except UnsupportedError:
-        storage.write(uri, question)
-        return False

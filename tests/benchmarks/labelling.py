@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from pipeline.cluster.connect import start_ray
-from pipeline.flow import label_shards
-from pipeline.job import Outcome, open_job
-from pipeline.runs import list_runs
-from pipeline.segment import LoadPredictor
+from pipeline.labelling.flow import label_shards
+from pipeline.labelling.runs import list_runs
+from pipeline.labelling.segment import LoadPredictor
+from pipeline.labelling.session import Outcome, open_job
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.benchmarks.processes import Sample, Watch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.segment import Placement
+from pipeline.labelling.segment import Placement
 
 if TYPE_CHECKING:  # importing this loads torch
     from fcn.inference.predictor import Prediction, Predictor

@@ -16,7 +16,7 @@ import pytest
 from jobs.__main__ import COMMANDS
 from jobs.settings.parser import read_settings
 from jobs.training.workers import choose_workers
-from pipeline.replicas import choose_replicas
+from pipeline.labelling.replicas import choose_replicas
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.train import TrainSettings
 from tests.infra.check_crds import errors_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.schema import ERROR
+from pipeline.labelling.schema import ERROR
 from pipeline.settings.label import LabelSettings
 from tests.infra.manifests import INFRA, RAYJOBS, documents, groups, rayjob_spec
 

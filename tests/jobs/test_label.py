@@ -184,7 +184,7 @@ def test_bucket_and_disk_give_the_same(labelled: Path, photographs: Path, s3: Se
 
 
 def the_run_named_first(output: Path):
-    from pipeline.runs import list_runs  # noqa: PLC0415 - beside the_run, which gives the last
+    from pipeline.labelling.runs import list_runs  # noqa: PLC0415 - beside the_run, which gives the last
 
     return list_runs(Storage(), f"file://{output}")[0]
 

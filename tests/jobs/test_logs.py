@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
+from pipeline.labelling.cost import Work
 from pipeline.store.storage import Storage
-from pipeline.work import Work
 from tests.jobs.training_product import PLAIN, scenes, train
 from tests.product import REPOSITORY, draw_photographs, label, label_flags, the_run
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.submit import submission_name
-from pipeline import report
+from pipeline.labelling import report
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, Proxy, fault_proxy
 from tests.jobs.test_logs import parsed

@@ -16,8 +16,8 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 from jobs.__main__ import main
 from jobs.submit import exit_code, submission_name
-from pipeline import plan
-from pipeline.job import open_job
+from pipeline.labelling import plan
+from pipeline.labelling.session import open_job
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
 from pipeline.store.storage import Storage

@@ -12,8 +12,8 @@ from jobs.training.run import TrainingRun
 from pipeline.errors import FingerprintMismatch, InputError
 from pipeline.inputs.data_set import open_data_set
 from pipeline.inputs.inspect import Inspection
-from pipeline.job import writable_storage
 from pipeline.settings.train import TrainSettings
+from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
 from tests.jobs.training_product import scenes, train
 from tests.servers import Server

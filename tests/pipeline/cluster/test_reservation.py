@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.work import Work
+from pipeline.labelling.cost import Work
 from tests.jobs.training_product import PLAIN, scenes, train_flags
 from tests.product import draw_photographs, label_flags, start, the_run, wait_for
 from tests.ray_autoscaling import growing_cluster

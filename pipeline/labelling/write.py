@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.images.masks import decode_mask
-from pipeline.runs import Run
-from pipeline.schema import COMMIT, ERROR, OK, ClassPixels, ImageRow, Receipt, ShardRow
-from pipeline.stats import count_classes
+from pipeline.labelling.class_statistics import count_classes
+from pipeline.labelling.cost import Work
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import COMMIT, ERROR, OK, ClassPixels, ImageRow, Receipt, ShardRow
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.work import Work
 
 
 class Write:

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.images.masks import decode_mask
-from pipeline.runs import Manifest, Run, TablePart
-from pipeline.schema import COMMIT, IMAGES, OK
-from pipeline.stats import count_classes
-from pipeline.work import Work, WorkSum
+from pipeline.labelling.class_statistics import count_classes
+from pipeline.labelling.cost import Work, WorkSum
+from pipeline.labelling.runs import Manifest, Run, TablePart
+from pipeline.labelling.schema import COMMIT, IMAGES, OK
 
 _MAX_SHOWN = 10
 _IMAGES_AT_A_TIME = 2_000

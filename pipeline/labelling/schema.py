@@ -113,7 +113,7 @@ class ShardTask(TypedDict):
 class ShardRow(TypedDict):
     """One shard between the steps: one Ray row, which Ray never splits.
 
-    `work` is `pipeline.work.Work` as a dict: what the steps have spent so far.
+    `work` is `pipeline.labelling.cost.Work` as a dict: what the steps have spent so far.
     """
 
     shard: int
@@ -124,7 +124,7 @@ class ShardRow(TypedDict):
 class Receipt(TypedDict):
     """What write hands back for one shard: what stands in its commit record.
 
-    `errors` counts images by error code, `work` is `pipeline.work.Work` as a dict.
+    `errors` counts images by error code, `work` is `pipeline.labelling.cost.Work` as a dict.
     """
 
     shard: int

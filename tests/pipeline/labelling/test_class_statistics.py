@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from pipeline.schema import CLASS_STATISTICS
-from pipeline.stats import ClassTotals, count_classes
+from pipeline.labelling.class_statistics import ClassTotals, count_classes
+from pipeline.labelling.schema import CLASS_STATISTICS
 
 _MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=30))
 

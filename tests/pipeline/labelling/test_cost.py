@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from pipeline.bottleneck import cost_lines, price_per_thousand, verdict
-from pipeline.work import Work, WorkSum, WorkTotals
+from pipeline.labelling.advice import cost_lines, price_per_thousand, verdict
+from pipeline.labelling.cost import Work, WorkSum, WorkTotals
 
 
 def work(

@@ -2,9 +2,9 @@
 
 import logging
 
-from pipeline.flow import Observer
-from pipeline.schema import Receipt
-from pipeline.work import Work
+from pipeline.labelling.cost import Work
+from pipeline.labelling.flow import Observer
+from pipeline.labelling.schema import Receipt
 
 _log = logging.getLogger(__name__)
 

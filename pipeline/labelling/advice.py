@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.work import STEPS, WorkTotals
+from pipeline.labelling.cost import STEPS, WorkTotals
 
 _BUSY = 0.85
 

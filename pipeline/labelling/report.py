@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import jinja2
 import pyarrow.compute as pc
 
-from pipeline.bottleneck import cost_lines
-from pipeline.runs import Manifest, Run
-from pipeline.schema import ERROR
+from pipeline.labelling.advice import cost_lines
+from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.schema import ERROR
 
 _MAX_FAILED_SHOWN = 20
 
@@ -60,7 +60,7 @@ def as_html(run: Run, manifest: Manifest) -> str:
         run: The run, for its failed images.
         manifest: Its manifest.
     """
-    source = importlib.resources.files("pipeline").joinpath("report.html").read_text()
+    source = importlib.resources.files("pipeline.labelling").joinpath("report.html").read_text()
     # Keys, names and messages come from outside: autoescape keeps them text.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(source).render(

@@ -14,10 +14,10 @@ import pytest
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.images.masks import decode_mask, encode_mask, make_palette
-from pipeline.publish import publish
-from pipeline.runs import Run, list_runs
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Run, list_runs
+from pipeline.labelling.verify import Breaks, Verdict, verify
 from pipeline.store.storage import Storage
-from pipeline.verify import Breaks, Verdict, verify
 from tests.disk_runs import draw_images, label_run, start_run
 
 

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.bottleneck import price_per_thousand, verdict
 from pipeline.errors import ErrorCode
-from pipeline.runs import ClassTotal, Manifest, Run, TablePart
-from pipeline.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK
-from pipeline.stats import ClassTotals
+from pipeline.labelling.advice import price_per_thousand, verdict
+from pipeline.labelling.class_statistics import ClassTotals
+from pipeline.labelling.cost import Work, WorkSum
+from pipeline.labelling.runs import ClassTotal, Manifest, Run, TablePart
+from pipeline.labelling.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK
 from pipeline.store.storage import sha256_hex
-from pipeline.work import Work, WorkSum
 
 _IMAGES_PER_FILE = 100_000
 # What is held as columns at a time, and becomes a row group of the tables.

@@ -12,13 +12,13 @@ from PIL import Image
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.images.masks import decode_mask, encode_mask, make_palette
-from pipeline.publish import publish
-from pipeline.runs import Run
-from pipeline.schema import COMMIT
-from pipeline.stats import count_classes
+from pipeline.labelling.class_statistics import count_classes
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import COMMIT
+from pipeline.labelling.verify import verify
+from pipeline.labelling.write import Write
 from pipeline.store.storage import sha256_hex
-from pipeline.verify import verify
-from pipeline.write import Write
 from tests.disk_runs import draw_images, label_run, segmented, start_run
 
 

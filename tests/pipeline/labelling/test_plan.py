@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
-from pipeline.plan import (
+from pipeline.labelling.plan import (
     Draft,
     _cut,
     draft,
@@ -24,12 +24,12 @@ from pipeline.plan import (
     mask_key,
     run_to_continue,
 )
-from pipeline.publish import publish
-from pipeline.runs import Run, read_shard
-from pipeline.schema import PLAN, ImageRow, ShardRow
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Run, read_shard
+from pipeline.labelling.schema import PLAN, ImageRow, ShardRow
+from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.write import Write
 from tests.disk_runs import draw_images, label_run, make_settings, network_record, start_run
 
 _STORAGE = Storage()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.cluster.packing import num_of_gpu
 from pipeline.errors import SettingError
-from pipeline.replicas import choose_replicas, room_for
+from pipeline.labelling.replicas import choose_replicas, room_for
 from pipeline.settings.label import LabelSettings
 
 _GIB = 1 << 30

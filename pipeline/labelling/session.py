@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pipeline import plan, segment
 from pipeline.errors import ErrorCode, SettingError, StoreError
-from pipeline.plan import Draft
-from pipeline.runs import Manifest, NetworkRecord, Run, finished_ids, list_runs
-from pipeline.segment import Network
+from pipeline.labelling import plan
+from pipeline.labelling.network import Network, check_weights, describe_network
+from pipeline.labelling.plan import Draft
+from pipeline.labelling.runs import Manifest, NetworkRecord, Run, finished_ids, list_runs
 from pipeline.settings.label import LabelSettings
-from pipeline.store.lock import Lock, probe_conditional_put
+from pipeline.store.lock import Lock
+from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 
@@ -169,7 +170,7 @@ class Job:
             if (done := self.nothing_left(found)) is not None:
                 yield done
                 return
-            segment.check_weights(storage, self.network)
+            check_weights(storage, self.network)
             run = found.run
             if run is None:
                 assert found.draft is not None, "either a run or a draft"
@@ -186,38 +187,6 @@ class Job:
         return frozenset((run.run_id, run.run_id in finished) for run in runs)
 
 
-def writable_storage(storage: Storage, output: str) -> Storage:
-    """Find out whether an output can be written, and how safely.
-
-    Args:
-        storage: Of the output.
-        output: URI of a folder.
-
-    Returns:
-        The storage, which knows whether it has put-if-absent.
-
-    Raises:
-        SettingError: The output can't be written.
-        StoreError: The store does not answer.
-    """
-    try:
-        conditional_put = probe_conditional_put(storage, output)
-    except StoreError as error:
-        if output.startswith("s3://") and error.code not in _REFUSALS:
-            raise
-        raise SettingError(
-            f"output={output!r} can't be written: {error}; is there such a bucket or disk, and "
-            "may you write there?"
-        ) from error
-    if not conditional_put:
-        _log.warning(
-            "THE STORE IGNORES If-None-Match: %s. Commits are safe only while one process "
-            "writes; this run relies on its lock for that.",
-            output,
-        )
-    return replace(storage, conditional_put=conditional_put)
-
-
 def open_job(settings: LabelSettings) -> Job:
     """Check what can be checked without a listing.
 
@@ -227,7 +196,7 @@ def open_job(settings: LabelSettings) -> Job:
     storage = settings.storage()
     normalise_uri(settings.input, "input")
     output = normalise_uri(settings.output, "output")
-    network = segment.describe_network(storage, settings)
+    network = describe_network(storage, settings)
     try:
         storage.children(f"{output}/runs")
     except StoreError as error:

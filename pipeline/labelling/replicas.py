@@ -18,7 +18,7 @@ from pipeline.cluster.packing import (
     spread,
 )
 from pipeline.errors import SettingError
-from pipeline.segment import Placement
+from pipeline.labelling.segment import Placement
 from pipeline.settings.label import LabelSettings
 
 # Fetch and write wait for the network most of their time.

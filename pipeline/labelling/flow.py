@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from pipeline import publish, report, segment
 from pipeline.errors import WaitedTooLong, own_error
-from pipeline.fetch import Fetch
-from pipeline.job import Job, Outcome
+from pipeline.labelling import publish, report, segment
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.progress import Progress
+from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import Receipt, ShardTask
+from pipeline.labelling.session import Job, Outcome
+from pipeline.labelling.write import Write
 from pipeline.memory import release_free_memory
-from pipeline.progress import Progress
-from pipeline.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
-from pipeline.runs import Run
-from pipeline.schema import Receipt, ShardTask
 from pipeline.settings.label import LabelSettings
-from pipeline.write import Write
 
 _log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.publish import publish
-from pipeline.report import as_html, as_text
+from pipeline.labelling.publish import publish
+from pipeline.labelling.report import as_html, as_text
 from tests.disk_runs import draw_images, label_run, start_run
 
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import report
 from pipeline.images.masks import decode_mask
-from pipeline.publish import publish
-from pipeline.runs import Manifest, Run
-from pipeline.schema import CLASS_STATISTICS, IMAGES
-from pipeline.stats import count_classes
+from pipeline.labelling import report
+from pipeline.labelling.class_statistics import count_classes
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
 from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import draw_images, label_run, start_run
 
@@ -204,8 +204,8 @@ def test_large_tables_are_cut_into_files(tmp_path: Path, monkeypatch: pytest.Mon
     """A table of many shards is several files, cut between shards, that together are the table."""
     whole = _labelled(tmp_path)
     publish(whole, _render)
-    monkeypatch.setattr("pipeline.publish._IMAGES_AT_A_TIME", 1)
-    monkeypatch.setattr("pipeline.publish._IMAGES_PER_FILE", 3)
+    monkeypatch.setattr("pipeline.labelling.publish._IMAGES_AT_A_TIME", 1)
+    monkeypatch.setattr("pipeline.labelling.publish._IMAGES_PER_FILE", 3)
     (tmp_path / "b").mkdir()
     run = _labelled(tmp_path / "b")
     manifest = publish(run, _render)

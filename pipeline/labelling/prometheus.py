@@ -10,9 +10,9 @@ import time
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipeline.errors import ErrorCode
-from pipeline.runs import Run
-from pipeline.schema import ERROR, OK, Receipt
-from pipeline.work import STEPS, Work, WorkSum
+from pipeline.labelling.cost import STEPS, Work, WorkSum
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import ERROR, OK, Receipt
 
 # Seconds of one step of one shard.
 _GAUGES_S = 2.0

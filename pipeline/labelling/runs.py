@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ErrorCode, InputError, StoreError
-from pipeline.schema import ImageRow, ShardTask
+from pipeline.labelling.cost import WorkTotals
+from pipeline.labelling.schema import ImageRow, ShardTask
 from pipeline.store.storage import Storage
-from pipeline.work import WorkTotals
 
 _READ_THREADS = 16
 _REPAIR = (

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from pipeline.errors import ErrorCode, StoreError
-from pipeline.runs import read_shard
-from pipeline.schema import ImageRow, ShardRow, ShardTask
+from pipeline.labelling.cost import Work
+from pipeline.labelling.runs import read_shard
+from pipeline.labelling.schema import ImageRow, ShardRow, ShardTask
 from pipeline.store.storage import Storage
-from pipeline.work import Work
 
 
 class Fetch:

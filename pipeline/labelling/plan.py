@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.inputs.listing import Source, Sources
-from pipeline.runs import (
+from pipeline.labelling.runs import (
     NetworkRecord,
     PlanPart,
     Run,
@@ -30,7 +30,7 @@ from pipeline.runs import (
     list_runs,
     run_folder,
 )
-from pipeline.schema import ERROR, OK, PLAN
+from pipeline.labelling.schema import ERROR, OK, PLAN
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.store.uri import normalise_uri

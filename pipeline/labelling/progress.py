@@ -9,7 +9,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from pipeline.schema import Receipt
+from pipeline.labelling.schema import Receipt
 from pipeline.settings.shared import JobFields
 
 _log = logging.getLogger(__name__)
