@@ -34,12 +34,14 @@ _ROOMS = (
 _UPWARD = {
     ("pipeline.cluster.actor_pool", "pipeline.labelling.replicas"),
 }
-# What loads Ray is itself loaded once Ray is needed.
-_ON_RAY = frozenset(
+# What loads Ray or torch is itself loaded once they are needed.
+_HEAVY = frozenset(
     f"pipeline.{name}"
     for name in (
         *("cluster.actor_pool", "cluster.inspection", "cluster.job_server", "cluster.nodes"),
         *("cluster.reservation", "cluster.tasks", "labelling.prometheus"),
+        *("training.fit", "training.ingest", "training.loop", "training.messages"),
+        *("training.metrics_log", "training.state_file", "training.worker"),
     )
 )
 
@@ -127,7 +129,7 @@ def f():
 
 def test_the_modules_are_found() -> None:
     """The rules below are held against every module: all steps and rooms are among them."""
-    assert set(_FILES) >= _STEPS | _ON_RAY | {"pipeline.labelling.flow", "jobs.__main__"}
+    assert set(_FILES) >= _STEPS | _HEAVY | {"pipeline.labelling.flow", "jobs.__main__"}
     rooms = {_room(name) for name in _FILES}
     assert rooms - {"pipeline"} <= {room for rooms in _ROOMS for room in rooms}
 
@@ -150,32 +152,32 @@ def test_rooms_import_from_those_below_them() -> None:
     assert upward == _UPWARD
 
 
-def test_only_the_flow_and_the_commands_import_ray() -> None:
-    """Ray appears in pipeline/cluster/, the flow, its metrics and jobs/, nowhere else."""
+def test_few_modules_import_ray() -> None:
+    """Ray appears in pipeline/cluster/, in the flow and its metrics, in trainings, in doctor."""
     elsewhere = {
-        module
-        for module in _importers("ray")
-        if not module.startswith(("jobs.", "pipeline.cluster."))
+        module for module in _importers("ray") if not module.startswith("pipeline.cluster.")
     }
-    assert elsewhere == {"pipeline.labelling.flow", "pipeline.labelling.prometheus"}
+    assert elsewhere == {
+        *("pipeline.labelling.flow", "pipeline.labelling.prometheus"),
+        *(f"pipeline.training.{name}" for name in ("fit", "ingest", "messages", "worker")),
+        *("jobs.checks.cluster", "jobs.checks.estimate"),
+    }
 
 
-def test_only_fcn_and_the_training_jobs_import_torch() -> None:
-    """The flow and its commands run where no torch is installed; training does not."""
+def test_only_fcn_and_the_training_workers_import_torch() -> None:
+    """The flow and all commands run where no torch is installed; a training's workers do not."""
     importers = _importers("torch", "torchvision", "safetensors")
-    assert {module for module in importers if _package(module) == "pipeline"} == set()
-    ours = {module for module in importers if _package(module) == "jobs"}
-    assert {module.rpartition(".")[0] for module in ours} == {"jobs.training"}
+    assert {module for module in importers if _package(module) != "fcn"} == {
+        f"pipeline.training.{name}" for name in ("loop", "metrics_log", "state_file", "worker")
+    }
 
 
 def test_few_modules_import_the_network() -> None:
-    """Of the flow only segment and what it loads know the networks, of others two."""
+    """Of labelling only segment and what it loads know the networks, of what is below two."""
     importers = {module for module in _importers("fcn") if _package(module) == "pipeline"}
-    assert importers == {
-        "pipeline.labelling.network",
-        "pipeline.labelling.segment",
-        "pipeline.inputs.data_set",
-        "pipeline.settings.train",
+    assert {name for name in importers if _room(name) != "pipeline.training"} == {
+        *("pipeline.labelling.network", "pipeline.labelling.segment"),
+        *("pipeline.inputs.data_set", "pipeline.settings.train"),
     }
 
 
@@ -248,7 +250,7 @@ def _loaded_after(code: str, folder: Path) -> tuple[int, list[str]]:
     "modules",
     [
         ["fcn", "fcn.weights.record"],
-        [name for name in _FILES if _package(name) == "pipeline" and name not in _ON_RAY],
+        [name for name in _FILES if _package(name) == "pipeline" and name not in _HEAVY],
         ["jobs.__main__"],
     ],
     ids=["fcn", "pipeline", "jobs"],

@@ -15,10 +15,10 @@ import pytest
 
 from jobs.__main__ import COMMANDS
 from jobs.settings.parser import read_settings
-from jobs.training.workers import choose_workers
 from pipeline.labelling.replicas import choose_replicas
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.train import TrainSettings
+from pipeline.training.workers import choose_workers
 from tests.infra.check_crds import errors_of
 from tests.infra.manifests import (
     KUBERAY,

@@ -19,7 +19,7 @@ from fcn.weights.classes import numbered_classes
 from fcn.weights.files import random_network, save
 from fcn.weights.record import Checkpoint
 from jobs.__main__ import main
-from jobs.training.checkpoint import from_bytes
+from pipeline.training.state_file import from_bytes
 from tests.fault_proxy import Fault, fault_proxy
 from tests.jobs.test_kill import kill_everything
 from tests.jobs.training_product import (

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from jobs.scenes import CLASSES
-from jobs.train import _say_inspection
-from jobs.training.plan import TrainingPlan, open_plan
-from jobs.training.run import TrainingRun
 from pipeline.errors import FingerprintMismatch, InputError
 from pipeline.inputs.data_set import open_data_set
 from pipeline.inputs.inspect import Inspection
 from pipeline.settings.train import TrainSettings
 from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
+from pipeline.training.driver import _say_inspection
+from pipeline.training.plan import TrainingPlan, open_plan
+from pipeline.training.run_folder import TrainingRun
 from tests.jobs.training_product import scenes, train
 from tests.servers import Server
 

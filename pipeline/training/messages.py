@@ -13,8 +13,8 @@ import ray.util.queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
-from jobs.training.plan import TrainingPlan
 from pipeline.errors import WaitedTooLong
+from pipeline.training.plan import TrainingPlan
 
 _log = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from fcn.weights.record import Checkpoint
-from jobs.training.plan import TrainingPlan
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, StoreError
 from pipeline.inputs.inspect import Inspection
 from pipeline.store.storage import Storage, sha256_hex
+from pipeline.training.plan import TrainingPlan
 from pipeline.versions import versions
 
 BEST, LAST = "best", "last"

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fcn.metrics import Metrics
 from fcn.weights.classes import ClassLabel
-from jobs.training.run import TrainingRun
+from pipeline.training.run_folder import TrainingRun
 
 _MESSAGE_INTERVAL_S = 0.5
 _GREY = 128

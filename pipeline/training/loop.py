@@ -17,13 +17,13 @@ from fcn.training.batch import Batch
 from fcn.training.distributed import rank, sum_over_workers, world_size
 from fcn.training.trainer import Trainer
 from fcn.weights.files import save
-from jobs.training.checkpoint import Position, to_bytes
-from jobs.training.ingest import LoadSamples, LoadStep, Order, Reader, Share, samples, steps
-from jobs.training.plan import TrainingPlan
-from jobs.training.run import BEST, LAST, TrainingRun
-from jobs.training.watch import Watch
 from pipeline.errors import Diverged, ErrorCode, PipelineError, StoreError
 from pipeline.images.augment import Augment
+from pipeline.training.ingest import LoadSamples, LoadStep, Order, Reader, Share, samples, steps
+from pipeline.training.metrics_log import Watch
+from pipeline.training.plan import TrainingPlan
+from pipeline.training.run_folder import BEST, LAST, TrainingRun
+from pipeline.training.state_file import Position, to_bytes
 
 # Losses are looked at together: reading each one would make a GPU wait for the CPU.
 _LOSSES_AT_A_TIME = 10

@@ -1,6 +1,6 @@
 """The order of training images: the same for any number of workers, from any step on."""
 
-from jobs.training.ingest import Order, Share
+from pipeline.training.ingest import Order, Share
 
 
 def shown(world_size: int, steps: range, batch_size: int = 6) -> list[list[int]]:

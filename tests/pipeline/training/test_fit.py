@@ -6,10 +6,10 @@ import pytest
 import ray.train
 from ray.exceptions import RayActorError
 
-from jobs.training.fit import _raise
-from jobs.training.plan import TrainingPlan, open_plan
 from pipeline.errors import SettingError, StoreError, WorkersLost
 from pipeline.settings.train import TrainSettings
+from pipeline.training.fit import _raise
+from pipeline.training.plan import TrainingPlan, open_plan
 from tests.jobs.training_product import scenes
 
 

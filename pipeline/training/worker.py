@@ -10,14 +10,14 @@ from fcn.training.trainer import Tensors, Trainer
 from fcn.weights import CheckpointError
 from fcn.weights.files import build_recorded, restore, start_from
 from fcn.weights.record import Checkpoint
-from jobs.training.checkpoint import Position, from_bytes
-from jobs.training.config import WorkerConfig
-from jobs.training.plan import Stage, TrainingPlan
-from jobs.training.run import LAST, TrainingRun
-from jobs.training.stage import Ended, train_stage
-from jobs.training.watch import Message, Watch
 from pipeline.errors import PipelineError, SettingError
 from pipeline.inputs.layouts import TRAIN
+from pipeline.training.config import WorkerConfig
+from pipeline.training.loop import Ended, train_stage
+from pipeline.training.metrics_log import Message, Watch
+from pipeline.training.plan import Stage, TrainingPlan
+from pipeline.training.run_folder import LAST, TrainingRun
+from pipeline.training.state_file import Position, from_bytes
 
 
 def train(config: WorkerConfig) -> PipelineError | None:

@@ -10,17 +10,17 @@ import ray.train
 import ray.train.torch
 from ray.util.placement_group import remove_placement_group
 
-from jobs.training.config import WorkerConfig
-from jobs.training.entry import train_worker
-from jobs.training.messages import Messages
-from jobs.training.plan import TrainingPlan
-from jobs.training.workers import Workers, choose_workers
 from pipeline.cluster.nodes import alive_nodes
 from pipeline.cluster.reservation import wait_for_room
 from pipeline.cluster.tasks import TASK_CPUS
 from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
 from pipeline.inputs.inspect import Inspection
 from pipeline.settings.train import TrainSettings
+from pipeline.training.config import WorkerConfig
+from pipeline.training.entry import train_worker
+from pipeline.training.messages import Messages
+from pipeline.training.plan import TrainingPlan
+from pipeline.training.workers import Workers, choose_workers
 
 _log = logging.getLogger(__name__)
 

@@ -15,6 +15,6 @@ def train_worker(fields: dict[str, Any]) -> PipelineError | None:
         Why the training ended before its end; None if it is done.
     """
     # Only workers need the network, whose import takes seconds: not Ray's controller.
-    from jobs.training.worker import train  # noqa: PLC0415
+    from pipeline.training.worker import train  # noqa: PLC0415
 
     return train(fields["config"])

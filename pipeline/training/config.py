@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.training.plan import TrainingPlan
 from pipeline.inputs.inspect import Inspection
+from pipeline.training.plan import TrainingPlan
 
 
 @dataclass(frozen=True)
