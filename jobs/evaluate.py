@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs import logs
 from jobs.label import exit_code, label_observed
-from jobs.output import say
+from jobs.logs import logs
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.evaluate import (

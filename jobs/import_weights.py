@@ -21,7 +21,7 @@ from fcn.architectures import (
 from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, parse_classes
 from fcn.weights.record import Checkpoint
-from jobs.output import say
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
 from pipeline.redact import without_secret

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from jobs import logs
-from jobs.output import say
+from jobs.logs import logs
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import start_ray
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
@@ -84,7 +84,7 @@ def _open_ray(
 
 
 def _check_start(settings: LabelSettings, run: Run, shard: ShardTask) -> None:
-    from jobs.checks.start import check_start  # noqa: PLC0415 - it loads Ray
+    from jobs.doctor.start import check_start  # noqa: PLC0415 - it loads Ray
 
     image = read_shard(run.storage, shard)[0]
     check_start(settings, Source(image["key"], image["uri"], image["etag"], image["num_bytes"]))

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 
 from fcn.architectures import ARCHITECTURES, PADDING, PADDINGS
-from jobs.output import say
+from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 
 _NUM_CLASSES = 21

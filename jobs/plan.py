@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow.compute as pc
 
-from jobs import logs
-from jobs.output import say
+from jobs.logs import logs
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling.session import Found, Job, open_job

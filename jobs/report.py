@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from jobs.output import say
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from jobs.output import say
+from jobs.logs.output import say
 from jobs.settings.parser import our_variables, read_settings
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
 from pipeline.redact import holds_secret

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from fcn.weights.record import Checkpoint
-from jobs import logs
-from jobs.output import say
+from jobs.logs import logs
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.settings.train import TrainSettings

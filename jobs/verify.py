@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
-from jobs.output import say
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.runs import require_runs

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.__main__ import main
-from jobs.scenes import draw_scene
+from jobs.demo.scenes import draw_scene
 from pipeline.labelling.runs import Run, list_runs
 from pipeline.store.storage import Storage
 

@@ -160,7 +160,7 @@ def test_few_modules_import_ray() -> None:
     assert elsewhere == {
         *("pipeline.labelling.flow", "pipeline.labelling.prometheus"),
         *(f"pipeline.training.{name}" for name in ("fit", "ingest", "messages", "worker")),
-        *("jobs.checks.cluster", "jobs.checks.estimate"),
+        *("jobs.doctor.cluster", "jobs.doctor.estimate"),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
-from jobs.scenes import draw_scene, huge_png
+from jobs.demo.scenes import draw_scene, huge_png
 from pipeline.labelling.schema import PLAN
 from tests.product import REPOSITORY, label, tables, the_run
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.scenes import huge_png
+from jobs.demo.scenes import huge_png
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images.decode import check_num_pixels, decode_image, read_size
 from tests.disk_runs import encode, random_pixels
@@ -465,7 +465,7 @@ def test_the_limit_comes_before_decoding(name: str) -> None:
 
 _UNDER_A_LIMIT = """
 import resource
-from jobs.scenes import huge_png
+from jobs.demo.scenes import huge_png
 from pipeline.images.decode import decode_image
 from pipeline.errors import ImageError
 

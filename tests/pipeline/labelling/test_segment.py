@@ -14,7 +14,7 @@ from PIL import Image
 
 from fcn.weights import CheckpointError
 from fcn.weights.classes import numbered_classes
-from jobs.scenes import huge_png
+from jobs.demo.scenes import huge_png
 from pipeline.errors import ErrorCode, SettingError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling.runs import ClassRecord

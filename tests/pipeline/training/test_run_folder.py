@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.scenes import CLASSES
+from jobs.demo.scenes import CLASSES
 from pipeline.errors import FingerprintMismatch, InputError
 from pipeline.inputs.data_set import open_data_set
 from pipeline.inputs.inspect import Inspection

@@ -77,7 +77,8 @@ def test_a_config_file_can_ask_for_json(tmp_path: Path, capfd: pytest.CaptureFix
 
 _PROGRAM = """
 import logging, os, sys, threading, warnings
-from jobs import __main__ as program, logs
+from jobs import __main__ as program
+from jobs.logs import logs
 
 SECRET = sys.argv.pop()
 

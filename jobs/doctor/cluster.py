@@ -9,8 +9,8 @@ from typing import Any
 # Nothing public tells where Ray keeps its session, and with it what it spills.
 from ray._private.worker import global_worker
 
-from jobs.checks.finding import Finding, Level, change, note, ok
-from jobs.checks.places import Places, look
+from jobs.doctor.finding import Finding, Level, change, note, ok
+from jobs.doctor.places import Places, look
 from pipeline.cluster.nodes import (
     VERSIONS_REMEDY,
     Answers,

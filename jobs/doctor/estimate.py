@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from jobs.checks.finding import Finding, change, note, ok
+from jobs.doctor.finding import Finding, change, note, ok
 from pipeline.cluster.nodes import alive_nodes
 from pipeline.errors import ImageError, StoreError, own_error
 from pipeline.images.decode import decode_image

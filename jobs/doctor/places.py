@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from jobs.checks.finding import Finding, change, note, ok
+from jobs.doctor.finding import Finding, change, note, ok
 from pipeline.errors import ErrorCode, PipelineError, StoreError
 from pipeline.inputs.listing import Source, Sources
 from pipeline.labelling.network import Network, check_weights, describe_network

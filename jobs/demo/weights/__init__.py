@@ -1,6 +1,6 @@
 """The demo's checkpoint: `fcn_all_skips` of width 8, trained by `train` on drawn scenes.
 
-`python -m jobs.demo_weights` (`make demo-weights`) makes the files of this folder anew: it draws
+`python -m jobs.demo.weights` (`make demo-weights`) makes the files of this folder anew: it draws
 the scenes from seeds that the demo does not use, trains, and keeps model and log.
 """
 

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from jobs import logs
-from jobs.checks.finding import Finding, Level, as_table, change
-from jobs.checks.places import DRIVER, Places, look, look_at_weights, look_for_images
-from jobs.output import say
+from jobs.doctor.finding import Finding, Level, as_table, change
+from jobs.doctor.places import DRIVER, Places, look, look_at_weights, look_for_images
+from jobs.logs import logs
+from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
@@ -54,7 +54,7 @@ def _examine(settings: DoctorSettings) -> Iterator[Finding]:
         yield change("Ray", str(error), "start the cluster, or give its ray_address")
         return
     # Ray takes seconds to import, which it has done by now.
-    from jobs.checks.cluster import check_cluster  # noqa: PLC0415
+    from jobs.doctor.cluster import check_cluster  # noqa: PLC0415
 
     _log.info("asking every node")
     replicas, of_cluster = check_cluster(settings, places, before)
@@ -65,7 +65,7 @@ def _examine(settings: DoctorSettings) -> Iterator[Finding]:
 
 
 def _estimate(settings: DoctorSettings, replicas: Replicas) -> Iterator[Finding]:
-    from jobs.checks.estimate import estimate  # noqa: PLC0415 - as above
+    from jobs.doctor.estimate import estimate  # noqa: PLC0415 - as above
 
     _log.info("listing the input and labelling a sample of it")
     try:

@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jobs.demo_weights import FOLDER, NAMES
-from jobs.scenes import write_labelled_scenes
+from jobs.demo.scenes import write_labelled_scenes
+from jobs.demo.weights import FOLDER, NAMES
 
 # The demo draws scenes 0 to 55.
 _FIRST_TRAIN, _NUM_TRAIN = 100_000, 600

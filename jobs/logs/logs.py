@@ -8,7 +8,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from jobs.stderr_lines import stderr_as_lines
+from jobs.logs.stderr_lines import stderr_as_lines
 from pipeline.redact import masked
 from pipeline.settings.shared import LogFormat
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs import evaluate, label, verify
-from jobs.demo_weights import FOLDER, NAMES
-from jobs.output import say
-from jobs.scenes import write_demo_images, write_demo_truths
+from jobs.demo.scenes import write_demo_images, write_demo_truths
+from jobs.demo.weights import FOLDER, NAMES
+from jobs.logs.output import say
 
 _NUM_SCENES = 56
 

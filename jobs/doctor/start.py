@@ -3,9 +3,9 @@
 import logging
 from dataclasses import replace
 
-from jobs.checks.cluster import check_nodes, check_room, see
-from jobs.checks.finding import Finding, Level
-from jobs.checks.places import DRIVER, Places, look
+from jobs.doctor.cluster import check_nodes, check_room, see
+from jobs.doctor.finding import Finding, Level
+from jobs.doctor.places import DRIVER, Places, look
 from pipeline.cluster.nodes import Answers, alive_nodes, ask_every_node
 from pipeline.errors import SettingError
 from pipeline.inputs.listing import Source
