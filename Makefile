@@ -30,7 +30,7 @@ demo: install
 	$(RUN) -m jobs demo
 
 demo-weights: install
-	$(RUN) -m jobs.demo_weights
+	$(RUN) -m jobs.demo.weights
 
 check: install
 	$(RUN) -m ruff check .

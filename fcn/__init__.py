@@ -10,7 +10,11 @@ from typing import Any
 
 __all__ = ["Predictor", "build", "load"]
 
-_HOMES = {"Predictor": "fcn.predictor", "build": "fcn.models", "load": "fcn.loading"}
+_HOMES = {
+    "Predictor": "fcn.inference.predictor",
+    "build": "fcn.models",
+    "load": "fcn.weights.loading",
+}
 
 
 def __getattr__(name: str) -> Any:

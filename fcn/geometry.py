@@ -16,6 +16,9 @@ from fractions import Fraction
 
 from torch import nn
 
+# (height, width), or (row, column).
+Size = tuple[int, int]
+
 _WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _HALF = Fraction(1, 2)
 

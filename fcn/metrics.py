@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fcn.checkpoint import IGNORE_INDEX
+from fcn.weights.record import IGNORE_INDEX
 
 # Pixels counted at a time, which stays in the cache: some 30 bytes for each beside the masks.
 _CHUNK_PIXELS = 1 << 16

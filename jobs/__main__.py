@@ -7,23 +7,13 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs import (
-    demo,
-    doctor,
-    evaluate,
-    import_weights,
-    label,
-    models,
-    plan,
-    report,
-    submit,
-    train,
-    verify,
-)
-from jobs.cluster import stop_on_signals
-from jobs.logs import log_to_stderr
-from jobs.output import say
-from jobs.settings import environment, first_log_format
+from jobs import evaluate, import_weights, label, models, plan, report, submit, train, verify
+from jobs.demo import demo
+from jobs.doctor import doctor
+from jobs.logs.logs import log_to_stderr
+from jobs.logs.output import say
+from jobs.settings.parser import environment, first_log_format
+from pipeline.cluster.connect import stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 
 _log = logging.getLogger("fcn")

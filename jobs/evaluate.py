@@ -5,36 +5,29 @@ of each image.
 """
 
 import hashlib
-import io
 import json
-import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from fcn.metrics import ConfusionMatrix, Metrics
-from jobs import logs
-from jobs.cluster import start_ray
 from jobs.label import exit_code, label_observed
-from jobs.labelled import DataSet, as_table, open_data_set
-from jobs.output import say
-from jobs.settings import read_settings
-from jobs.train_settings import EvaluateSettings
-from pipeline.errors import SettingError
-from pipeline.inspection import Inspect, check_truths
-from pipeline.job import Job, open_job
-from pipeline.labelled import Sample
-from pipeline.runs import finished_ids, list_runs
-from pipeline.storage import Storage, normalise_uri
-
-_log = logging.getLogger(__name__)
-
-_IMAGES_PER_CHUNK = 32
-_METRICS = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
+from jobs.logs import logs
+from jobs.logs.output import say
+from jobs.settings.parser import read_settings
+from pipeline.cluster.connect import start_ray
+from pipeline.evaluation.evaluate import (
+    METRICS,
+    check_classes,
+    check_ground_truth,
+    describe,
+    identity,
+    score_masks,
+    shown,
+    write,
+)
+from pipeline.inputs.data_set import open_data_set
+from pipeline.labelling.session import open_job
+from pipeline.settings.train import EvaluateSettings
+from pipeline.store.uri import normalise_uri
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -62,166 +55,18 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
     manifest = f"{output}/evaluations/inputs/{name}.jsonl"
     job = open_job(settings.label_settings(manifest))
-    _check_classes(job, data_set)
+    check_classes(job, data_set)
     storage.write(manifest, text)
     start_ray(settings.ray_address)
-    _check_truths(job, data_set, settings.split, samples)
+    check_ground_truth(job, data_set, settings.split, samples)
     outcome = label_observed(job)
-    matrix, scores = _score(job, data_set, samples)
-    folder = f"{output}/evaluations/{name}-{_identity(job, data_set, samples)}"
+    matrix, scores = score_masks(job, data_set, samples)
+    folder = f"{output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
-    found = _described(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
-    _write(storage, folder, found, matrix, scores, names)
+    found = describe(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
+    write(storage, folder, found, matrix, scores, names)
     say(_as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
-
-
-def _identity(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> str:
-    """Hash what an evaluation depends on beside its images: network, truths, and their classes."""
-    deciding = [
-        job.record.fingerprint,
-        [sample.mask_uri for sample in samples],
-        [[one.name, *one.color] for one in data_set.classes],
-        data_set.coding.kind,
-    ]
-    return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:12]
-
-
-def _check_classes(job: Job, data_set: DataSet) -> None:
-    ours = [one.name for one in job.record.classes]
-    theirs = [one.name for one in data_set.classes]
-    if len(ours) != len(theirs):
-        raise SettingError(
-            f"the network has {len(ours)} classes ({', '.join(ours[:5])}, ...), the data set "
-            f"{len(theirs)} ({', '.join(theirs[:5])}, ...)"
-        )
-    if ours != theirs:
-        pairs = [f"{a} / {b}" for a, b in zip(ours, theirs, strict=True) if a != b]
-        _log.warning("classes have other names in the network and the data: %s", ", ".join(pairs))
-
-
-def _check_truths(job: Job, data_set: DataSet, split: str, samples: Sequence[Sample]) -> None:
-    """Find all bad truths before hours of labelling; bad images become rows of it."""
-    from jobs.inspection import inspect  # noqa: PLC0415 - it loads Ray
-
-    limits = job.settings.max_image_pixels, job.settings.io_threads
-    look = Inspect(job.storage, data_set.coding, *limits, judge_images=False)
-    check_truths(inspect(look, {split: as_table(samples)}, job.settings), len(data_set.classes))
-
-
-def _score(
-    job: Job, data_set: DataSet, samples: Sequence[Sample]
-) -> tuple[ConfusionMatrix, pa.Table]:
-    # Ray and matplotlib take seconds to import, which a setting's error must not wait for.
-    from jobs.scoring import IMAGE_SCORES, Score  # noqa: PLC0415
-    from jobs.tasks import in_tasks, own_errors  # noqa: PLC0415
-
-    chunks = list(_chunks(_masks(job), samples))
-    matrix = ConfusionMatrix.zeros(len(data_set.classes))
-    rows: list[dict[str, Any]] = []
-    score = Score(job.storage, data_set.coding, job.settings.io_threads)
-    with own_errors():
-        scored = (
-            in_tasks(chunks, score, job.settings.max_wait_minutes).iter_rows() if chunks else ()
-        )
-        for chunk in scored:
-            matrix = matrix + ConfusionMatrix(chunk["counts"])
-            rows += chunk["images"]
-    table = pa.Table.from_pylist(rows, IMAGE_SCORES).sort_by("image_uri")
-    return matrix, table
-
-
-def _masks(job: Job) -> dict[str, str]:
-    """Give the newest mask of every image that finished runs of this network have labelled.
-
-    An image that failed since has none, whatever an older run has made of it.
-    """
-    runs = [
-        run
-        for run in list_runs(job.storage, job.output)
-        if run.record.network.fingerprint == job.record.fingerprint
-    ]
-    finished = finished_ids(runs)
-    found: dict[str, str | None] = {}
-    for one in runs:
-        if one.run_id in finished:
-            for table in one.published(["uri", "mask_uri"]):
-                pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
-                found |= dict(pairs)
-    return {uri: mask for uri, mask in found.items() if mask is not None}
-
-
-def _chunks(masks: dict[str, str], samples: Sequence[Sample]) -> Iterator[dict[str, list[str]]]:
-    labelled = [sample for sample in samples if sample.image_uri in masks]
-    for first in range(0, len(labelled), _IMAGES_PER_CHUNK):
-        some = labelled[first : first + _IMAGES_PER_CHUNK]
-        yield {
-            "image_uris": [sample.image_uri for sample in some],
-            "truth_uris": [sample.mask_uri for sample in some],
-            "mask_uris": [masks[sample.image_uri] for sample in some],
-        }
-
-
-def _described(  # noqa: PLR0913, PLR0917 - all that metrics.json says
-    job: Job,
-    settings: EvaluateSettings,
-    metrics: Metrics,
-    names: Sequence[str],
-    num_images: int,
-    num_scored: int,
-) -> dict[str, Any]:
-    absent = set(metrics.absent_classes)
-    per_class = {
-        name: None
-        if index in absent
-        else {"iu": metrics.class_iu[index], "accuracy": metrics.class_accuracy[index]}
-        for index, name in enumerate(names)
-    }
-    return {
-        "data": settings.data,
-        "split": settings.split,
-        "weights": job.record.weights,
-        "fingerprint": job.record.fingerprint,
-        "num_images": num_images,
-        "num_scored": num_scored,
-        "num_pixels": metrics.num_pixels,
-        **{name: _known(getattr(metrics, name)) for name in _METRICS},
-        "classes": per_class,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _known(share: float) -> float | None:
-    """Give None for NaN, which JSON does not have: of no scored pixel there is no share."""
-    return None if math.isnan(share) else share
-
-
-def _shown(share: float | None) -> str:
-    return "unknown" if share is None else f"{share:.4f}"
-
-
-def _write(  # noqa: PLR0913, PLR0917 - the four files of an evaluation
-    storage: Storage,
-    folder: str,
-    found: dict[str, Any],
-    matrix: ConfusionMatrix,
-    scores: pa.Table,
-    names: Sequence[str],
-) -> None:
-    from jobs.scoring import confusion_picture, confusion_table  # noqa: PLC0415 - matplotlib
-
-    title = f"mean IU {_shown(found['mean_iu'])}, pixel accuracy {_shown(found['pixel_accuracy'])}"
-    storage.write(f"{folder}/images.parquet", _parquet(scores))
-    storage.write(f"{folder}/confusion_matrix.parquet", _parquet(confusion_table(matrix, names)))
-    storage.write(f"{folder}/confusion_matrix.png", confusion_picture(matrix, names, title))
-    # Last: where it stands, the others do.
-    storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1, allow_nan=False).encode())
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()
 
 
 def _as_text(found: dict[str, Any], folder: str) -> str:
@@ -229,7 +74,7 @@ def _as_text(found: dict[str, Any], folder: str) -> str:
         f"{found['num_scored']} of {found['num_images']} images of {found['split']} scored, "
         f"{found['num_pixels']:,} labelled pixels"
     )
-    mean_iu, pixels, accuracy, weighted = (_shown(found[name]) for name in _METRICS)
+    mean_iu, pixels, accuracy, weighted = (shown(found[name]) for name in METRICS)
     metrics = (
         f"  mean IU {mean_iu}, pixel accuracy {pixels}, mean accuracy {accuracy}, "
         f"f.w. IU {weighted}"

@@ -18,15 +18,20 @@ from fcn.architectures import (
     WIDTH,
     check_choices,
 )
-from fcn.checkpoint import Checkpoint, CheckpointError, ClassLabel, parse_classes
-from jobs.output import say
-from jobs.settings import ImportSettings, read_settings
+from fcn.weights import CheckpointError
+from fcn.weights.classes import ClassLabel, parse_classes
+from fcn.weights.record import Checkpoint
+from jobs.logs.output import say
+from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
-from pipeline.masking import without_secret
-from pipeline.storage import Storage, normalise_uri, sha256_hex
+from pipeline.redact import without_secret
+from pipeline.settings.weights import ImportSettings
+from pipeline.store.storage import Storage, sha256_hex
+from pipeline.store.uri import normalise_uri
 
 if TYPE_CHECKING:  # importing it loads torch
-    from fcn.importers import Imported, Preprocessing
+    from fcn.weights.conversion import Imported
+    from fcn.weights.published import Preprocessing
 
 _ENDING = ".safetensors"
 _TORCHVISION = "torchvision:"
@@ -99,7 +104,7 @@ def _find(source: str) -> _Source:
     if not source.startswith(_TORCHVISION):
         return _Source(source if source.startswith(_HTTP) else normalise_uri(source, "source"))
     # Only here and in models: the other commands run where no torch is installed.
-    from fcn.importers import published  # noqa: PLC0415
+    from fcn.weights.published import published  # noqa: PLC0415
 
     try:
         found = published(source.removeprefix(_TORCHVISION))
@@ -178,8 +183,8 @@ def _convert(
     classes: tuple[ClassLabel, ...] | None,
 ) -> tuple["Imported", Checkpoint, bytes]:
     # As in _find.
-    from fcn.importers import Wanted, convert, read_tensors  # noqa: PLC0415
-    from fcn.weights import save  # noqa: PLC0415
+    from fcn.weights.conversion import Wanted, convert, read_tensors  # noqa: PLC0415
+    from fcn.weights.files import save  # noqa: PLC0415
 
     published = source.preprocessing
     wanted = Wanted(

@@ -5,20 +5,21 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from jobs import logs
-from jobs.cluster import connect
-from jobs.output import say
-from jobs.settings import read_settings
-from jobs.shard_lines import ShardLines
-from pipeline import report
-from pipeline.config import LabelSettings, LogFormat
+from jobs.logs import logs
+from jobs.logs.output import say
+from jobs.settings.parser import read_settings
+from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
-from pipeline.flow import Observer, label
-from pipeline.inputs import Source
-from pipeline.job import Job, Outcome, open_job
-from pipeline.replicas import BESIDE_CPUS, choose_replicas
-from pipeline.runs import Manifest, Run, read_shard
-from pipeline.schema import ShardTask
+from pipeline.inputs.listing import Source
+from pipeline.labelling import report
+from pipeline.labelling.flow import Observer, label
+from pipeline.labelling.replicas import BESIDE_CPUS, choose_replicas
+from pipeline.labelling.runs import Manifest, Run, read_shard
+from pipeline.labelling.schema import ShardTask
+from pipeline.labelling.session import Job, Outcome, open_job
+from pipeline.labelling.shard_lines import ShardLines
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import LogFormat
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def label_observed(job: Job) -> Outcome:
         job: What to do.
 
     Raises:
-        PipelineError: As `pipeline.flow.label`, `connect`, `check_start` and `wait_for_room`.
+        PipelineError: As `pipeline.labelling.flow.label`, `connect`, `check_start` and
+            `wait_for_room`.
     """
     settings, ended = job.settings, threading.Event()
     begin = partial(_begin, settings.log_format)
@@ -71,8 +73,8 @@ def _open_ray(
 ) -> Observer:
     connect(settings.ray_address)
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
-    from jobs.metrics import RunMetrics  # noqa: PLC0415
-    from jobs.nodes import alive_nodes  # noqa: PLC0415
+    from pipeline.cluster.nodes import alive_nodes  # noqa: PLC0415
+    from pipeline.labelling.prometheus import RunMetrics  # noqa: PLC0415
 
     if len(alive_nodes()) > 1:
         _check_start(settings, run, todo[0])
@@ -85,7 +87,7 @@ def _open_ray(
 
 
 def _check_start(settings: LabelSettings, run: Run, shard: ShardTask) -> None:
-    from jobs.checks.start import check_start  # noqa: PLC0415 - it loads Ray
+    from jobs.doctor.start import check_start  # noqa: PLC0415 - it loads Ray
 
     image = read_shard(run.storage, shard)[0]
     source = Source(image["key"], image["uri"], image["etag"], image["num_bytes"])
@@ -93,9 +95,9 @@ def _check_start(settings: LabelSettings, run: Run, shard: ShardTask) -> None:
 
 
 def _wait_for_room(settings: LabelSettings, num_shards: int) -> None:
-    from jobs.nodes import alive_nodes  # noqa: PLC0415 - as above
-    from jobs.replica_watch import watch_replicas  # noqa: PLC0415 - as above
-    from jobs.room import wait_for_room  # noqa: PLC0415 - as above
+    from pipeline.cluster.actor_pool import watch_replicas  # noqa: PLC0415 - as above
+    from pipeline.cluster.nodes import alive_nodes  # noqa: PLC0415 - as above
+    from pipeline.cluster.reservation import wait_for_room  # noqa: PLC0415 - as above
 
     number = min(settings.min_replicas, num_shards)
     each = choose_replicas(settings, alive_nodes(), number).resources

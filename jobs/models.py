@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 
 from fcn.architectures import ARCHITECTURES, PADDING, PADDINGS
-from jobs.output import say
+from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 
 _NUM_CLASSES = 21
@@ -32,7 +32,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001
     """
     argparse.ArgumentParser("fcn models", description=__doc__).parse_args(list(argv))
     # Only here and in import-weights: the other commands run where no torch is installed.
-    from fcn.importers import sources_of  # noqa: PLC0415
+    from fcn.weights.published import sources_of  # noqa: PLC0415
 
     say("\n".join(_table([_HEADINGS, *_rows()])))
     say(_NOTES)

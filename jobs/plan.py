@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow.compute as pc
 
-from jobs import logs
-from jobs.output import say
-from jobs.settings import read_settings
-from pipeline.config import LabelSettings
+from jobs.logs import logs
+from jobs.logs.output import say
+from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
-from pipeline.job import Found, Job, open_job
+from pipeline.labelling.session import Found, Job, open_job
+from pipeline.settings.label import LabelSettings
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from jobs.output import say
-from jobs.settings import read_settings
-from pipeline import report
-from pipeline.config import OutputSettings
+from jobs.logs.output import say
+from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
-from pipeline.runs import require_runs
-from pipeline.storage import normalise_uri
+from pipeline.labelling import report
+from pipeline.labelling.runs import require_runs
+from pipeline.settings.shared import OutputSettings
+from pipeline.store.uri import normalise_uri
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from jobs.cluster_settings import DoctorSettings, SubmitSettings
-from jobs.output import say
-from jobs.settings import our_variables, read_settings
-from jobs.train_settings import EvaluateSettings, TrainSettings
-from pipeline.config import RUN_ID_PATTERN, RUN_ID_WORDS, LabelSettings, OutputSettings
+from jobs.logs.output import say
+from jobs.settings.parser import our_variables, read_settings
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
-from pipeline.masking import holds_secret
+from pipeline.redact import holds_secret
+from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import RUN_ID_PATTERN, RUN_ID_WORDS, OutputSettings
+from pipeline.settings.train import EvaluateSettings, TrainSettings
 
 if TYPE_CHECKING:  # importing these loads Ray
     from ray.dashboard.modules.job.pydantic_models import JobDetails
 
-    from jobs.ray_jobs import RayJobs
+    from pipeline.cluster.job_server import RayJobs
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     _check_settings(command, variables)
     name = submission_name(command, variables)
     # Ray takes seconds to import, which a setting's error must not wait for.
-    from jobs.ray_jobs import RayJobs  # noqa: PLC0415
+    from pipeline.cluster.job_server import RayJobs  # noqa: PLC0415
 
     jobs = RayJobs(settings.address, settings.lost_after_s)
     submission_id = _submit(jobs, settings, name, command, variables)

@@ -2,22 +2,18 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from fcn.checkpoint import Checkpoint
-from jobs import logs
-from jobs.cluster import start_ray
-from jobs.output import say
-from jobs.settings import read_settings
-from jobs.train_settings import TrainSettings
-from jobs.training.plan import TrainingPlan, commit, open_plan
-from jobs.training.run import BEST, TrainingRun, completed
-from pipeline.errors import EXIT_OK, InputError
-from pipeline.inspection import Inspect, Inspection, summarise
-from pipeline.job import writable_storage
-from pipeline.labelled import TRAIN, VAL
-from pipeline.lock import Lock
-from pipeline.versions import versions
+from fcn.weights.record import Checkpoint
+from jobs.logs import logs
+from jobs.logs.output import say
+from jobs.settings.parser import read_settings
+from pipeline.errors import EXIT_OK
+from pipeline.settings.train import TrainSettings
+from pipeline.store.lock import Lock
+from pipeline.store.probe import writable_storage
+from pipeline.training.driver import train
+from pipeline.training.plan import open_plan
+from pipeline.training.run_folder import TrainingRun
 
 _log = logging.getLogger(__name__)
 
@@ -52,86 +48,11 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         training.check(plan)
         record = training.model()
         if record is None:
-            record = _train(plan, training, lock)
+            record = train(plan, training, lock)
         else:
             say("Nothing to do: the run was finished before.")
     say(_describe(training, record))
     return EXIT_OK
-
-
-def _train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
-    start_ray(plan.settings.ray_address)
-    # Ray and torch take seconds to import, which a setting's error must not wait for.
-    from jobs.inspection import inspect  # noqa: PLC0415
-    from jobs.training.fit import fit  # noqa: PLC0415
-
-    found = training.inspection()
-    if found is None:
-        names = [label.name for label in plan.classes]
-        splits = {TRAIN: plan.train, VAL: plan.val}
-        findings = inspect(_look(plan), splits, plan.settings)
-        found = summarise(findings, names, allow_overlap=plan.settings.allow_overlap)
-        # Not before: data and classes that were refused may be mended under the run's name.
-        training.start(plan)
-        training.write_inspection(found)
-    _say_inspection(plan, found)
-    fit(plan, found, lock.check)
-    return _finish(plan, training)
-
-
-def _look(plan: TrainingPlan) -> Inspect:
-    settings = plan.settings
-    return Inspect(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads)
-
-
-def _say_inspection(plan: TrainingPlan, found: Inspection) -> None:
-    for text in found.warnings:
-        _log.warning("%s", text)
-    batch_size, num_images = plan.stages[-1].recipe.batch_size, found.num_images[TRAIN]
-    if batch_size > num_images:
-        _log.warning(
-            "batch_size=%d is more than the %d images to train on: every step shows images again; "
-            "lower it",
-            batch_size,
-            num_images,
-        )
-    if not plan.val.num_rows:
-        _log.warning("no val split: nothing judges the weights, the last ones are kept")
-    _log.info(
-        "%d images to train on, %d to judge by, %d classes",
-        found.num_images[TRAIN],
-        found.num_images.get(VAL, 0),
-        len(plan.classes),
-    )
-
-
-def _finish(plan: TrainingPlan, training: TrainingRun) -> Checkpoint:
-    """Give the best weights their record, so that `label` takes them."""
-    data = training.read_checkpoint(BEST)
-    if data is None:
-        raise InputError(f"{training.checkpoint_uri(BEST)} is gone; give another run_name")
-    record = completed(plan.stages[-1].record, data, _provenance(plan, training))
-    training.write_model(record, data)
-    return record
-
-
-def _provenance(plan: TrainingPlan, training: TrainingRun) -> dict[str, Any]:
-    lines = training.metrics()
-    best: dict[str, Any] = next((line for line in reversed(lines) if line["best"]), {})
-    return {
-        "data": plan.settings.data,
-        "train": plan.deciding[TRAIN],
-        "val": plan.deciding[VAL],
-        "recipe": plan.deciding["stages"][-1]["recipe"],
-        "start": plan.start,
-        "start_sha256": plan.deciding["weights"],
-        "seed": plan.settings.seed,
-        "run": plan.folder,
-        "fingerprint": plan.fingerprint,
-        "commit": commit(),
-        "versions": versions(),
-        "metrics": best,
-    }
 
 
 def _describe(training: TrainingRun, record: Checkpoint) -> str:

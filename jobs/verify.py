@@ -4,13 +4,14 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
-from jobs.output import say
-from jobs.settings import read_settings
-from pipeline.config import OutputSettings
+from jobs.logs.output import say
+from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
-from pipeline.runs import require_runs
-from pipeline.storage import Storage, normalise_uri
-from pipeline.verify import Verdict, verify
+from pipeline.labelling.runs import require_runs
+from pipeline.labelling.verify import Verdict, verify
+from pipeline.settings.shared import OutputSettings
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 

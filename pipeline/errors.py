@@ -19,7 +19,7 @@ Everything else that is raised is a bug (exit code 1, with its traceback).
 
 from enum import StrEnum
 
-from pipeline.masking import masked
+from pipeline.redact import masked
 
 EXIT_OK = 0
 EXIT_BUG = 1

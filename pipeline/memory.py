@@ -1,10 +1,12 @@
-"""Freed memory goes back to the system, so that a process is as large as what it holds.
+"""What a process takes: freed memory goes back to the system, and there may be a limit.
 
-Pictures and rows come and go in many threads, and glibc keeps their pieces: without this driver
-and replica grow with the number of images (docs/performance.md).
+A process is to be as large as what it holds. Pictures and rows come and go in many threads, and
+glibc keeps their pieces: without this driver and replica grow with the number of images
+(docs/performance.md).
 """
 
 import ctypes
+import resource
 
 
 def release_free_memory() -> None:
@@ -12,3 +14,18 @@ def release_free_memory() -> None:
     release = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if release is not None:
         release(0)
+
+
+def limit_memory(num_bytes: int) -> None:
+    """Let this process ask for so much more memory and no more.
+
+    What exceeds it is an error that `Predictor` catches, so that one image gets no mask; without
+    the limit the kernel kills the process, and whoever restarts it meets the image again.
+
+    Args:
+        num_bytes: Of private memory, on top of what the process has by now (Linux, RLIMIT_DATA).
+    """
+    with open("/proc/self/statm", encoding="ascii") as file:
+        data_pages = int(file.read().split()[5])
+    limit = data_pages * resource.getpagesize() + num_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))

@@ -45,7 +45,7 @@ def ray_session() -> Iterator[str]:
         include_dashboard=False,
         logging_level="WARNING",
         log_to_driver=False,
-        # As jobs/cluster.py does it on one machine.
+        # As pipeline/cluster/connect.py does it on one machine.
         _system_config={"num_workers_soft_limit": 18},
     )
     yield context.address_info["address"]

@@ -10,23 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcn.checkpoint import Checkpoint, numbered_classes
-from pipeline.config import LabelSettings
-from pipeline.fetch import Fetch
-from pipeline.plan import draft
-from pipeline.plan import start_run as write_plan
-from pipeline.runs import NetworkRecord, Run
-from pipeline.schema import Receipt, ShardRow, ShardTask
-from pipeline.segment import Network, Placement, Segmenter
-from pipeline.storage import Storage
-from pipeline.write import Write
+from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.network import Network
+from pipeline.labelling.plan import draft
+from pipeline.labelling.plan import start_run as write_plan
+from pipeline.labelling.runs import NetworkRecord, Run
+from pipeline.labelling.schema import Receipt, ShardRow, ShardTask
+from pipeline.labelling.segment import Placement, Segmenter
+from pipeline.labelling.write import Write
+from pipeline.settings.label import LabelSettings
+from pipeline.store.storage import Storage
 
 NUM_CLASSES = 4
 
 
 @dataclass(frozen=True)
 class FakePrediction:
-    """What `fcn.predictor.Prediction` holds."""
+    """What `fcn.inference.predictor.Prediction` holds."""
 
     mask: NDArray[np.uint8]
     class_pixels: NDArray[np.int64]
@@ -43,7 +45,7 @@ def predict_red(image: NDArray[np.uint8]) -> FakePrediction:
 
 
 class RedPredictor:
-    """Stands in for `fcn.predictor.Predictor` and remembers the sizes that it was given."""
+    """Stands in for `fcn.Predictor` and remembers the sizes that it was given."""
 
     def __init__(self) -> None:
         self.calls: list[list[tuple[int, ...]]] = []

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.__main__ import main
-from jobs.scenes import draw_scene
-from pipeline.runs import Run, list_runs
-from pipeline.storage import Storage
+from jobs.demo.scenes import draw_scene
+from pipeline.labelling.runs import Run, list_runs
+from pipeline.store.storage import Storage
 
 # A network so small that the flow around it is what a test waits for.
 NETWORK = ("--weights", "random:0", "--width", "4", "--num-classes", "5")

@@ -8,13 +8,15 @@ import duckdb
 import numpy as np
 import pytest
 
-from fcn.checkpoint import Checkpoint, numbered_classes
-from fcn.weights import random_network, save
+from fcn.weights.classes import numbered_classes
+from fcn.weights.files import random_network, save
+from fcn.weights.record import Checkpoint
 from jobs.__main__ import COMMANDS, _usage, main
-from jobs.cluster_settings import DoctorSettings, SubmitSettings
-from jobs.settings import ImportSettings, read_settings
-from pipeline.config import LabelSettings
+from jobs.settings.parser import read_settings
 from pipeline.errors import ErrorCode
+from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.weights import ImportSettings
 from tests.disk_runs import random_pixels
 from tests.product import REPOSITORY
 

@@ -9,26 +9,49 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.publish import publish
+from pipeline.labelling.publish import publish
 from tests.disk_runs import draw_images, label_run, start_run
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("fcn", "pipeline", "jobs")
 _STEPS = frozenset(
-    f"pipeline.{step}"
+    f"pipeline.labelling.{step}"
     for step in ("plan", "fetch", "segment", "write", "publish", "report", "verify")
 )
-_LEAVES = frozenset(
-    f"pipeline.{leaf}"
-    for leaf in (
-        *("decode", "encode", "stats", "schema", "storage", "config", "errors", "masking"),
-        "memory",
+# From the bottom up: a room imports from those below it, and not from those beside it.
+_ROOMS = (
+    {"fcn"},
+    {"pipeline.redact", "pipeline.versions", "pipeline.memory"},
+    {"pipeline.errors"},
+    {"pipeline.images", "pipeline.store"},
+    {"pipeline.inputs", "pipeline.settings"},
+    {"pipeline.cluster"},
+    {"pipeline.labelling", "pipeline.training"},
+    {"pipeline.evaluation"},
+    {"jobs"},
+)
+# Imports that go up nevertheless.
+_UPWARD = {
+    ("pipeline.cluster.actor_pool", "pipeline.labelling.replicas"),
+}
+# What loads Ray or torch is itself loaded once they are needed.
+_HEAVY = frozenset(
+    f"pipeline.{name}"
+    for name in (
+        *("cluster.actor_pool", "cluster.inspection", "cluster.job_server", "cluster.nodes"),
+        *("cluster.reservation", "cluster.tasks", "labelling.prometheus"),
+        *("training.fit", "training.ingest", "training.loop", "training.messages"),
+        *("training.metrics_log", "training.state_file", "training.worker"),
     )
 )
 
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
+
+
+def _room(module: str) -> str:
+    return ".".join(module.split(".")[: 2 if module.startswith("pipeline.") else 1])
 
 
 def _module_name(path: Path) -> str:
@@ -95,17 +118,20 @@ else:
     import shown
 def f():
     from e import g
-    import pipeline.plan
-    from pipeline import plan as p, storage
+    import pipeline.labelling.plan
+    from pipeline.labelling import plan as p
+    from pipeline.store import storage
 """
     assert _walk(source).found == {
-        *("a.b", "c", "typing", "shown", "e", "pipeline.plan", "pipeline.storage"),
+        *("a.b", "c", "typing", "shown", "e", "pipeline.labelling.plan", "pipeline.store.storage"),
     }
 
 
 def test_the_modules_are_found() -> None:
-    """The rules below are held against every module: all steps and leaves are among them."""
-    assert set(_FILES) >= _STEPS | _LEAVES | {"pipeline.flow", "jobs.__main__", "fcn.predictor"}
+    """The rules below are held against every module: all steps and rooms are among them."""
+    assert set(_FILES) >= _STEPS | _HEAVY | {"pipeline.labelling.flow", "jobs.__main__"}
+    rooms = {_room(name) for name in _FILES}
+    assert rooms - {"pipeline"} == {room for rooms in _ROOMS for room in rooms}
 
 
 def test_steps_never_import_each_other() -> None:
@@ -113,38 +139,50 @@ def test_steps_never_import_each_other() -> None:
     assert [edge for edge in _edges() if set(edge) <= _STEPS] == []
 
 
-def test_leaves_import_leaves_only() -> None:
-    """Nothing below the steps imports anything of the project but its like."""
-    upward = [
+def test_rooms_import_from_those_below_them() -> None:
+    """Imports go down, or stay in the room; those that go up are known."""
+    height = {room: level for level, rooms in enumerate(_ROOMS) for room in rooms}
+    upward = {
         (importer, name)
         for importer, name in _edges()
-        if importer in _LEAVES and _package(name) in _PACKAGES and name not in _LEAVES
-    ]
-    assert upward == []
-
-
-def test_only_the_flow_and_the_commands_import_ray() -> None:
-    """Ray appears in pipeline/flow.py and in jobs/, nowhere else."""
-    elsewhere = {
-        module
-        for module in _importers("ray")
-        if module != "pipeline.flow" and _package(module) != "jobs"
+        if name in _FILES
+        and (above := _room(importer)) != (below := _room(name))
+        and height[above] <= height[below]
     }
-    assert elsewhere == set()
+    assert upward == _UPWARD
 
 
-def test_only_fcn_and_the_training_jobs_import_torch() -> None:
-    """The flow and its commands run where no torch is installed; training does not."""
+def test_few_modules_import_ray() -> None:
+    """Ray appears in pipeline/cluster/, in the flow and its metrics, in trainings, in doctor."""
+    elsewhere = {
+        module for module in _importers("ray") if not module.startswith("pipeline.cluster.")
+    }
+    assert elsewhere == {
+        *("pipeline.labelling.flow", "pipeline.labelling.prometheus"),
+        *(f"pipeline.training.{name}" for name in ("fit", "ingest", "messages", "worker")),
+        *("jobs.doctor.cluster", "jobs.doctor.estimate"),
+    }
+
+
+def test_only_fcn_and_the_training_workers_import_torch() -> None:
+    """The flow and all commands run where no torch is installed; a training's workers do not."""
     importers = _importers("torch", "torchvision", "safetensors")
-    assert {module for module in importers if _package(module) == "pipeline"} == set()
-    ours = {module for module in importers if _package(module) == "jobs"}
-    assert {module.rpartition(".")[0] for module in ours} == {"jobs.training"}
+    assert {module for module in importers if _package(module) != "fcn"} == {
+        f"pipeline.training.{name}" for name in ("loop", "metrics_log", "state_file", "worker")
+    }
 
 
-def test_only_segment_imports_the_network() -> None:
-    """Of the flow only the segment step knows the package of the networks."""
+def test_few_modules_import_the_network() -> None:
+    """Of labelling only segment and what it loads know the networks, of what is below two."""
     importers = {module for module in _importers("fcn") if _package(module) == "pipeline"}
-    assert importers == {"pipeline.segment"}
+    assert {
+        name
+        for name in importers
+        if _room(name) not in ("pipeline.training", "pipeline.evaluation")
+    } == {
+        *("pipeline.labelling.network", "pipeline.labelling.segment"),
+        *("pipeline.inputs.data_set", "pipeline.settings.train"),
+    }
 
 
 def test_the_network_stands_alone() -> None:
@@ -157,7 +195,7 @@ def test_the_network_stands_alone() -> None:
 def test_only_checkpoints_are_read_by_the_network_package() -> None:
     """Of the package of the networks only one module opens files and objects."""
     importers = {module for module in _importers("fsspec") if _package(module) == "fcn"}
-    assert importers == {"fcn.loading"}
+    assert importers == {"fcn.weights.loading"}
 
 
 def test_the_pipeline_does_not_know_the_commands() -> None:
@@ -166,9 +204,11 @@ def test_the_pipeline_does_not_know_the_commands() -> None:
 
 
 def test_only_commands_start_the_flow() -> None:
-    """Nobody but the commands imports the flow."""
-    importers = {importer for importer, name in _edges() if name == "pipeline.flow"}
-    assert {_package(module) for module in importers} == {"jobs"}
+    """Nobody but the commands imports the flow; a line per shard knows its observers' form."""
+    importers = {importer for importer, name in _edges() if name == "pipeline.labelling.flow"}
+    assert {_package(module) for module in importers - {"pipeline.labelling.shard_lines"}} == {
+        "jobs"
+    }
 
 
 def test_nothing_is_imported_from_infra_or_tests() -> None:
@@ -213,8 +253,8 @@ def _loaded_after(code: str, folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     "modules",
     [
-        ["fcn", "fcn.checkpoint"],
-        [name for name in _FILES if _package(name) == "pipeline"],
+        ["fcn", "fcn.weights.record"],
+        [name for name in _FILES if _package(name) == "pipeline" and name not in _HEAVY],
         ["jobs.__main__"],
     ],
     ids=["fcn", "pipeline", "jobs"],

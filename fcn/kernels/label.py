@@ -1,7 +1,7 @@
 """Classes, counts and confidences of score maps in one pass over them, for GPUs (Triton).
 
-`fcn.labels.label_plainly` is the same in PyTorch's operations and says what is meant; the two give
-equal masks and counts, and confidences that differ by rounding.
+`fcn.inference.labeller.label_plainly` is the same in PyTorch's operations and says what is meant;
+the two give equal masks and counts, and confidences that differ by rounding.
 """
 
 import torch
@@ -73,7 +73,7 @@ def _label(  # type: ignore[no-untyped-def]  # Triton's types are no Python type
 def label_in_one_pass(
     scores_NCHW: torch.Tensor, num_steps: int, *, with_confidence: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Label pictures by their score maps; see `fcn.labels.label_plainly`.
+    """Label pictures by their score maps; see `fcn.inference.labeller.label_plainly`.
 
     Args:
         scores_NCHW: Floating point, in any memory format.

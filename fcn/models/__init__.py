@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 from fcn.architectures import ARCHITECTURES, FULL_WIDTH, check_choices
-from fcn.models.alexnet import ONE_TOWER, FCNAlexNet
 from fcn.models.all_skips import FCNAllSkips
-from fcn.models.googlenet import FCNGoogLeNet
 from fcn.models.network import Network
+from fcn.models.paper.alexnet import ONE_TOWER, FCNAlexNet
+from fcn.models.paper.googlenet import FCNGoogLeNet
 from fcn.models.resnet import FCNResNet
 from fcn.models.vgg16 import FCNVGG16, VGG16_BLOCKS
 

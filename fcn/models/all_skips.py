@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from fcn.geometry import Geometry
+from fcn.interpolation import Window
 from fcn.models.layers import ConvReLU, Pool2x2
 from fcn.models.network import Network, init_he
-from fcn.upsample import Window
 
 # Channels of the five blocks as multiples of the width, and their numbers of 3x3 convolutions.
 VANILLA_BLOCKS = ((1, 2), (2, 2), (4, 2), (8, 2), (8, 2))

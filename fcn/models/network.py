@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fcn.geometry import Geometry, smallest_input
-from fcn.upsample import Window
+from fcn.interpolation import Window
 
 
 class Network(nn.Module):

@@ -12,9 +12,9 @@ from torchvision.models.resnet import Bottleneck
 from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
 
 from fcn.geometry import Geometry
+from fcn.interpolation import Interpolation, Window
 from fcn.models.layers import ConvReLU, conv_add_relu, conv_relu
 from fcn.models.network import Network, planar
-from fcn.upsample import Interpolation, Window
 
 _BUILDERS = {50: fcn_resnet50, 101: fcn_resnet101}
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from fcn.geometry import Geometry
+from fcn.interpolation import Window
 from fcn.models.layers import conv_relu, pool_2x2
 from fcn.models.network import Network, init_he, planar, score_layer
-from fcn.upsample import Window, make_upsample
+from fcn.upsample import make_upsample
 
 # Channels of the five blocks as multiples of the width, and their numbers of 3x3 convolutions.
 VGG16_BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))

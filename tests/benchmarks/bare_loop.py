@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcn.checkpoint import Checkpoint, numbered_classes
-from pipeline.decode import decode_image
+from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
+from pipeline.images.decode import decode_image
 from tests.benchmarks.processes import machine_cpu_s
 
 _NUM_CLASSES = 21
@@ -47,8 +48,8 @@ def measure_bare_loop(photos: Path, width: int, batch_size: int, threads: int) -
 
 def _loop(photos: Path, width: int, batch_size: int, threads: int) -> Rate:
     # Only this process needs torch.
-    from fcn.predictor import Predictor  # noqa: PLC0415
-    from fcn.weights import random_network  # noqa: PLC0415
+    from fcn.inference.predictor import Predictor  # noqa: PLC0415
+    from fcn.weights.files import random_network  # noqa: PLC0415
 
     os.nice(_WORKER_NICENESS)
     classes = numbered_classes(_NUM_CLASSES)

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.decode import DECODER, decode_by_pillow, decode_image
-from pipeline.encode import encode_mask, encode_mask_by_pillow, make_palette
+from pipeline.images.decode import DECODER, decode_by_pillow, decode_image
+from pipeline.images.masks import encode_mask, encode_mask_by_pillow, make_palette
 from tests.benchmarks.photos import add_images_flag, find_photos
 from tests.benchmarks.processes import machine_cpu_s
 from tests.benchmarks.table import print_header, print_table

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from jobs.cluster import start_ray
-from pipeline.config import LabelSettings
-from pipeline.flow import label_shards
-from pipeline.job import Outcome, open_job
-from pipeline.runs import list_runs
-from pipeline.segment import LoadPredictor
-from pipeline.storage import Storage
+from pipeline.cluster.connect import start_ray
+from pipeline.labelling.flow import label_shards
+from pipeline.labelling.runs import list_runs
+from pipeline.labelling.segment import LoadPredictor
+from pipeline.labelling.session import Outcome, open_job
+from pipeline.settings.label import LabelSettings
+from pipeline.store.storage import Storage
 from tests.benchmarks.processes import Sample, Watch
 
 

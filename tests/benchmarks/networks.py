@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torchvision.models.segmentation import fcn_resnet50
 
 from fcn.architectures import ARCHITECTURES, PADDING
-from fcn.checkpoint import Checkpoint, numbered_classes
-from fcn.predictor import Predictor
-from fcn.preprocess import Preprocess
-from fcn.weights import random_network
+from fcn.inference.predictor import Predictor
+from fcn.inference.preprocess import Preprocess
+from fcn.weights.classes import numbered_classes
+from fcn.weights.files import random_network
+from fcn.weights.record import Checkpoint
 from pipeline.memory import release_free_memory
 from tests.benchmarks.table import print_header, print_table
 from tests.fcn.references import fcn8s

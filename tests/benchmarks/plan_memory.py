@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.plan import draft, start_run
-from pipeline.runs import Run
-from pipeline.schema import COMMIT
-from pipeline.storage import Entry, Storage
+from pipeline.labelling.plan import draft, start_run
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import COMMIT
+from pipeline.store.entry import Entry
+from pipeline.store.storage import Storage
 from tests.disk_runs import make_settings, network_record
 
 _BUCKET = "s3://a-bucket-of-photographs"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.segment import Placement
+from pipeline.labelling.segment import Placement
 
 if TYPE_CHECKING:  # importing this loads torch
-    from fcn.predictor import Prediction, Predictor
+    from fcn.inference.predictor import Prediction, Predictor
 
 _NUM_CLASSES = 21
 _BANDS = (0, 3, 7, 14)
@@ -36,7 +36,7 @@ class StandIn:
     num_backoffs = 0
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list["Prediction | None"]:
-        """As `fcn.predictor.Predictor.predict`."""
+        """As `fcn.inference.predictor.Predictor.predict`."""
         start = time.monotonic()
         time.sleep(self._seconds_per_image * len(images))
         end = time.monotonic()
@@ -59,7 +59,7 @@ def open_stand_in(seconds_per_image: float, log: str, placement: Placement) -> "
         placement: Not needed: it runs nowhere.
     """
     # A replica imports torch while it loads, never while it predicts.
-    import fcn.predictor  # noqa: F401, PLC0415
+    import fcn.inference.predictor  # noqa: F401, PLC0415
 
     stand_in: Predictor = StandIn(seconds_per_image, log)  # type: ignore[assignment]  # as it is used
     return stand_in
@@ -81,7 +81,7 @@ def busy_share(log: str) -> tuple[float, float]:
 
 
 def _bands(size: tuple[int, ...]) -> "Prediction":
-    from fcn.predictor import Prediction  # noqa: PLC0415
+    from fcn.inference.predictor import Prediction  # noqa: PLC0415
 
     mask = np.zeros(size, np.uint8)
     for band, index in zip(np.array_split(mask, len(_BANDS)), _BANDS, strict=True):

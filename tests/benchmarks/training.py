@@ -21,7 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fcn.checkpoint import Checkpoint, numbered_classes
+from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
 from tests.benchmarks.table import print_header, print_table
 
 _NUM_CLASSES = 11
@@ -99,7 +100,7 @@ def _loop(arguments: argparse.Namespace) -> float:
     import torch  # noqa: PLC0415
     import torch.nn.functional as F  # noqa: PLC0415
 
-    from fcn.weights import build_recorded  # noqa: PLC0415
+    from fcn.weights.files import build_recorded  # noqa: PLC0415
 
     os.nice(_WORKER_NICENESS)
     torch.set_num_threads(arguments.threads)

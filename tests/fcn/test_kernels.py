@@ -12,7 +12,7 @@ import json, os, sys
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from fcn.kernels.label import label_in_one_pass
-from fcn.labels import label_plainly
+from fcn.inference.labeller import label_plainly
 number, classes, height, width, kind, layout = json.loads(sys.argv[1])
 torch.manual_seed(0)
 scores = 4 * torch.randn(number, classes, height, width)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fcn.metrics import _CHUNK_PIXELS, ConfusionMatrix, Metrics
-from jobs.scenes import CLASSES, draw_scene
+from jobs.demo.scenes import CLASSES, draw_scene
 
 _NUM_CLASSES = 4
 _FACTORS = (128, 64, 32, 16, 8, 4)

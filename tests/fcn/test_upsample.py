@@ -6,13 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn.upsample import (
-    FixedUpsample,
-    Interpolation,
-    LearnedUpsample,
-    bilinear_kernel,
-    make_upsample,
-)
+from fcn.interpolation import Interpolation
+from fcn.upsample import FixedUpsample, LearnedUpsample, bilinear_kernel, make_upsample
 from tests.fcn.references import bilinear_filler, deconvolve, draw_images
 
 _KERNELS = [(4, 2), (8, 4), (16, 8), (32, 16), (64, 32), (63, 32)]

@@ -274,7 +274,8 @@ class Section:
 
     def record(self, name, padding="paper", width=None, classes=NUM_CLASSES, **fields):
         from fcn.architectures import ARCHITECTURES
-        from fcn.checkpoint import Checkpoint, numbered_classes
+        from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
 
         scalable = "width" in ARCHITECTURES[name]
         width = (4 if self.tiny else 64) if width is None else width
@@ -289,12 +290,12 @@ class Section:
 
     def network(self, record):
         """The same weights in every process and on every device."""
-        from fcn.weights import random_network
+        from fcn.weights.files import random_network
 
         return random_network(record, 0)
 
     def predictor(self, network, record, **choices):
-        from fcn.predictor import Predictor
+        from fcn.inference.predictor import Predictor
 
         return Predictor(network, record, device=self.device, **choices)
 
@@ -325,7 +326,7 @@ def flops(record, size):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from fcn.weights import build_recorded
+    from fcn.weights.files import build_recorded
 
     with torch.device("meta"):
         network = build_recorded(record).eval()
@@ -361,7 +362,7 @@ def forward_of_predictor(predictor):
     """The bare forward as `Predictor` has it: uint8 on the device in, scores out."""
     import torch
 
-    from fcn.regions import whole
+    from fcn.inference.tiling import whole
 
     def run(images_NHWC):
         with torch.inference_mode():
@@ -374,7 +375,7 @@ def plain_forward_of(section, network, record, precision):
     """The forward under autocast, layer by layer as the network is written."""
     import torch
 
-    from fcn.preprocess import Preprocess
+    from fcn.inference.preprocess import Preprocess
 
     network = network.to(section.device).to(memory_format=torch.channels_last)
     preprocess = Preprocess(record).to(section.device)
@@ -439,13 +440,13 @@ def env(section):
 
         section.found.setdefault("tools", {})[tool] = shutil.which(tool)
     note(f"tools {section.found['tools']}")
-    import fcn.predictor  # noqa: F401
-    import fcn.training  # noqa: F401
-    import fcn.weights  # noqa: F401
-    import pipeline.decode  # noqa: F401
-    import pipeline.encode  # noqa: F401
+    import fcn.inference.predictor  # noqa: F401
+    import fcn.training.trainer  # noqa: F401
+    import fcn.weights.files  # noqa: F401
+    import pipeline.images.decode  # noqa: F401
+    import pipeline.images.masks  # noqa: F401
 
-    note("fcn.predictor, fcn.training, fcn.weights, pipeline.decode and pipeline.encode import")
+    note("fcn.inference.predictor, fcn.training, fcn.weights, pipeline.images.decode and pipeline.images.masks import")
     section.found["usable"] = not section.cuda
     if section.cuda:
         properties = torch.cuda.get_device_properties(0)
@@ -500,7 +501,7 @@ def cpuref(section):
     import numpy as np
     import torch
 
-    from fcn.predictor import Predictor
+    from fcn.inference.predictor import Predictor
 
     os.nice(10)
     torch.set_num_threads(1 if section.tiny else max(1, min(6, (os.cpu_count() or 2) // 2)))
@@ -663,7 +664,7 @@ def tiles_equal_whole(section, label, name, padding):
     height, width = image.shape[:2]
     for precision in ("fp32", "bf16"):
         whole = section.predictor(network, record, precision=precision).predict([image])
-        import fcn.predictor as module
+        import fcn.inference.predictor as module
 
         sides = module._TILE_SIDES
         module._TILE_SIDES = (max(64, height // 3 // 32 * 32),)
@@ -909,7 +910,7 @@ def tell_trace(section, label, events, number):
 
 def train(section):
     """The training step of `modern` on one worker."""
-    from fcn.recipes import RECIPES
+    from fcn.training.recipes import RECIPES
 
     section.attempt("all_skips bf16", train_of, section, "fcn_all_skips 64", "fcn_all_skips", "paper", "bf16", 14)
     section.attempt("bare loop", bare_training, section)
@@ -933,9 +934,9 @@ def scene(height, width, seed):
 def train_of(section, label, name, padding, precision, seconds):
     import torch
 
-    from fcn.batch import Batch
-    from fcn.recipes import find_recipe
-    from fcn.training import Trainer
+    from fcn.training.batch import Batch
+    from fcn.training.recipes import find_recipe
+    from fcn.training.trainer import Trainer
 
     seconds = 1 if section.tiny else seconds
     recipe = find_recipe("modern", name)
@@ -1000,7 +1001,7 @@ def bare_training(section):
     import torch
     import torch.nn.functional as F
 
-    from fcn.preprocess import Preprocess
+    from fcn.inference.preprocess import Preprocess
 
     record = section.record("fcn_all_skips")
     shape = (240, 320) if not section.tiny else (48, 64)
@@ -1105,7 +1106,7 @@ def labelling(section):
     """What comes after the scores: fused and plainly, for every layout and type that there is."""
     import torch
 
-    from fcn.labels import Labeller, find_labelling, label_plainly
+    from fcn.inference.labeller import Labeller, find_labelling, label_plainly
 
     record = section.record("fcn8s_vgg16", "tight")
     network = section.network(record)
@@ -1147,10 +1148,11 @@ def labelling(section):
 CAPPED = """
 import sys; sys.path.insert(0, {project!r})
 import torch
-from fcn.checkpoint import Checkpoint, numbered_classes
-from fcn.predictor import Predictor
-from fcn.regions import whole
-from fcn.weights import random_network
+from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
+from fcn.inference.predictor import Predictor
+from fcn.inference.tiling import whole
+from fcn.weights.files import random_network
 record = Checkpoint("fcn_all_skips", numbered_classes(21), weights_sha256="random:0", width={width})
 predictor = Predictor(random_network(record, 0), record, device={device!r})
 images = torch.zeros(8, *{shape}, 3, dtype=torch.uint8, device={device!r})
@@ -1276,9 +1278,9 @@ def codecs(section):
     import numpy as np
     import torch
 
-    from fcn.checkpoint import numbered_classes
-    from pipeline.decode import decode_image
-    from pipeline.encode import encode_mask, make_palette
+    from fcn.weights.classes import numbered_classes
+    from pipeline.images.decode import decode_image
+    from pipeline.images.masks import encode_mask, make_palette
 
     data, whence = load_jpegs(section)
     palette = make_palette([label.color for label in numbered_classes(NUM_CLASSES)])
@@ -1383,18 +1385,18 @@ def replica(section):
     """`Segmenter` as Ray calls it, from three threads: JPEGs in, PNGs out."""
     stub_botocore()
     try:
-        import pipeline.segment  # noqa: F401
+        import pipeline.labelling.segment  # noqa: F401
     except ImportError as error:
-        section.note(f"pipeline.segment does not import here: {error}; carry the wheels that run.sh names")
+        section.note(f"pipeline.labelling.segment does not import here: {error}; carry the wheels that run.sh names")
         return
     for threads, precision, label, name, padding in ((16, "bf16", *NETWORKS[0]), (16, "bf16", *NETWORKS[2]), (8, "bf16", *NETWORKS[0]), (16, "fp32", *NETWORKS[0])):
         section.attempt(f"{label} {precision} {threads}", replica_of, section, threads, precision, label, name, padding)
 
 
 def replica_of(section, threads, precision, label, name, padding):
-    from pipeline.config import LabelSettings
-    from pipeline.runs import ClassRecord
-    from pipeline.segment import Placement, Segmenter
+    from pipeline.settings.label import LabelSettings
+    from pipeline.labelling.runs import ClassRecord
+    from pipeline.labelling.segment import Placement, Segmenter
 
     record = section.record(name, padding)
     network = section.network(record)
@@ -1504,7 +1506,7 @@ def loop(section, name, network, score, precision, last, tf32, size, batch):
     import numpy as np
     import torch
 
-    from fcn.preprocess import Preprocess
+    from fcn.inference.preprocess import Preprocess
 
     torch.backends.cudnn.deterministic = False
     torch.backends.cudnn.allow_tf32 = tf32

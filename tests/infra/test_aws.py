@@ -12,13 +12,15 @@ import yaml
 from cfnlint.api import lint
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from fcn.checkpoint import Checkpoint, numbered_classes
-from jobs.training.run import LAST, TrainingRun
-from pipeline import verify
-from pipeline.lock import Lock, probe_conditional_put
-from pipeline.publish import publish
-from pipeline.runs import list_runs
-from pipeline.storage import Storage
+from fcn.weights.classes import numbered_classes
+from fcn.weights.record import Checkpoint
+from pipeline.labelling import verify
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import list_runs
+from pipeline.store.lock import Lock
+from pipeline.store.probe import probe_conditional_put
+from pipeline.store.storage import Storage
+from pipeline.training.run_folder import LAST, TrainingRun
 from tests.disk_runs import draw_images, label_run, start_run
 from tests.infra.manifests import (
     INFRA,

@@ -14,11 +14,11 @@ import kubernetes_validate
 import pytest
 
 from jobs.__main__ import COMMANDS
-from jobs.settings import read_settings
-from jobs.train_settings import TrainSettings
-from jobs.training.workers import choose_workers
-from pipeline.config import LabelSettings
-from pipeline.replicas import choose_replicas
+from jobs.settings.parser import read_settings
+from pipeline.labelling.replicas import choose_replicas
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.train import TrainSettings
+from pipeline.training.workers import choose_workers
 from tests.infra.check_crds import errors_of
 from tests.infra.manifests import (
     KUBERAY,

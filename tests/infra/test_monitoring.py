@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import LabelSettings
-from pipeline.schema import ERROR
+from pipeline.labelling.schema import ERROR
+from pipeline.settings.label import LabelSettings
 from tests.infra.manifests import INFRA, RAYJOBS, documents, groups, rayjob_spec
 
 _MONITORING = INFRA / "monitoring"

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
-from jobs.scenes import draw_scene, huge_png
-from pipeline.schema import PLAN
+from jobs.demo.scenes import draw_scene, huge_png
+from pipeline.labelling.schema import PLAN
 from tests.product import REPOSITORY, label, tables, the_run
 
 _PICTURE = Image.fromarray(draw_scene(3, 48, 64)[0])
@@ -97,8 +97,8 @@ def test_all_orientations_give_their_turned_mask(rows: dict[str, dict]):
 
 _UNREADABLE = """
 import os, sys
-from pipeline.fetch import Fetch
-from pipeline.storage import Storage
+from pipeline.labelling.fetch import Fetch
+from pipeline.store.storage import Storage
 Storage().exists(sys.argv[1])  # loads what is loaded at first use
 os.setuid(65534)
 shard = Fetch(Storage(), 10**6, 2)({"shard": 0, "plan_uri": sys.argv[1], "row_group": 0})

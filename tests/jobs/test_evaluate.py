@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fcn.checkpoint import Checkpoint, parse_classes
-from fcn.weights import random_network, save
+from fcn.weights.classes import parse_classes
+from fcn.weights.files import random_network, save
+from fcn.weights.record import Checkpoint
 from jobs.__main__ import main
 from tests.jobs.training_product import scenes, scenes_in_bucket
 from tests.servers import Server

@@ -17,8 +17,9 @@ from torchvision.models import vgg
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
 import fcn
-from fcn.checkpoint import Checkpoint, CheckpointError
 from fcn.models import build
+from fcn.weights import CheckpointError
+from fcn.weights.record import Checkpoint
 from jobs.__main__ import main
 from tests.servers import Server
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from jobs.__main__ import main
-from pipeline.runs import Run
-from pipeline.storage import Storage
+from pipeline.labelling.runs import Run
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.product import draw_photographs, label, label_flags, mask_hashes, start, tables, the_run
 from tests.servers import Server

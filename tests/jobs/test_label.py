@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from jobs.__main__ import main
-from pipeline.storage import Storage
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.product import (
     draw_photographs,
@@ -184,7 +184,7 @@ def test_bucket_and_disk_give_the_same(labelled: Path, photographs: Path, s3: Se
 
 
 def the_run_named_first(output: Path):
-    from pipeline.runs import list_runs  # noqa: PLC0415 - beside the_run, which gives the last
+    from pipeline.labelling.runs import list_runs  # noqa: PLC0415 - beside the_run, which gives the last
 
     return list_runs(Storage(), f"file://{output}")[0]
 

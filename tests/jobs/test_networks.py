@@ -12,7 +12,7 @@ import fcn
 from fcn.architectures import ARCHITECTURES, WIDTH
 from fcn.models import build
 from jobs.__main__ import main
-from pipeline.decode import decode_image
+from pipeline.images.decode import decode_image
 from tests.disk_runs import random_pixels
 
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import main
-from pipeline.runs import list_runs
-from pipeline.storage import Storage
-from pipeline.work import Work
+from pipeline.labelling.cost import Work
+from pipeline.labelling.runs import list_runs
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Gate, fault_proxy
 from tests.jobs.test_kill import Undisturbed, assert_same
 from tests.jobs.training_product import PLAIN, lines, scenes, train_flags, workers

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
-from pipeline.storage import Storage, local_path
+from pipeline.store.storage import Storage
+from pipeline.store.uri import local_path
 from tests.product import label, label_flags, mask_hashes, snapshot, start, tables, the_run
 from tests.servers import Server
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.submit import submission_name
-from pipeline import report
-from pipeline.storage import Storage
+from pipeline.labelling import report
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, Proxy, fault_proxy
-from tests.jobs.test_logs import parsed
+from tests.jobs.logs.test_logs import parsed
 from tests.jobs.test_submit import User
 from tests.product import draw_photographs, label_flags, the_run
 from tests.ray_nodes import TOKEN, ray_head

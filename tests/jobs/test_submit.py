@@ -16,11 +16,11 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 
 from jobs.__main__ import main
 from jobs.submit import exit_code, submission_name
-from pipeline import plan
-from pipeline.config import LabelSettings
-from pipeline.job import open_job
-from pipeline.lock import Lock
-from pipeline.storage import Storage
+from pipeline.labelling import plan
+from pipeline.labelling.session import open_job
+from pipeline.settings.label import LabelSettings
+from pipeline.store.lock import Lock
+from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.jobs.training_product import PLAIN, scenes, train_flags
 from tests.product import NETWORK, REPOSITORY, draw_photographs, label_flags, the_run

@@ -15,10 +15,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fcn
-from fcn.checkpoint import Checkpoint, numbered_classes
-from fcn.weights import random_network, save
+from fcn.weights.classes import numbered_classes
+from fcn.weights.files import random_network, save
+from fcn.weights.record import Checkpoint
 from jobs.__main__ import main
-from jobs.training.checkpoint import from_bytes
+from pipeline.training.state_file import from_bytes
 from tests.fault_proxy import Fault, fault_proxy
 from tests.jobs.test_kill import kill_everything
 from tests.jobs.training_product import (

@@ -10,7 +10,7 @@ import psutil
 from PIL import Image
 
 from jobs.__main__ import main
-from jobs.scenes import CLASSES, draw_scene
+from jobs.demo.scenes import CLASSES, draw_scene
 from tests.servers import Server
 
 SIZE = (32, 48)

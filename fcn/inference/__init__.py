@@ -1,0 +1,1 @@
+"""Inference: images to masks, whatever their size and the memory that there is."""

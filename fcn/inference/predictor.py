@@ -1,0 +1,254 @@
+"""One replica: uint8 images in, class indices and exact counts out.
+
+Same-size images go through the network together; nothing is resized to fit. Argmax and counting
+happen on the device, so that one byte per pixel comes back. What does not fit into memory goes in
+smaller batches, then in tiles, whose scores are those of the whole picture.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fcn.inference.labeller import Labeller, Launched, Prediction
+from fcn.inference.lowered import lower
+from fcn.inference.memory import MemoryEstimate, if_it_fits
+from fcn.inference.preprocess import Preprocess
+from fcn.inference.scorer import Scorer, make_views
+from fcn.inference.uploads import Uploader
+from fcn.models.network import Network
+from fcn.weights.record import Checkpoint
+
+# Sides of tiles, tried in turn until one fits into memory.
+_TILE_SIDES = (2048, 1024, 512, 256, 128, 64)
+
+__all__ = ["Prediction", "Predictor"]
+
+# Of the memory that pictures leave free, what the estimate may fill.
+_SHARE = 0.75
+# A picture, its copies and its mask, per pixel; score maps come on top.
+_PICTURE_BYTES = 8
+_FLOAT_BYTES = 4
+_NUM_AXES = 3
+
+_DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+class Predictor:
+    """A network on its device.
+
+    The same list of images gives the same bytes on the same machine.
+
+    Attributes:
+        num_backoffs: How often memory was too short, so that a smaller batch or tile was tried.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only, one per thing that a replica can choose
+        self,
+        network: Network,
+        record: Checkpoint,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        batch_size: int = 8,
+        num_threads: int | None = None,
+        max_whole_pixels: int = 16 << 20,
+        memory_bytes: int | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        compiled: bool = False,
+    ) -> None:
+        """Move the network to the device.
+
+        Args:
+            network: One of `fcn.models`, with its weights.
+            record: The checkpoint record of its weights.
+            device: As PyTorch names it.
+            precision: `fp32`, or `bf16` or `fp16` where the device has matrix units for it
+                (docs/performance.md; elsewhere it is slower); `tf32` is fp32 whose products are
+                rounded to 10 bits on GPUs that can, for the whole process.
+            batch_size: Images of one size that go through the network together, at most.
+            num_threads: CPU threads of the network, for the whole process; None leaves
+                PyTorch's choice.
+            max_whole_pixels: Larger images (height * width) go through the network in tiles at
+                once, without trying whether they fit.
+            memory_bytes: What the process may take for images, for CPUs: batches and tiles are
+                cut so that they fit by estimate (`fcn.inference.memory`). None tries until memory
+                is short.
+            flip: Whether the mirrored image is scored too and the mean of both softmaxes taken.
+            scales: Factors of height and width at which the image is scored, on top of the
+                record's `image_scale`, likewise.
+            compiled: Whether whole images go through `torch.compile`, which compiles each of up
+                to eight sizes anew; what comes after runs as it is.
+        """
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        # TensorFloat-32, cuDNN's default, is not the fp32 that the fingerprint says.
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        # Some of cuDNN's transposed convolutions add up in any order.
+        torch.backends.cudnn.deterministic = True
+        self._device = torch.device(device)
+        seen_at = [scale * record.image_scale for scale in scales]
+        dtype = _DTYPES[precision]
+        on_gpu = self._device.type == "cuda"
+        self._scorer = Scorer(
+            lower(network, self._device, dtype)
+            if on_gpu
+            else network.eval().to(self._device).to(memory_format=torch.channels_last),
+            Preprocess(record).to(self._device),
+            make_views(seen_at, flip=flip),
+            dtype=dtype,
+            autocast=not on_gpu and dtype is not torch.float32,
+            compiled=compiled,
+        )
+        self._num_classes = record.num_classes
+        self._in_channels = record.in_channels
+        self._batch_size = batch_size
+        self._max_whole_pixels = max_whole_pixels
+        self._memory_bytes = memory_bytes
+        self._estimate = MemoryEstimate(network, record.in_channels, record.num_classes, seen_at)
+        self._margin = network.margin
+        self._uploader = Uploader(self._device)
+        self.num_backoffs = 0
+
+    def predict(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        with_scores: bool = False,
+        with_confidence: bool = False,
+    ) -> list[Prediction | None]:
+        """Label images of any sizes.
+
+        Args:
+            images: RGB, uint8 of shape (H, W, 3) each.
+            with_scores: Whether to give the score maps: 4 bytes per pixel and class.
+            with_confidence: Whether to give the confidence of every pixel.
+
+        Returns:
+            In the order of the images; None for one that needs more memory than there is, however
+            small its tiles.
+
+        Raises:
+            ValueError: An image has another dtype or shape.
+            FloatingPointError: Scores are not finite: the precision is too small for them.
+        """
+        for index, image in enumerate(images):
+            _check(index, image, self._in_channels)
+        predictions: list[Prediction | None] = [None] * len(images)
+        batches = list(_same_size_batches(images, self._batch_size))
+        uploads = self._uploader.upload([[images[index] for index in batch] for batch in batches])
+        labeller = Labeller(
+            self._scorer,
+            self._num_classes,
+            with_scores=with_scores,
+            with_confidence=with_confidence,
+        )
+        parts = (
+            (indices, launched)
+            for batch, on_device in zip(batches, uploads, strict=True)
+            for indices, part in self._parts(images, batch, on_device)
+            for indices, launched in self._launch(labeller, indices, part)
+        )
+        for indices, found in _read_behind(parts):
+            for index, prediction in zip(indices, found, strict=True):
+                predictions[index] = prediction
+        return predictions
+
+    def _parts(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        batch: Sequence[int],
+        on_device: torch.Tensor | None,
+    ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        """Yield a batch, or its images one by one if together they were too large to upload."""
+        if on_device is not None:
+            yield batch, on_device
+            return
+        alone = self._uploader.upload([[images[index]] for index in batch])
+        for index, one in zip(batch, alone, strict=True):
+            if one is not None:
+                yield [index], one
+
+    def _launch(
+        self, labeller: Labeller, indices: Sequence[int], images_NHWC: torch.Tensor
+    ) -> Iterator[tuple[Sequence[int], Launched | Prediction | None]]:
+        """Begin to label pictures of one size, in as few parts as memory admits."""
+        number, height, width, _ = images_NHWC.shape
+        if height * width > self._max_whole_pixels:
+            for index, image_HWC in zip(indices, images_NHWC, strict=True):
+                yield [index], self._predict_tiled(labeller, image_HWC)
+            return
+        if self._fits(labeller, number * height * width, (number, height, width)):
+            launched = if_it_fits(labeller.launch_whole, images_NHWC)
+            if launched is not None:
+                yield indices, launched
+                return
+            self.num_backoffs += 1
+        if number == 1:
+            yield indices, self._predict_tiled(labeller, images_NHWC[0])
+            return
+        half = number // 2
+        yield from self._launch(labeller, indices[:half], images_NHWC[:half])
+        yield from self._launch(labeller, indices[half:], images_NHWC[half:])
+
+    def _predict_tiled(self, labeller: Labeller, image_HWC: torch.Tensor) -> Prediction | None:
+        height, width = image_HWC.shape[:2]
+        for side in _TILE_SIDES:
+            rows, columns = (min(size, side + 2 * self._margin) for size in (height, width))
+            if side < max(height, width) and self._fits(
+                labeller, height * width, (1, rows, columns)
+            ):
+                found = if_it_fits(labeller.label_tiled, image_HWC, side)
+                if found is not None:
+                    return found
+                self.num_backoffs += 1
+        return None
+
+    def _fits(self, labeller: Labeller, picture_pixels: int, part: tuple[int, int, int]) -> bool:
+        """Whether (number, height, width) can be labelled beside pictures of so many pixels."""
+        if self._memory_bytes is None:
+            return True
+        of_scores = _FLOAT_BYTES * self._num_classes if labeller.with_scores else 0
+        free = self._memory_bytes - (_PICTURE_BYTES + of_scores) * picture_pixels
+        return self._estimate.num_bytes(*part) <= _SHARE * free
+
+
+def _read_behind(
+    parts: Iterable[tuple[Sequence[int], Launched | Prediction | None]],
+) -> Iterator[tuple[Sequence[int], Sequence[Prediction | None]]]:
+    """Read each part after the next one is launched, so that a GPU never waits for the CPU."""
+    waiting: tuple[Sequence[int], Launched] | None = None
+    for indices, found in parts:
+        if waiting is not None:
+            yield waiting[0], [labels.prediction() for labels in waiting[1].read()]
+        waiting = (indices, found) if isinstance(found, Launched) else None
+        if not isinstance(found, Launched):
+            yield indices, [found]
+    if waiting is not None:
+        yield waiting[0], [labels.prediction() for labels in waiting[1].read()]
+
+
+def _check(index: int, image: NDArray[np.uint8], in_channels: int) -> None:
+    is_picture = image.ndim == _NUM_AXES and image.shape[2] == in_channels and 0 not in image.shape
+    if image.dtype != np.uint8 or not is_picture:
+        raise ValueError(
+            f"images[{index}] is {image.dtype} of shape {image.shape}; it has to be uint8, 0 to "
+            f"255, of shape (height, width, {in_channels})"
+        )
+
+
+def _same_size_batches(images: Sequence[NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        by_size.setdefault(image.shape, []).append(index)
+    for indices in by_size.values():
+        for start in range(0, len(indices), batch_size):
+            yield indices[start : start + batch_size]

@@ -1,0 +1,39 @@
+"""uint8 pixels to what the network wants: part of it, so that it moves with the weights."""
+
+import torch
+from torch import nn
+
+from fcn.weights.record import Checkpoint
+
+
+class Preprocess(nn.Module):
+    """Scale to [0, 1], subtract the mean, divide by the standard deviation, order the channels."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, record: Checkpoint) -> None:
+        """Take the numbers from the checkpoint record.
+
+        Args:
+            record: Whose `mean`, `std` and `channel_order` apply.
+        """
+        super().__init__()
+        shape = (1, record.in_channels, 1, 1)
+        self.register_buffer("mean", torch.tensor(record.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(record.std).view(shape), persistent=False)
+        self._reverse = record.channel_order == "BGR"
+
+    def forward(self, images_NHWC: torch.Tensor) -> torch.Tensor:
+        """Normalise a batch.
+
+        Args:
+            images_NHWC: RGB, 0 to 255 of any dtype, of shape (N, H, W, 3).
+
+        Returns:
+            float32 of shape (N, 3, H, W) in the memory format channels_last.
+        """
+        images_NCHW = images_NHWC.permute(0, 3, 1, 2)
+        if self._reverse:
+            images_NCHW = images_NCHW.flip(1)
+        return (images_NCHW.float() / 255 - self.mean) / self.std

@@ -1,0 +1,1 @@
+"""Networks that are there to reproduce the paper."""

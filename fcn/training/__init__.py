@@ -1,0 +1,1 @@
+"""Training: a network from labelled images, by one worker or several."""

@@ -1,0 +1,311 @@
+"""Training: one step, one evaluation, and the state between them; images in, numbers out.
+
+A step is defined by its images alone. It is the same on one worker or many, in one pass or in
+micro-batches, as far as floating point allows: the loss is divided by what the whole step has.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fcn.inference.predictor import Predictor
+from fcn.inference.preprocess import Preprocess
+from fcn.inference.uploads import stack
+from fcn.metrics import ConfusionMatrix
+from fcn.models import Network
+from fcn.training.batch import Batch
+from fcn.training.batch_norm import share_batch_norms
+from fcn.training.distributed import sum_over_workers, world_size
+from fcn.training.dropout import seed_dropout
+from fcn.training.losses import cross_entropy_sum, divisor
+from fcn.training.recipes import Recipe
+from fcn.weights.record import Checkpoint
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_EVALUATED_TOGETHER = 8
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Trainer:
+    """A network that is being trained, on one device of one worker."""
+
+    def __init__(  # noqa: PLR0913 - keyword-only, one per thing that a worker can choose
+        self,
+        network: Network,
+        record: Checkpoint,
+        recipe: Recipe,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        class_weights: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Move the network to the device and make its optimizer.
+
+        Args:
+            network: With the weights to start from.
+            record: How images are brought to the network.
+            recipe: How it is trained.
+            device: As PyTorch names it.
+            precision: Of the forward pass: `fp32`, or `bf16` by autocast. Weights, loss and
+                gradients of the weights are float32 in both.
+            class_weights: Of the loss; None weighs all alike.
+            seed: Of dropout.
+        """
+        self._device = torch.device(device)
+        # As `Predictor` has it, so that the first evaluation changes nothing.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        self._record = record
+        self._recipe = recipe
+        self._dtype = PRECISIONS[precision]
+        self._precision = precision
+        self._seed = seed
+        self._network = network.train().to(self._device).to(memory_format=torch.channels_last)
+        self._dropouts = seed_dropout(self._network)
+        self._average = copy.deepcopy(self._network).eval() if recipe.average else None
+        shared = share_batch_norms(self._network, self._device)
+        self._parallel: nn.Module = (
+            DistributedDataParallel(shared) if world_size() > 1 else self._network
+        )
+        self._preprocess = Preprocess(record).to(self._device)
+        self._weights = (
+            None
+            if class_weights is None
+            else torch.tensor(class_weights, dtype=torch.float32, device=self._device)
+        )
+        self._optimizer = _make_optimizer(self._network, recipe)
+
+    @property
+    def network(self) -> Network:
+        """What is evaluated and kept: the running mean of the weights, if the recipe has one."""
+        return self._network if self._average is None else self._average
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._device
+
+    def step(self, batch: Batch, step: int, progress: float) -> torch.Tensor:
+        """Take one step of the optimizer; all workers call it together.
+
+        Args:
+            batch: This worker's images; as many as every other worker has.
+            step: Steps done before.
+            progress: Share of the training that is done, 0 to 1, for the schedule.
+
+        Returns:
+            What this worker's images add to the loss of the step: a scalar on the device, to be
+            summed over the workers.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.rate(step, progress) * group["factor"]
+        micro_batches = list(self._micro_batches(batch))
+        parts = [self._to_device(part) for part in micro_batches]
+        total = sum_over_workers(
+            torch.stack(
+                [divisor(self._recipe.divisor, part[1], self._weights) for part in parts]
+            ).sum()
+        )
+        # Nothing to divide by: `one`, or a step without any labelled pixel.
+        total = torch.where(total > 0, total, 1.0).float()
+        loss = torch.zeros((), device=self._device)
+        for index, (images, truths) in enumerate(parts):
+            self._seed_dropout(micro_batches[index].places)
+            with self._summing(last=index == len(parts) - 1):
+                part = self._loss(images, truths) / total
+                # DistributedDataParallel takes the mean of the workers' gradients.
+                (part * world_size()).backward()  # type: ignore[no-untyped-call]  # PyTorch's
+            loss += part.detach()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._follow(step)
+        return loss
+
+    def evaluate(
+        self, samples: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+    ) -> ConfusionMatrix:
+        """Label images as a replica does and compare with their truths, at their own size.
+
+        Args:
+            samples: Image and truth, as in `Batch`; this worker's share.
+
+        Returns:
+            Counts over the samples of all workers.
+
+        Raises:
+            FloatingPointError: Scores are not finite; on all workers, if they are on one.
+        """
+        predictor = self._predictor()
+        matrix, failed = ConfusionMatrix.zeros(self._record.num_classes), 0
+        remaining = iter(samples)
+        try:
+            while some := list(islice(remaining, _EVALUATED_TOGETHER)):
+                masks = _masks(predictor, [image for image, _ in some])
+                for mask, (_, truth) in zip(masks, some, strict=True):
+                    matrix += ConfusionMatrix.of(truth, mask, self._record.num_classes)
+        except FloatingPointError:
+            failed = 1
+        self._network.train()
+        if sum_over_workers(torch.tensor(failed, device=self._device)).item():
+            raise FloatingPointError("scores of val are not finite")
+        counts = torch.from_numpy(matrix.counts.copy()).to(self._device)
+        return ConfusionMatrix(sum_over_workers(counts).cpu().numpy())
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        """Label images with the network as it is now.
+
+        Args:
+            images: RGB, uint8 of shape (H, W, 3) each.
+
+        Returns:
+            Class indices, uint8 of shape (H, W) each.
+        """
+        masks = _masks(self._predictor(), images)
+        self._network.train()
+        return masks
+
+    def state(self) -> Tensors:
+        """Give all tensors that the next step depends on, by name, on the CPU.
+
+        Raises:
+            FloatingPointError: Weights are not finite: this state is not worth keeping.
+        """
+        tensors = _named("network", self._network.state_dict())
+        if self._average is not None:
+            tensors |= _named("average", self._average.state_dict())
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise FloatingPointError(f"{name} is not finite")
+        for index, values in self._optimizer.state_dict()["state"].items():
+            tensors |= _named(f"optimizer/{index}", values)
+        return tensors
+
+    def restore(self, tensors: Tensors) -> None:
+        """Go back to a state.
+
+        Args:
+            tensors: From `state`, of the same network and recipe.
+        """
+        self._network.load_state_dict(_below("network", tensors))
+        if self._average is not None:
+            self._average.load_state_dict(_below("average", tensors))
+        states: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in _below("optimizer", tensors).items():
+            index, _, value = name.partition("/")
+            states.setdefault(int(index), {})[value] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+    def rate(self, step: int, progress: float) -> float:
+        """Give the learning rate of a step, for whoever shows it."""
+        return self._recipe.rate(step, progress)
+
+    def _predictor(self) -> Predictor:
+        return Predictor(
+            self.network, self._record, device=str(self._device), precision=self._precision
+        )
+
+    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        size = self._recipe.micro_batch_size or len(batch.images)
+        if self._on_any_worker(len({image.shape for image in batch.images}) > 1):
+            size = 1
+        for start in range(0, len(batch.images), size):
+            part = slice(start, start + size)
+            yield Batch(batch.images[part], batch.truths[part], batch.places[part])
+
+    def _on_any_worker(self, what: bool) -> bool:  # noqa: FBT001 - the one thing that is asked
+        """Return whether it is so on any worker: all pass as often, as batch norms wait."""
+        if world_size() == 1:
+            # Nobody to ask, and asking would wait for the device.
+            return what
+        return bool(sum_over_workers(torch.tensor(int(what), device=self._device)).item())
+
+    def _seed_dropout(self, places: Sequence[int]) -> None:
+        for dropout in self._dropouts:
+            dropout.expect([f"{self._seed} {place}" for place in places])
+
+    def _to_device(self, part: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        images, truths = (stack(some, self._device) for some in (part.images, part.truths))
+        return (
+            images.to(self._device, non_blocking=True),
+            truths.to(self._device, non_blocking=True).long(),
+        )
+
+    def _loss(self, images: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
+        half = self._dtype is not torch.float32
+        with torch.autocast(self._device.type, self._dtype, enabled=half):
+            scores = self._parallel(self._preprocess(images))
+        return cross_entropy_sum(scores, truths, self._weights)
+
+    def _summing(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Sum gradients over the workers once per step, with its last micro-batch."""
+        if last or not isinstance(self._parallel, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._parallel.no_sync()
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        """Move the running mean of the weights; early on it forgets faster."""
+        if self._average is None:
+            return
+        decay = min(self._recipe.average, (1 + step) / (10 + step))
+        current, averages = self._network.state_dict(), self._average.state_dict()
+        moved = [name for name, mean in averages.items() if mean.is_floating_point()]
+        torch._foreach_lerp_(
+            [averages[name] for name in moved], [current[name] for name in moved], 1 - decay
+        )
+        for name in averages.keys() - moved:
+            averages[name].copy_(current[name])
+
+
+def _masks(predictor: Predictor, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    masks = [found.mask for found in predictor.predict(images) if found is not None]
+    assert len(masks) == len(images), "what is trained on fits into memory"
+    return masks
+
+
+def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    kernels: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            kernels.append(parameter)
+        else:
+            (biases if name.endswith("bias") else others).append(parameter)
+    groups = [
+        {"params": kernels, "weight_decay": recipe.weight_decay, "factor": 1.0},
+        {"params": biases, "weight_decay": 0.0, "factor": recipe.bias_rate},
+        {"params": others, "weight_decay": 0.0, "factor": 1.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    return {
+        f"{prefix}/{name}": tensor.detach().cpu().contiguous()
+        for name, tensor in tensors.items()
+        if tensor is not None
+    }
+
+
+def _below(prefix: str, tensors: Tensors) -> Tensors:
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }

@@ -1,0 +1,170 @@
+"""Checkpoints as tensors: build the network of a record and fill it, completely or not at all.
+
+A checkpoint is two objects side by side, `NAME.safetensors` and its record `NAME.json`
+(`fcn.weights.record`). Reading runs no code from the files.
+"""
+
+import dataclasses
+import hashlib
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from fcn.models import Network, build
+from fcn.weights import CheckpointError
+from fcn.weights.record import Checkpoint, refuse_untrained
+
+_MAX_SHOWN = 10
+# What the layers are called whose channels are classes.
+_SCORES = ("score", "upscore", "classifier")
+
+
+def restore(record: Checkpoint, data: bytes, *, allow_untrained: bool = False) -> Network:
+    """Build a network and fill it with weights, in evaluation mode.
+
+    Args:
+        record: The checkpoint record.
+        data: The safetensors file; no code is run in reading it.
+        allow_untrained: Whether layers may hold initial values, to train from.
+
+    Raises:
+        CheckpointError: The SHA-256 differs from the record's, the file is no safetensors file,
+            tensors are missing, surplus, of another shape or not finite, or layers are untrained.
+    """
+    if not allow_untrained:
+        refuse_untrained(record)
+    found = hashlib.sha256(data).hexdigest()
+    if found != record.weights_sha256:
+        raise CheckpointError(
+            f"the weights have sha256 {found}, their record says {record.weights_sha256}; "
+            "copy both files again, or train or import the checkpoint again"
+        )
+    try:
+        tensors = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"no readable safetensors file: {error}") from error
+    network = build_recorded(record)
+    check_tensors(network.state_dict(), tensors)
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def random_network(record: Checkpoint, seed: int) -> Network:
+    """Build an untrained network in evaluation mode; the same seed gives the same weights.
+
+    Score layers, which start at zero, are drawn too: zeros would say class 0 everywhere.
+
+    Args:
+        record: Which network, and its classes.
+        seed: Of the network's initialisation.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_recorded(record)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and not module.weight.any():
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        return network.eval()
+
+
+def save(record: Checkpoint, network: nn.Module) -> tuple[Checkpoint, bytes]:
+    """Serialise weights.
+
+    Args:
+        record: Describes the network; its `weights_sha256` is replaced.
+        network: The weights.
+
+    Returns:
+        The completed record and the safetensors file, to be stored side by side.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    data = safetensors.torch.save(tensors)
+    return dataclasses.replace(record, weights_sha256=hashlib.sha256(data).hexdigest()), data
+
+
+def start_from(network: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Fill a network with the tensors that fit it, by name, and leave the others as they are.
+
+    Only score layers may differ: those whose shape depends on the number of classes, and those
+    of skips that the other network does not have.
+
+    Args:
+        network: To be trained from there.
+        tensors: Of a network of the same family.
+
+    Returns:
+        Names of the tensors that stay as they were.
+
+    Raises:
+        CheckpointError: Something else than score layers does not fit.
+    """
+    own = network.state_dict()
+    fits = {
+        name: tensors[name]
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape == tensor.shape
+    }
+    fresh = [name for name in own if name not in fits]
+    wrong = [name for name in fresh if not any(part in name for part in _SCORES)]
+    if wrong:
+        raise CheckpointError(
+            f"the start weights lack, or have in another shape: {', '.join(wrong[:_MAX_SHOWN])}"
+        )
+    network.load_state_dict({**own, **fits})
+    return fresh
+
+
+def build_recorded(record: Checkpoint) -> Network:
+    """Build the network that a record describes, untrained.
+
+    Raises:
+        CheckpointError: This version has no such network.
+    """
+    try:
+        return build(
+            record.network,
+            record.num_classes,
+            width=record.width,
+            in_channels=record.in_channels,
+            padding=record.padding,
+            upsampling=record.upsampling,
+        )
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def check_tensors(
+    expected: dict[str, torch.Tensor],
+    found: dict[str, torch.Tensor],
+    whose: str = "the network of their record",
+) -> None:
+    """Compare tensors with those of a network, by name, shape and value.
+
+    Args:
+        expected: Those of the network.
+        found: Those to fill it with.
+        whose: What the network is, for the message.
+
+    Raises:
+        CheckpointError: Tensors are missing, surplus, of another shape or not finite; it lists
+            them.
+    """
+    breaks = [f"missing: {name}" for name in expected if name not in found]
+    breaks += [f"surplus: {name}" for name in found if name not in expected]
+    breaks += [
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    breaks += [
+        f"{name} holds NaN or infinity"
+        for name, tensor in found.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if breaks:
+        more = f"; and {len(breaks) - _MAX_SHOWN} more" if len(breaks) > _MAX_SHOWN else ""
+        raise CheckpointError(
+            f"the weights do not fit {whose}: " + "; ".join(breaks[:_MAX_SHOWN]) + more
+        )

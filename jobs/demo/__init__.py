@@ -1,0 +1,1 @@
+"""The demo: drawn scenes, and a network trained on others of them."""

@@ -1,0 +1,1 @@
+"""What a command says: its log on stderr, its result on stdout."""

@@ -1,0 +1,1 @@
+"""From file, environment and flags to a command's settings."""

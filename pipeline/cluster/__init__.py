@@ -1,0 +1,1 @@
+"""The cluster: the one seam to Ray."""

@@ -1,0 +1,145 @@
+"""Ray for a job: the cluster it was submitted to, or one of its own for as long as it runs."""
+
+import logging
+import os
+import signal
+import socket
+import types
+from urllib.parse import urlsplit
+
+from pipeline.errors import ClusterLost, SettingError, Stopped
+
+_log = logging.getLogger(__name__)
+
+# Reading and writing need a CPU beside the replica's, also where there is one core.
+_MIN_CPUS = 2
+_IDLE_PROCESSES = 16
+_CONNECT_S = 10.0
+_OF_THE_MACHINE = (OSError, RuntimeError)
+
+
+def start_ray(ray_address: str | None) -> None:
+    """Connect to a cluster whose nodes are alike, or start Ray on this machine.
+
+    Args:
+        ray_address: Of the cluster; None starts one.
+
+    Raises:
+        SettingError: There is no cluster at the address, or its nodes have other versions.
+        ClusterLost: Ray does not start on this machine.
+    """
+    connect(ray_address)
+    # Ray takes seconds to import, which a run with nothing to do must not wait for.
+    from pipeline.cluster.nodes import check_versions  # noqa: PLC0415
+
+    check_versions()
+
+
+def connect(ray_address: str | None) -> None:
+    """Connect to a cluster as it is, or start Ray on this machine.
+
+    Args:
+        ray_address: Of the cluster; None starts one.
+
+    Raises:
+        SettingError: There is no cluster at the address.
+        ClusterLost: Ray does not start on this machine.
+    """
+    import ray.data  # noqa: PLC0415 - as above
+
+    if ray.is_initialized():
+        return
+    _log.info("starting Ray %s", ray_address or "on this machine")
+    try:
+        _init(ray_address)
+        # Ray has just put its own handler in place, which ends the process with the number 15.
+        stop_on_signals()
+    except SystemExit as ended:
+        raise Stopped(signal.SIGTERM.name) from ended
+    _quieten()
+
+
+def _init(ray_address: str | None) -> None:
+    import ray  # noqa: PLC0415 - as above
+
+    if ray_address:
+        _check_reachable(ray_address)
+        try:
+            ray.init(address=ray_address, logging_level=logging.WARNING, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise SettingError(
+                f"ray_address={ray_address!r}: {error}; is this a Ray cluster's address, and "
+                "RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) the cluster's token?"
+            ) from error
+    else:
+        _start_here()
+
+
+def _start_here() -> None:
+    import ray  # noqa: PLC0415 - as above
+
+    cores = len(os.sched_getaffinity(0))
+    try:
+        # "local": without it Ray would join a cluster that happens to run on this machine.
+        ray.init(
+            address="local",
+            num_cpus=max(_MIN_CPUS, cores),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            # What its processes print is in their log files; what ends a run is said by us.
+            log_to_driver=False,
+            # As many idle processes are kept as there are CPUs, and actors are counted with them:
+            # on a small machine every task would start, and import, anew.
+            _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
+        )
+    except Exception as error:
+        # Ray raises bare ones, as when its processes take too long; of other kinds are bugs.
+        if type(error) is not Exception and not isinstance(error, _OF_THE_MACHINE):
+            raise
+        reason = " ".join(str(error).split())
+        raise ClusterLost(
+            f"Ray does not start on this machine: {reason} Is the machine busy, or short of memory "
+            "or of room in /tmp?"
+        ) from error
+
+
+def _check_reachable(ray_address: str) -> None:
+    """Find out in seconds what Ray tries for minutes: whether somebody listens there."""
+    place = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}")
+    try:
+        if place.hostname and place.port:
+            socket.create_connection((place.hostname, place.port), _CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            f"ray_address={ray_address!r}: nobody answers there: {error}; is the cluster up, and "
+            "is this its address (that of a dashboard is for fcn submit)?"
+        ) from error
+
+
+def _quieten() -> None:
+    # Its lines look like all others.
+    logging.getLogger("ray").handlers.clear()
+    logging.getLogger("ray").propagate = True
+    # Plans, finished datasets and the tracebacks of tasks are in Ray's own files; what ends a run
+    # is said once, by the command.
+    for handler in logging.getLogger("ray.data").handlers:
+        # Its handler for files is no FileHandler.
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+    # It regrets that its progress bars are off; ours counts images.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGINT end the command in order, as `Stopped`; further ones change nothing.
+
+    `timeout` and process managers send more than one, which must not cut the ending short.
+    """
+
+    def stop(number: int, _: types.FrameType | None) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, signal.SIG_IGN)
+        raise Stopped(signal.Signals(number).name)
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, stop)

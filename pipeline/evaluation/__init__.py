@@ -1,0 +1,1 @@
+"""Evaluation: masks of the labelling against the ground truth of a labelled set."""

@@ -1,0 +1,1 @@
+"""Images: bytes to pixels and masks to bytes, without storage."""

@@ -1,0 +1,115 @@
+"""Class indices to PNG and back: pure functions.
+
+The file is an 8-bit palette PNG: a pixel's value is its class index and the palette holds the
+class colours, so that one file serves programs (indices) and people (colours).
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+from PIL import Image
+
+# Importing it also lifts Pillow's own limit on pixels: a mask is as large as its image.
+from pipeline.images.decode import DAMAGE
+
+IGNORE_INDEX = 255
+# The colour that PASCAL VOC gives its void pixels.
+IGNORE_COLOR = (224, 224, 192)
+
+# Up to level 2 ISA-L gives the same bytes on all x86-64 processors since 2008 (SSE4.2), and others
+# on ARM; at level 3 each generation has its own, and masks become no smaller.
+_MAX_LEVEL = 2
+
+# PNG specification, 5.2 and 11.2.2.
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_DEPTH, _PALETTE = 8, 3
+
+
+def make_palette(colours: Sequence[tuple[int, int, int]]) -> bytes:
+    """Lay out the palette of a mask.
+
+    Args:
+        colours: RGB per class, in order of the class index, values 0 to 255; at most 255 of them.
+
+    Returns:
+        768 bytes: 256 RGB triples, black where there is no class, `IGNORE_COLOR` at 255.
+    """
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colours)] = colours
+    palette[IGNORE_INDEX] = IGNORE_COLOR
+    return palette.tobytes()
+
+
+def encode_mask(mask: NDArray[np.uint8], palette: bytes, compress_level: int) -> bytes:
+    """Encode class indices as a palette PNG.
+
+    Args:
+        mask: Class indices, uint8 of shape (H, W).
+        palette: 768 bytes from `make_palette`.
+        compress_level: ISA-L's, 0 (fastest) to 2; higher ones, which zlib has, count as 2. Pixels
+            do not depend on it.
+
+    Returns:
+        The PNG file; the same arguments give the same bytes, whatever zlib the machine has.
+    """
+    height, width = mask.shape
+    # Each row begins with its filter: 0, none. Filters are for gradients, which masks have not.
+    rows = np.zeros((height, width + 1), np.uint8)
+    rows[:, 1:] = mask
+    chunks = (
+        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, _DEPTH, _PALETTE, 0, 0, 0)),
+        _chunk(b"PLTE", palette),
+        _chunk(b"IDAT", isal_zlib.compress(rows, min(compress_level, _MAX_LEVEL))),
+        _chunk(b"IEND", b""),
+    )
+    return _SIGNATURE + b"".join(chunks)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return b"".join((struct.pack(">I", len(content)), kind, content, struct.pack(">I", checksum)))
+
+
+def encode_mask_by_pillow(mask: NDArray[np.uint8], palette: bytes, compress_level: int) -> bytes:
+    """Encode class indices by Pillow alone: what `encode_mask` must be read as.
+
+    Args:
+        mask: As for `encode_mask`.
+        palette: As for `encode_mask`.
+        compress_level: zlib's, 0 (none) to 9 (smallest).
+
+    Returns:
+        The PNG file; its bytes depend on the machine's zlib.
+    """
+    image = Image.fromarray(mask)
+    image.putpalette(palette)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def decode_mask(png: bytes) -> NDArray[np.uint8]:
+    """Read the class indices of a mask file.
+
+    Args:
+        png: A file from `encode_mask`.
+
+    Returns:
+        Class indices, uint8 of shape (H, W).
+
+    Raises:
+        ValueError: The file is no 8-bit palette PNG.
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            mode, mask = image.mode, np.asarray(image)
+    except DAMAGE as error:
+        raise ValueError(f"no readable PNG: {str(error) or type(error).__name__}") from error
+    if mode != "P":
+        raise ValueError(f"the PNG has mode {mode}, a mask has mode P")
+    return mask

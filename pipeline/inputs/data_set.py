@@ -1,0 +1,103 @@
+"""A labelled data set with its classes and the coding of its truths: for `train` and `evaluate`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fcn.weights import CheckpointError
+from fcn.weights.classes import (
+    CITYSCAPES_CLASSES,
+    CITYSCAPES_IDS,
+    VOC_CLASSES,
+    ClassLabel,
+    parse_classes,
+)
+from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.images.ground_truth import Coding, TruthError, is_coloured
+from pipeline.inputs.layouts import Labelled, Sample, find_labelled
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A labelled data set."""
+
+    found: Labelled
+    classes: tuple[ClassLabel, ...]
+    coding: Coding
+
+
+def open_data_set(
+    storage: Storage, data: str, classes: str | None, truth_coding: str | None, split: str
+) -> DataSet:
+    """Find a data set, its classes, and how its truths name them.
+
+    Args:
+        storage: Where it is.
+        data: The setting.
+        classes: The setting.
+        truth_coding: The setting.
+        split: Whose first truth tells the coding, where no setting does.
+
+    Raises:
+        InputError: There is no data set.
+        SettingError: Its classes are not known.
+    """
+    found = find_labelled(storage, data)
+    known = _classes(storage, found, classes)
+    kind = truth_coding or _coding(storage, found, split)
+    ids = CITYSCAPES_IDS if kind == "ids" else None
+    if kind == "ids" and found.layout != "cityscapes":
+        raise SettingError("truth_coding=ids is for Cityscapes; map other ids to class indices")
+    colours = tuple(label.color for label in known) if kind == "colors" else ()
+    if len(set(colours)) < len(colours):
+        raise SettingError("truth_coding=colors needs a color of its own for every class")
+    return DataSet(found, known, Coding(kind, len(known), ids, colours))
+
+
+def as_table(samples: Sequence[Sample]) -> pa.Table:
+    """Lay samples out as a table with the columns image_uri and mask_uri."""
+    return pa.table(
+        {
+            "image_uri": pa.array([sample.image_uri for sample in samples], pa.string()),
+            "mask_uri": pa.array([sample.mask_uri for sample in samples], pa.string()),
+        }
+    )
+
+
+def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[ClassLabel, ...]:
+    uri = found.classes_uri if classes is None else normalise_uri(classes, "classes")
+    if uri is not None:
+        try:
+            return parse_classes(storage.read(uri))
+        except CheckpointError as error:
+            raise SettingError(f"classes={uri!r}: {error}") from error
+        except StoreError as error:
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+                raise SettingError(f"classes={uri!r}: {error}") from error
+            raise
+    if found.layout == "voc":
+        return VOC_CLASSES
+    if found.layout == "cityscapes":
+        return CITYSCAPES_CLASSES
+    raise SettingError(
+        "the classes are not known: put a classes.json beside the data, or name one with classes"
+    )
+
+
+def _coding(storage: Storage, found: Labelled, split: str) -> str:
+    if found.layout == "cityscapes":
+        return "ids" if found.raw_ids else "indices"
+    first = found.split(split)[0]
+    try:
+        return "colors" if is_coloured(storage.read(first.mask_uri)) else "indices"
+    except TruthError as error:
+        raise InputError(f"{first.mask_uri}: {error}") from error
+    except StoreError as error:
+        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            hint = "; relative paths of a manifest start at the current directory"
+            is_manifest = found.layout == "manifest"
+            raise InputError(error.message + hint * is_manifest) from error
+        raise

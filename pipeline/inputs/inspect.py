@@ -1,0 +1,278 @@
+"""Inspect: a labelled data set before a network is trained on it, or judged by it.
+
+Every image is decoded and every truth counted once, in chunks that travel to where there are
+CPUs. What would train nonsense is an error with the names of the files; what may be meant is a
+warning. Before an evaluation only truths are judged: a bad image is a row of the labelling.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import ImageError, InputError, StoreError
+from pipeline.images.decode import decode_image, read_orientation, read_upright_size
+from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decode_truth
+from pipeline.images.masks import IGNORE_INDEX
+from pipeline.inputs.layouts import TRAIN, VAL
+from pipeline.store.storage import Storage, sha256_hex
+
+_MAX_SHOWN = 5
+_OF_CLASSES = "classes.json says which classes there are, truth_coding how files name them"
+
+
+class Chunk(TypedDict):
+    """Samples to inspect: their split and their two URIs, one after the other."""
+
+    split: str
+    image_uris: list[str]
+    mask_uris: list[str]
+
+
+class Finding(TypedDict):
+    """What is found of one sample; `pixels` is per class, those without a class last.
+
+    `of_classes` is whether its problem are values or colours that are no class's.
+    """
+
+    split: str
+    image_uri: str
+    sha256: str
+    pixels: list[int]
+    problem: str
+    of_classes: bool
+
+
+class Inspection(BaseModel):
+    """What a whole data set holds; stands in the run's folder, so that it is done once.
+
+    Attributes:
+        num_images: By split.
+        pixels: By split, per class; pixels without a class last.
+        warnings: For a person.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    num_images: dict[str, int]
+    pixels: dict[str, list[int]]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Inspects chunks; travels to workers.
+
+    Attributes:
+        storage: Where the samples are.
+        coding: Of the truths.
+        max_image_pixels: The limit on height * width.
+        threads: Samples at a time.
+        judge_images: Whether a bad image is a problem; else it is passed over, and of the others
+            no more is read than their size.
+    """
+
+    storage: Storage
+    coding: Coding
+    max_image_pixels: int
+    threads: int
+    judge_images: bool = True
+
+    def __call__(self, chunk: Chunk) -> dict[str, list[Finding]]:
+        """Inspect the samples of a chunk.
+
+        Raises:
+            StoreError: The store does not answer; a file that is not there is a finding.
+        """
+        pairs = zip(chunk["image_uris"], chunk["mask_uris"], strict=True)
+        with ThreadPoolExecutor(self.threads) as pool:
+            found = pool.map(lambda pair: self._inspect(chunk["split"], *pair), pairs)
+            return {"findings": list(found)}
+
+    def _inspect(self, split: str, image_uri: str, mask_uri: str) -> Finding:
+        finding = Finding(
+            split=split, image_uri=image_uri, sha256="", pixels=[], problem="", of_classes=False
+        )
+        uri = image_uri
+        try:
+            image = self._look_at(image_uri)
+            finding["sha256"] = image.sha256
+            uri = mask_uri
+            truth = decode_truth(self.storage.read(mask_uri), self.coding)
+        except StoreError as error:
+            if not error.code.transient or error.code in ("not_found", "forbidden"):
+                return {**finding, "problem": error.message}
+            raise
+        except (ImageError, TruthError) as error:
+            of_classes = isinstance(error, NoClassError)
+            return {**finding, "problem": f"{uri}: {error}", "of_classes": of_classes}
+        if image.size not in (None, truth.shape):
+            return {**finding, "problem": f"{mask_uri} is {truth.shape}, its image is {image}"}
+        counts = np.bincount(truth.ravel(), minlength=IGNORE_INDEX + 1)
+        finding["pixels"] = [*counts[: self.coding.num_classes].tolist(), int(counts[-1])]
+        return finding
+
+    def _look_at(self, uri: str) -> "_Image":
+        try:
+            data = self.storage.read(uri)
+            if self.judge_images:
+                height, width, _ = decode_image(data, self.max_image_pixels).shape
+            else:
+                height, width = read_upright_size(data, self.max_image_pixels)
+            return _Image(sha256_hex(data), (height, width), read_orientation(data))
+        except (ImageError, StoreError):
+            if self.judge_images:
+                raise
+            return _Image()
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image, upright; without a size where it is bad and nobody minds."""
+
+    sha256: str = ""
+    size: tuple[int, int] | None = None
+    orientation: int = 1
+
+    def __str__(self) -> str:
+        """Say its size, and what people overlook of it."""
+        text = f"{self.size} (height, width)"
+        if self.orientation > 1:
+            text += (
+                f": it has EXIF orientation {self.orientation}, and a truth must have the size of "
+                "the upright image"
+            )
+        return text
+
+
+@dataclass
+class _Sums:
+    num_images: Counter[str] = field(default_factory=Counter)
+    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    num_problems: int = 0
+    of_classes: bool = False
+    splits_of: dict[str, dict[str, str]] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, finding: Finding) -> None:
+        split = finding["split"]
+        self.num_images[split] += 1
+        self.first.setdefault(split, finding["image_uri"])
+        if finding["problem"]:
+            self.num_problems += 1
+            self.of_classes |= finding["of_classes"]
+            if len(self.problems) < _MAX_SHOWN:
+                self.problems.append(finding["problem"])
+            return
+        self.splits_of.setdefault(finding["sha256"], {})[split] = finding["image_uri"]
+        counts = np.array(finding["pixels"], np.int64)
+        self.pixels[split] = self.pixels.get(split, np.zeros_like(counts)) + counts
+
+
+def summarise(
+    findings: Iterable[Finding], names: Sequence[str], *, allow_overlap: bool = False
+) -> Inspection:
+    """Judge a data set by what was found of its samples.
+
+    Args:
+        findings: Of all samples of `train` and perhaps `val`.
+        names: Of the classes, in order of the class index.
+        allow_overlap: Whether an image may be in both splits, with a warning.
+
+    Raises:
+        InputError: Files can't be read or do not fit the classes, an image is in both splits, or
+            no truth has a class.
+    """
+    sums = _sum(findings)
+    warnings = list(_overlap(sums, allow_overlap=allow_overlap))
+    _check_labelled(sums, len(names))
+    _check_binary(sums, len(names))
+    for split, counts in sums.pixels.items():
+        missing = [name for name, count in zip(names, counts, strict=False) if not count]
+        if missing:
+            effect = "it will never be predicted well" if split == TRAIN else "it is not judged"
+            warnings.append(
+                f"no pixel of {', '.join(missing)} in {split}: {effect}; pixels per class: "
+                f"{_histogram(counts, names)}"
+            )
+    pixels = {split: counts.tolist() for split, counts in sums.pixels.items()}
+    return Inspection(num_images=dict(sums.num_images), pixels=pixels, warnings=warnings)
+
+
+def check_truths(findings: Iterable[Finding], num_classes: int) -> None:
+    """Refuse truths that nothing can be scored with.
+
+    Args:
+        findings: Of all samples of a split.
+        num_classes: Of the data set.
+
+    Raises:
+        InputError: Truths can't be read or do not fit their images or the classes, or none has a
+            class.
+    """
+    _check_labelled(_sum(findings), num_classes)
+
+
+def _sum(findings: Iterable[Finding]) -> _Sums:
+    sums = _Sums()
+    for finding in findings:
+        sums.add(finding)
+    if sums.num_problems:
+        more = sums.num_problems - len(sums.problems)
+        raise InputError(
+            f"{sums.num_problems} of {sums.num_images.total()} samples can't be used:\n  "
+            + "\n  ".join(sums.problems)
+            + (f"\n  and {more} more" if more else "")
+            + (f"\n{_OF_CLASSES}" if sums.of_classes else "")
+        )
+    return sums
+
+
+def _overlap(sums: _Sums, *, allow_overlap: bool) -> Iterable[str]:
+    both = [
+        f"{places[TRAIN]} = {places[VAL]}"
+        for places in sums.splits_of.values()
+        if TRAIN in places and VAL in places
+    ]
+    if not both:
+        return
+    text = (
+        f"{len(both)} images are in {TRAIN} and in {VAL}, so that the metrics would be too good: "
+        f"{', '.join(sorted(both)[:_MAX_SHOWN])}"
+    )
+    if not allow_overlap:
+        raise InputError(f"{text}; remove them from one, or allow_overlap if they are meant")
+    yield text
+
+
+def _check_labelled(sums: _Sums, num_classes: int) -> None:
+    for split, total in sums.pixels.items():
+        if not total[:num_classes].any():
+            raise InputError(
+                f"{_all_of(split, sums)} are 255, no class: no truth has a pixel of any class"
+            )
+
+
+def _check_binary(sums: _Sums, num_classes: int) -> None:
+    for split, total in sums.pixels.items():
+        if total[0] and total[-1] and not total[1:-1].any() and num_classes > 1:
+            raise InputError(
+                f"{_all_of(split, sums)} hold 0 and 255 only ({total[0]:,} and {total[-1]:,} "
+                "pixels), and 255 means no class, so that there is nothing to tell apart. Where "
+                "255 is a class: give it the color [255, 255, 255] in classes.json, class 0 [0, "
+                "0, 0], and set truth_coding=colors"
+            )
+
+
+def _all_of(split: str, sums: _Sums) -> str:
+    return f"all truths of {split}, as that of {sums.first[split]},"
+
+
+def _histogram(counts: np.ndarray, names: Sequence[str]) -> str:
+    named = zip([*names, "no class"], counts, strict=True)
+    return ", ".join(f"{name} {count:,}" for name, count in named)

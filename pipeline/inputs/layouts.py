@@ -1,0 +1,215 @@
+"""Labelled data sets: which image has which truth, and in which split.
+
+Layouts, told by what lies in the folder:
+
+* `voc`: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val,...}.txt (PASCAL VOC
+  development kit, section 2).
+* `cityscapes`: leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/ with
+  *_gtFine_labelTrainIds.png or else *_gtFine_labelIds.png.
+* `folders`: <split>/images/ and <split>/masks/, or images/ and masks/ alone, which is the split
+  `train`; the names agree but for the ending. classes.json lies beside.
+* `manifest`: a Parquet, CSV or JSONL file with the columns image_uri, mask_uri and perhaps split.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.inputs.listing import is_image
+from pipeline.inputs.manifests import MANIFEST_ENDINGS, read_manifest
+from pipeline.store.storage import Storage
+from pipeline.store.uri import as_folder, normalise_uri
+
+LAYOUTS = ("voc", "cityscapes", "folders", "manifest")
+TRAIN, VAL = "train", "val"
+
+_CITYSCAPES_IMAGE = "_leftImg8bit.png"
+_CITYSCAPES_TRUTHS = ("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
+_SPLIT_FOLDERS = "images"
+_MAX_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled image."""
+
+    image_uri: str
+    mask_uri: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A data set as it lies there.
+
+    Attributes:
+        layout: One of `LAYOUTS`.
+        splits: Its samples by split, in order of the image's URI.
+        classes_uri: Its classes.json, if it has one.
+        raw_ids: Whether its truths hold ids that have to be mapped (Cityscapes' labelIds).
+    """
+
+    layout: str
+    splits: dict[str, list[Sample]]
+    classes_uri: str | None = None
+    raw_ids: bool = False
+
+    def split(self, name: str) -> list[Sample]:
+        """Give the samples of a split. Raises InputError if there is none of this name."""
+        if not self.splits.get(name):
+            raise InputError(
+                f"the data set ({self.layout}) has no split {name!r}; it has "
+                f"{', '.join(f'{key} ({len(some)})' for key, some in self.splits.items())}"
+            )
+        return self.splits[name]
+
+
+def find_labelled(storage: Storage, data: str) -> Labelled:
+    """Find out how a data set lies there, and list it.
+
+    Args:
+        storage: Where it is.
+        data: Folder, bucket prefix or manifest.
+
+    Raises:
+        InputError: It is none of the layouts, or images and truths do not belong together.
+    """
+    uri = normalise_uri(data, "data")
+    try:
+        if uri.lower().endswith(MANIFEST_ENDINGS):
+            return _manifest(storage, uri)
+        names = set(storage.children(uri))
+        if "JPEGImages" in names:
+            return _voc(storage, uri)
+        if "leftImg8bit" in names:
+            return _cityscapes(storage, uri)
+        found = _folders(storage, uri, names)
+    except StoreError as error:
+        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            raise InputError(f"data={data!r}: {error.message}") from error
+        raise
+    if not found.splits:
+        raise InputError(
+            f"data={data!r} is no labelled data set: it needs images/ and masks/ (at best below "
+            "train/ and val/), JPEGImages/ (PASCAL VOC), leftImg8bit/ (Cityscapes), or is a "
+            f"manifest ({', '.join(MANIFEST_ENDINGS)}); it holds "
+            f"{', '.join(sorted(names)[:10]) or 'nothing'}"
+        )
+    return found
+
+
+def _folders(storage: Storage, uri: str, names: set[str]) -> Labelled:
+    places = {TRAIN: uri} if _SPLIT_FOLDERS in names else {}
+    for name in sorted(names):
+        if places.get(TRAIN) != uri and "." not in name:
+            below = f"{uri}/{name}"
+            if _SPLIT_FOLDERS in storage.children(below):
+                places[name] = below
+    splits = {name: _pairs(storage, place) for name, place in places.items()}
+    return Labelled("folders", splits, _classes_file(uri, names))
+
+
+def _classes_file(uri: str, names: set[str]) -> str | None:
+    return f"{uri}/classes.json" if "classes.json" in names else None
+
+
+def _pairs(storage: Storage, place: str) -> list[Sample]:
+    """Pair images/ and masks/ of a folder by their names without endings."""
+    images = _by_stem(storage, f"{place}/images")
+    masks = _by_stem(storage, f"{place}/masks")
+    _check_same(images.keys() - masks.keys(), f"images of {place} without a file in masks/")
+    _check_same(masks.keys() - images.keys(), f"masks of {place} without a file in images/")
+    return [Sample(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _by_stem(storage: Storage, folder: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    prefix = as_folder(folder)
+    for entry in storage.walk(folder):
+        key = entry.uri.removeprefix(prefix)
+        if not is_image(key):
+            continue
+        stem = os.path.splitext(key)[0]
+        if stem in found:
+            raise InputError(
+                f"{found[stem]} and {entry.uri} have one name but for the ending; "
+                "images and masks are paired by it"
+            )
+        found[stem] = entry.uri
+    return found
+
+
+def _check_same(lonely: Iterable[str], what: str) -> None:
+    names = sorted(lonely)
+    if names:
+        more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+        raise InputError(f"{len(names)} {what}: {', '.join(names[:_MAX_SHOWN])}{more}")
+
+
+def _voc(storage: Storage, uri: str) -> Labelled:
+    lists = f"{uri}/ImageSets/Segmentation"
+    splits = {}
+    for name in storage.children(lists):
+        stems = storage.read(f"{lists}/{name}").decode().split()
+        splits[os.path.splitext(name)[0]] = [
+            Sample(f"{uri}/JPEGImages/{stem}.jpg", f"{uri}/SegmentationClass/{stem}.png")
+            for stem in sorted(stems)
+        ]
+    if not splits:
+        raise InputError(f"{lists} holds no lists (train.txt, val.txt)")
+    # trainval is both of them together and no split of its own.
+    splits.pop("trainval", None)
+    names = set(storage.children(uri))
+    return Labelled("voc", splits, _classes_file(uri, names))
+
+
+def _cityscapes(storage: Storage, uri: str) -> Labelled:
+    images_folder, truths_folder = f"{uri}/leftImg8bit", f"{uri}/gtFine"
+    truths = {entry.uri for entry in storage.walk(truths_folder)}
+    # All of one kind: a mixture of ids would train on nonsense.
+    train_ids = any(truth.endswith(_CITYSCAPES_TRUTHS[0]) for truth in truths)
+    ending = _CITYSCAPES_TRUTHS[0 if train_ids else 1]
+    splits: dict[str, list[Sample]] = {}
+    lonely = []
+    for image in sorted(entry.uri for entry in storage.walk(images_folder)):
+        key = image.removeprefix(images_folder + "/")
+        if not key.endswith(_CITYSCAPES_IMAGE):
+            continue
+        truth = f"{truths_folder}/{key.removesuffix(_CITYSCAPES_IMAGE)}{ending}"
+        if truth in truths:
+            splits.setdefault(key.partition("/")[0], []).append(Sample(image, truth))
+        else:
+            lonely.append(key)
+    _check_same(lonely, f"images of {uri} without a file in gtFine/ (*{ending})")
+    return Labelled("cityscapes", splits, raw_ids=not train_ids)
+
+
+def _manifest(storage: Storage, uri: str) -> Labelled:
+    table = read_manifest(storage.read(uri), uri)
+    for column in ("image_uri", "mask_uri"):
+        if column not in table.column_names:
+            raise InputError(
+                f"manifest {uri} needs the columns image_uri and mask_uri, and may have split; it "
+                f"has {', '.join(table.column_names)}"
+            )
+    splits: dict[str, list[Sample]] = {}
+    for row in table.to_pylist():
+        splits.setdefault(str(row.get("split") or TRAIN), []).append(_manifest_sample(row, uri))
+    folder = uri.rpartition("/")[0]
+    names = set(storage.children(folder))
+    ordered = {name: sorted(some, key=_image_uri) for name, some in splits.items()}
+    return Labelled("manifest", ordered, _classes_file(folder, names))
+
+
+def _image_uri(sample: Sample) -> str:
+    return sample.image_uri
+
+
+def _manifest_sample(row: dict[str, object], uri: str) -> Sample:
+    places = []
+    for column in ("image_uri", "mask_uri"):
+        value = row[column]
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"manifest {uri}: {column} is {value!r}, not a text")
+        places.append(normalise_uri(value.strip(), column))
+    return Sample(places[0], places[1])

@@ -1,0 +1,171 @@
+"""What the user named as input, as a stream of sources: folder, prefix, glob, image, manifest."""
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from fsspec.utils import glob_translate
+
+from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_uris
+from pipeline.store.entry import Entry
+from pipeline.store.storage import Storage
+from pipeline.store.uri import as_folder, has_wildcard, local_path, normalise_uri
+
+# A file with one of these endings is planned, also where the decoder does not read the format:
+# then its row says so. Others (checksums, thumbnails' databases, notes) are not images.
+IMAGE_ENDINGS = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
+        *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm"),
+        *(".pnm", ".tga", ".ico", ".psd"),
+    )
+)
+
+_LOOK_UPS_AT_A_TIME = 10_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to be planned.
+
+    `key` is its name under the input. `version` and `num_bytes` are None where a manifest names
+    an object that can't be looked up; its row will say why.
+    """
+
+    key: str
+    uri: str
+    version: str | None
+    num_bytes: int | None
+
+
+def is_image(key: str) -> bool:
+    """Whether a name has the ending of an image."""
+    return os.path.splitext(key)[1].lower() in IMAGE_ENDINGS
+
+
+class Sources:
+    """The images of an input; iterate once, then read `num_ignored`."""
+
+    def __init__(self, storage: Storage, input_uri: str, output_uri: str, threads: int) -> None:
+        """Find out what kind of input it is, without listing it yet.
+
+        Args:
+            storage: Where it is.
+            input_uri: What the user named, normalised.
+            output_uri: Left out of a listing.
+            threads: Look-ups at a time, for manifests.
+        """
+        self._storage = storage
+        self._input = input_uri
+        self._output = as_folder(output_uri)
+        self._threads = threads
+        self.num_ignored = 0
+
+    def __iter__(self) -> Iterator[Source]:
+        """List the images, in no order.
+
+        Raises:
+            InputError: The input is missing, unreadable, or a manifest without `uri`.
+        """
+        try:
+            yield from self._find()
+        except StoreError as error:
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+                raise InputError(f"input={self._input!r}: {error.message}") from error
+            raise
+
+    def _find(self) -> Iterator[Source]:
+        entry = self._single()
+        if entry is not None and entry.uri.lower().endswith(MANIFEST_ENDINGS):
+            yield from self._manifest(entry.uri)
+        elif entry is None and (parts := self._manifest_parts()):
+            for uri in parts:
+                yield from self._manifest(uri)
+        elif entry is not None:
+            key = entry.uri.rpartition("/")[2]
+            if "." in key and not is_image(key):
+                raise InputError(
+                    f"input={self._input!r} is neither an image by its ending nor a manifest "
+                    f"({', '.join(MANIFEST_ENDINGS)})"
+                )
+            yield Source(key, entry.uri, entry.version, entry.num_bytes)
+        elif has_wildcard(self._input) and not self._storage.children(self._input):
+            yield from self._glob()
+        else:
+            yield from self._folder(self._input)
+
+    def _manifest_parts(self) -> list[str]:
+        """List the files of a manifest that is a folder, as Spark writes one."""
+        if not self._input.lower().endswith(MANIFEST_ENDINGS):
+            return []
+        names = self._storage.children(self._input)
+        return [
+            f"{self._input}/{name}" for name in names if name.lower().endswith(MANIFEST_ENDINGS)
+        ]
+
+    def _single(self) -> Entry | None:
+        try:
+            return self._storage.stat(self._input)
+        except StoreError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return None
+            raise
+
+    def _folder(self, folder: str) -> Iterator[Source]:
+        prefix = as_folder(folder)
+        output = self._output_below(prefix)
+        for entry in self._storage.walk(folder):
+            # A name that is no UTF-8 can't stand in a table; its row will say that it is not found.
+            uri = entry.uri.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            key = uri.removeprefix(prefix)
+            if output and key.startswith(output):
+                continue
+            # Masks of this or another output are no photographs.
+            if "/masks/run=" in f"/{key}" or not is_image(key):
+                self.num_ignored += 1
+                continue
+            yield Source(key, uri, entry.version, entry.num_bytes)
+
+    def _output_below(self, prefix: str) -> str | None:
+        """Give the output's path below a folder, if it lies there, also by way of links."""
+        output = self._output
+        if output.startswith("file://"):
+            output, prefix = (
+                as_folder("file://" + os.path.realpath(local_path(uri))) for uri in (output, prefix)
+            )
+        below = output.startswith(prefix) and output != prefix
+        return output.removeprefix(prefix) if below else None
+
+    def _glob(self) -> Iterator[Source]:
+        fixed = as_folder(re.split(r"[*?\[]", self._input, maxsplit=1)[0].rpartition("/")[0])
+        if fixed == "s3://":
+            raise InputError(f"input={self._input!r}: a bucket's name can't be a pattern")
+        pattern = re.compile(glob_translate(self._input))
+        for source in self._folder(fixed):
+            if pattern.match(source.uri):
+                yield source
+
+    def _manifest(self, manifest_uri: str) -> Iterator[Source]:
+        uris = manifest_uris(self._storage.read(manifest_uri), manifest_uri)
+        with ThreadPoolExecutor(self._threads) as pool:
+            # A pool holds all that it is given, so it is given some at a time.
+            while some := list(islice(uris, _LOOK_UPS_AT_A_TIME)):
+                yield from pool.map(self._look_up, some)
+
+    def _look_up(self, uri: str) -> Source:
+        try:
+            uri = normalise_uri(uri, "uri")
+        except SettingError as error:
+            raise InputError(f"manifest {self._input}: {error}") from error
+        key = uri.partition("://")[2].lstrip("/")
+        try:
+            entry = self._storage.stat(uri)
+        except StoreError as error:
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+                return Source(key, uri, None, None)
+            raise
+        return Source(key, uri, entry.version, entry.num_bytes)

@@ -1,0 +1,85 @@
+"""What a run has cost and what held it back: from the sums over its commits to plain words."""
+
+from collections.abc import Iterator
+
+from pipeline.labelling.cost import STEPS, WorkTotals
+
+_BUSY = 0.85
+
+
+def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | None) -> list[str]:
+    """Describe what a run has cost.
+
+    Args:
+        work: Sums over its commits.
+        num_images: Of the run.
+        price_per_node_hour: In any currency; None if it is not known.
+    """
+    if not work.replica_seconds:
+        return []
+    total = sum(work.seconds.values()) or 1.0
+    lines = [f"{'step':<12}{'seconds':>12}{'share':>8}"]
+    lines += [
+        f"{step:<12}{work.seconds[step]:>12,.1f}{work.seconds[step] / total:>8.0%}"
+        for step in STEPS
+    ]
+    moved = (
+        f"read {work.read_bytes / 1e6:,.1f} MB, written {work.written_bytes / 1e6:,.1f} MB, "
+        f"{sum(work.retries.values())} requests made again, {work.backoffs} back-offs for memory"
+    )
+    busy = (
+        f"{work.num_replicas} replica(s), busy {work.busy_share:.0%} of "
+        f"{work.replica_seconds:,.0f} s: {verdict(work)}"
+    )
+    lines += ["(steps of several shards overlap: their seconds are more than the run's)", moved]
+    lines.append(busy)
+    price = price_per_thousand(work, num_images, price_per_node_hour)
+    if price is not None:
+        lines.append(
+            f"{work.node_seconds / 3600:.3f} node hours at {price_per_node_hour:g}: {price:.4f} "
+            "per thousand images (of each node that did a step, from its first to its last; not "
+            "counted are start-up, the head, and nodes without work)"
+        )
+    return lines
+
+
+def price_per_thousand(
+    work: WorkTotals, num_images: int, price_per_node_hour: float | None
+) -> float | None:
+    """Give the price of a thousand images; None without a price or an image."""
+    if price_per_node_hour is None or not num_images:
+        return None
+    return 1000 * price_per_node_hour * work.node_seconds / 3600 / num_images
+
+
+def verdict(work: WorkTotals) -> str:
+    """Say what held the run back and what to change."""
+    return next(_verdicts(work))
+
+
+def _verdicts(work: WorkTotals) -> Iterator[str]:
+    seconds = work.seconds
+    if work.busy_share >= _BUSY:
+        yield (
+            "the networks hold it back, as it should be; more or faster GPUs, precision=bf16 or a "
+            "narrower network make it faster"
+        )
+    processor = seconds["decode"] + seconds["encode"]
+    transfer = seconds["fetch"] + seconds["write"]
+    # A replica has three shards at a time: beside the one on the network, two may be elsewhere.
+    if processor > 2 * seconds["network"] and processor >= transfer:
+        yield (
+            "decoding and encoding hold it back: more cpus_per_replica and threads_per_replica, "
+            "or nodes with more cores per GPU"
+        )
+    if transfer > 2 * seconds["network"]:
+        yield (
+            "reading and writing hold it back: more io_threads, more CPUs for these tasks, or "
+            "nodes nearer to the bucket"
+        )
+    if work.backoffs:
+        yield "memory holds it back: a lower batch_size, or fewer replicas per GPU or node"
+    yield (
+        "waiting holds it back: too few shards to keep all replicas at work (smaller "
+        "max_shard_images, a lower max_replicas), or CPUs that others use"
+    )

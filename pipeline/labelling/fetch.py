@@ -1,0 +1,79 @@
+"""Fetch: a shard's planned images -> their encoded bytes. I/O only, in threads.
+
+In: a ShardTask. Out: a ShardRow whose images have `data`, or the error that stood in the way.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from pipeline.errors import ErrorCode, StoreError
+from pipeline.labelling.cost import Work
+from pipeline.labelling.runs import read_shard
+from pipeline.labelling.schema import ImageRow, ShardRow, ShardTask
+from pipeline.store.storage import Storage
+
+
+class Fetch:
+    """Reads the images of one shard, each in the version that was planned."""
+
+    def __init__(self, storage: Storage, max_image_bytes: int, threads: int) -> None:
+        """Take the settings along to the worker.
+
+        Args:
+            storage: Of plan and images.
+            max_image_bytes: Larger images are not read.
+            threads: Images read at a time.
+        """
+        self._storage = storage
+        self._max_image_bytes = max_image_bytes
+        self._threads = threads
+
+    def __call__(self, task: ShardTask) -> ShardRow:
+        """Fetch one shard.
+
+        Raises:
+            StoreError: The plan can't be read; an image that can't be read is a row.
+        """
+        work, storage = Work(), self._storage.counting()
+        with work.timed("fetch"), ThreadPoolExecutor(self._threads) as pool:
+            planned = read_shard(storage, task)
+            fetch = partial(fetch_image, storage, self._max_image_bytes)
+            images = list(pool.map(fetch, planned))
+        work.read_bytes = sum(len(image["data"] or b"") for image in images)
+        work.retried(storage.retries)
+        return ShardRow(shard=task["shard"], images=images, work=work.model_dump())
+
+
+def fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:
+    """Fetch one image; one that can't be read has the error in its row.
+
+    Args:
+        storage: Of the image.
+        max_image_bytes: A larger one is not read.
+        image: As planned.
+    """
+    data: bytes | None = None
+    code: ErrorCode | None = None
+    message: str | None = None
+    try:
+        if image["etag"] is None:
+            _fail_again(storage, image["uri"])
+        data = storage.read_version(image["uri"], image["etag"], max_image_bytes)
+    except StoreError as error:
+        code, message = error.code, error.message
+    num_bytes = image["num_bytes"] if data is None else len(data)
+    return {
+        **image,
+        "num_bytes": num_bytes,
+        "data": data,
+        "error_code": code and str(code),
+        "error_message": message,
+    }
+
+
+def _fail_again(storage: Storage, uri: str) -> None:
+    """Say why the plan could not look the image up; what is not planned is not labelled."""
+    storage.stat(uri)
+    raise StoreError(
+        ErrorCode.CHANGED, f"{uri} could not be read when the run was planned, and can be now"
+    )

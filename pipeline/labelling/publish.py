@@ -1,0 +1,200 @@
+"""Publish: commit records -> the two tables, the manifest, the report, `_SUCCESS`.
+
+In: a run of which every shard has its commit. Out: its manifest.
+
+Runs on the driver, in bounded memory. All of it is computed from the commit records, so that a
+publication that was cut off is simply done again, with the same bytes.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import ErrorCode
+from pipeline.labelling.advice import price_per_thousand, verdict
+from pipeline.labelling.class_statistics import ClassTotals
+from pipeline.labelling.cost import Work, WorkSum
+from pipeline.labelling.runs import ClassTotal, Manifest, Run, TablePart
+from pipeline.labelling.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK
+from pipeline.store.storage import sha256_hex
+
+_IMAGES_PER_FILE = 100_000
+# What is held as columns at a time, and becomes a row group of the tables.
+_IMAGES_AT_A_TIME = 500
+
+
+def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
+    """Publish a run that is committed to the last shard.
+
+    Args:
+        run: The run.
+        render: Makes the report, as HTML.
+
+    Returns:
+        The manifest that stands in the output.
+
+    Raises:
+        StoreError: The store did not take it; call again.
+    """
+    missing = len(run.missing())
+    assert not missing, f"{missing} shards of run {run.run_id} have no commit"
+    manifest = run.manifest() or _publish_tables(run)
+    run.storage.write(f"{run.folder}/report.html", render(manifest).encode())
+    run.storage.remove_leftovers(run.masks_folder)
+    run.storage.remove_leftovers(run.folder)
+    run.storage.create(run.success_uri, b"")
+    return manifest
+
+
+def _publish_tables(run: Run) -> Manifest:
+    totals = _Totals()
+    images = _TableWriter(run, "images", IMAGES)
+    statistics = _TableWriter(run, "class_statistics", CLASS_STATISTICS)
+    for commits in _batches(run.commits(), totals.work):
+        table = _statistics(run, commits)
+        totals.add(commits, table)
+        for writer, rows in ((images, commits.select(IMAGES.names)), (statistics, table)):
+            writer.add(rows, num_images=commits.num_rows)
+    manifest = totals.manifest(run, images.close(), statistics.close())
+    run.storage.create(run.manifest_uri, manifest.model_dump_json(indent=1).encode())
+    standing = run.manifest()
+    assert standing is not None, f"{run.manifest_uri} was written and is not there"
+    return standing
+
+
+class _TableWriter:
+    """Writes one table as files of up to `_IMAGES_PER_FILE` images; holds one file, compressed."""
+
+    def __init__(self, run: Run, table_name: str, schema: pa.Schema) -> None:
+        self._run = run
+        self._table_name = table_name
+        self._schema = schema
+        self._parts: list[TablePart] = []
+        self._open()
+
+    def add(self, rows: pa.Table, num_images: int) -> None:
+        self._writer.write_table(rows)
+        self._num_rows += rows.num_rows
+        self._num_images += num_images
+        if self._num_images >= _IMAGES_PER_FILE:
+            self._put()
+            self._open()
+
+    def close(self) -> list[TablePart]:
+        if self._num_images:
+            self._put()
+        return self._parts
+
+    def _open(self) -> None:
+        self._buffer = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._buffer, self._schema, compression="zstd")
+        self._num_rows = self._num_images = 0
+
+    def _put(self) -> None:
+        self._writer.close()
+        data = self._buffer.getvalue()
+        number = len(self._parts)
+        file = f"{self._table_name}/run={self._run.run_id}/part-{number:05d}.parquet"
+        self._run.storage.write(f"{self._run.output}/{file}", data)
+        self._parts.append(TablePart(file=file, num_rows=self._num_rows, sha256=sha256_hex(data)))
+
+
+class _Totals:
+    """Sums over the commit records."""
+
+    def __init__(self) -> None:
+        self.num_images = self.num_ok = self.num_pixels = 0
+        self.errors: Counter[str] = Counter()
+        self.classes = ClassTotals()
+        self.work = WorkSum()
+        self.finished_at: datetime | None = None
+
+    def add(self, commits: pa.Table, statistics: pa.Table) -> None:
+        succeeded = commits.filter(pc.equal(commits["status"], OK))
+        self.num_images += commits.num_rows
+        self.num_ok += succeeded.num_rows
+        heights = succeeded["height"].cast(pa.int64())
+        self.num_pixels += pc.sum(pc.multiply(heights, succeeded["width"])).as_py() or 0
+        self.errors.update(code for code in commits["error_code"].to_pylist() if code)
+        self.classes.add(statistics)
+        latest = pc.max(commits["labelled_at"]).as_py()
+        self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
+
+    def manifest(self, run: Run, images: list[TablePart], statistics: list[TablePart]) -> Manifest:
+        record, work = run.record, self.work.totals()
+        price = record.settings.get("price_per_node_hour")
+        return Manifest(
+            run_id=record.run_id,
+            fingerprint=record.network.fingerprint,
+            input=record.input,
+            untrained=record.network.untrained,
+            created_at=record.created_at,
+            finished_at=self.finished_at or record.created_at,
+            num_images=self.num_images,
+            num_ok=self.num_ok,
+            num_failed=self.num_images - self.num_ok,
+            num_skipped=record.num_skipped,
+            num_skipped_failed=record.num_skipped_failed,
+            num_shards=record.num_shards,
+            num_pixels=self.num_pixels,
+            errors={str(code): self.errors[code] for code in ErrorCode if self.errors[code]},
+            classes=[
+                ClassTotal(
+                    id=label.id,
+                    name=label.name,
+                    color=label.color,
+                    num_pixels=self.classes.pixels[label.id],
+                    num_images=self.classes.images[label.id],
+                )
+                for label in record.network.classes
+            ],
+            images=images,
+            class_statistics=statistics,
+            work=work,
+            held_back_by=verdict(work) if work.replica_seconds else "",
+            price_per_thousand_images=price_per_thousand(work, self.num_images, price),
+        )
+
+
+def _batches(commits: Iterator[pa.Table], work: WorkSum) -> Iterator[pa.Table]:
+    batch: list[pa.Table] = []
+    num_rows = 0
+    for table in commits:
+        work.add(Work.of_metadata(table.schema.metadata))
+        # The write-ids of the records differ; a table made of them has none.
+        batch.append(table.replace_schema_metadata(None))
+        num_rows += table.num_rows
+        if num_rows >= _IMAGES_AT_A_TIME:
+            yield pa.concat_tables(batch)
+            batch, num_rows = [], 0
+    if batch:
+        yield pa.concat_tables(batch)
+
+
+def _statistics(run: Run, commits: pa.Table) -> pa.Table:
+    """Make a row of every image and class; as columns, since Python objects are ten times that."""
+    images = commits.filter(pc.equal(commits["status"], OK)).combine_chunks()
+    classes = pa.concat_arrays(
+        images["classes"].chunks or [pa.array([], COMMIT.field("classes").type)]
+    )
+    of_image = images.drop_columns("classes").take(pc.list_parent_indices(classes))
+    flat = pc.list_flatten(classes)
+    pixel_count, class_id = pc.struct_field(flat, "pixel_count"), pc.struct_field(flat, "class_id")
+    num_pixels = pc.multiply(of_image["height"].cast(pa.int64()), of_image["width"])
+    names = pa.array([label.name for label in run.record.network.classes])
+    columns = {
+        "image_id": of_image["image_id"],
+        "key": of_image["key"],
+        "class_id": class_id,
+        "class_name": names.take(class_id),
+        "pixel_count": pixel_count,
+        "pixel_fraction": pc.divide(pixel_count.cast(pa.float64()), num_pixels.cast(pa.float64())),
+        "mean_confidence": pc.struct_field(flat, "mean_confidence"),
+        "run_id": of_image["run_id"],
+    }
+    return pa.table(columns, CLASS_STATISTICS)

@@ -1,0 +1,97 @@
+"""Report: the manifest and the tables of a run -> what a person reads."""
+
+import importlib.resources
+from collections.abc import Iterator
+
+import jinja2
+import pyarrow.compute as pc
+
+from pipeline.labelling.advice import cost_lines
+from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.schema import ERROR
+
+_MAX_FAILED_SHOWN = 20
+
+
+def as_text(run: Run, manifest: Manifest) -> str:
+    """Write the report for a terminal.
+
+    Args:
+        run: The run, for its failed images.
+        manifest: Its manifest.
+    """
+    headline = (
+        f"Run {manifest.run_id}: {manifest.num_ok} of {manifest.num_images} images have a mask, "
+        f"{manifest.num_failed} failed, {manifest.num_skipped} were done by earlier runs"
+    )
+    lines = [
+        headline,
+        f"  input  {manifest.input}",
+        f"  masks  {run.masks_folder}",
+        f"  tables {run.output}/images/run={run.run_id}",
+        f"         {run.output}/class_statistics/run={run.run_id}",
+        f"  report {run.folder}/report.html",
+    ]
+    if manifest.untrained:
+        lines.append("  The network is untrained (weights=random:SEED): its classes mean nothing.")
+    lines += ["", f"{'class':<24}{'pixels':>16}{'share':>9}{'images':>10}"]
+    for label in manifest.classes:
+        if label.num_pixels:
+            share = label.num_pixels / manifest.num_pixels
+            lines.append(
+                f"{label.name[:23]:<24}{label.num_pixels:>16,}{share:>8.1%}{label.num_images:>10,}"
+            )
+    absent = sum(not label.num_pixels for label in manifest.classes)
+    if absent:
+        lines.append(f"({absent} classes appear in no image)")
+    if manifest.num_failed:
+        lines += ["", "Failed images:"]
+        lines += [f"  {code:<20}{number:>8,}" for code, number in manifest.errors.items()]
+        lines += [f"  {key}: {code}: {text}" for key, code, text in _failed(run, manifest)]
+    if cost := _cost(run, manifest):
+        lines += ["", *cost]
+    return "\n".join(lines)
+
+
+def as_html(run: Run, manifest: Manifest) -> str:
+    """Write the report as one HTML page that needs nothing beside it.
+
+    Args:
+        run: The run, for its failed images.
+        manifest: Its manifest.
+    """
+    source = importlib.resources.files("pipeline.labelling").joinpath("report.html").read_text()
+    # Keys, names and messages come from outside: autoescape keeps them text.
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(source).render(
+        run=run,
+        manifest=manifest,
+        network=run.record.network,
+        failed=list(_failed(run, manifest)),
+        cost=_cost(run, manifest),
+    )
+
+
+def _cost(run: Run, manifest: Manifest) -> list[str]:
+    if manifest.work is None:
+        return []
+    price = run.record.settings.get("price_per_node_hour")
+    return cost_lines(manifest.work, manifest.num_images, price)
+
+
+def _failed(run: Run, manifest: Manifest) -> Iterator[tuple[str, str, str]]:
+    if not manifest.num_failed:
+        return
+    left = _MAX_FAILED_SHOWN
+    for table in run.published(["key", "status", "error_code", "error_message"]):
+        bad = table.filter(pc.equal(table["status"], ERROR)).slice(0, left)
+        left -= bad.num_rows
+        for row in bad.to_pylist():
+            yield _printable(row["key"]), row["error_code"], _printable(row["error_message"])
+        if not left:
+            return
+
+
+def _printable(text: str) -> str:
+    """Replace what would break a line or steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)[:300]

@@ -1,0 +1,300 @@
+"""A run: one plan and its commits; where its objects lie, and what its record says.
+
+<output>/runs/<run_id>/run.json appears after the plan's files and names them, so that a run with
+a run.json has a whole plan. _SUCCESS appears last of all.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.labelling.cost import WorkTotals
+from pipeline.labelling.schema import ImageRow, ShardTask
+from pipeline.store.storage import Storage
+
+_READ_THREADS = 16
+_REPAIR = (
+    "restore it, or remove the run's folders below runs, masks, images and class_statistics: "
+    "label then does its images again"
+)
+
+
+class _Json(BaseModel):
+    """An object that stands in the output: what a newer version adds is left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ClassRecord(_Json):
+    """A class as the tables and palettes show it."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+class NetworkRecord(_Json):
+    """What the tables need to know of a network, and what decides its masks' pixels."""
+
+    fingerprint: str
+    weights: str
+    untrained: bool
+    deciding: dict[str, Any]
+    classes: list[ClassRecord]
+
+
+class PlanPart(_Json):
+    """One file of the plan; row group g holds shard `first_shard` + g of `num_images[g]` images."""
+
+    file: str
+    first_shard: int
+    num_images: list[int]
+
+
+class RunRecord(_Json):
+    """run.json: put-if-absent, never changed.
+
+    `identity` is the hash of fingerprint and input: runs of one identity exclude each other.
+    """
+
+    run_id: str
+    identity: str
+    created_at: datetime
+    input: str
+    output: str
+    network: NetworkRecord
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    num_images: int
+    num_bytes: int
+    num_shards: int
+    num_skipped: int
+    num_skipped_failed: int
+    plan: list[PlanPart]
+
+
+class TablePart(_Json):
+    """One published Parquet file; `file` is relative to the output."""
+
+    file: str
+    num_rows: int
+    sha256: str
+
+
+class ClassTotal(_Json):
+    """A class summed over a run."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+    num_pixels: int
+    num_images: int
+
+
+class Manifest(_Json):
+    """manifest.json: exists once every shard has its commit; totals are sums over the commits."""
+
+    run_id: str
+    fingerprint: str
+    input: str
+    untrained: bool
+    created_at: datetime
+    finished_at: datetime
+    num_images: int
+    num_ok: int
+    num_failed: int
+    num_skipped: int
+    num_skipped_failed: int
+    num_shards: int
+    num_pixels: int
+    errors: dict[str, int]
+    classes: list[ClassTotal]
+    images: list[TablePart]
+    class_statistics: list[TablePart]
+    work: WorkTotals | None = None
+    held_back_by: str = ""
+    price_per_thousand_images: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in its output; `attempt` is the number of the lock of the command at work, or 0."""
+
+    storage: Storage
+    output: str
+    record: RunRecord
+    attempt: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        return self.record.run_id
+
+    @property
+    def folder(self) -> str:
+        """URI of what belongs to the run alone."""
+        return run_folder(self.output, self.run_id)
+
+    def commit_uri(self, shard: int) -> str:
+        """URI of a shard's commit record."""
+        return f"{self.folder}/commits/{commit_name(shard)}"
+
+    @property
+    def masks_folder(self) -> str:
+        """URI below which the masks lie by `mask_key`."""
+        return f"{self.output}/masks/run={self.run_id}"
+
+    @property
+    def manifest_uri(self) -> str:
+        """URI of manifest.json."""
+        return f"{self.folder}/manifest.json"
+
+    @property
+    def success_uri(self) -> str:
+        """URI of the marker that is written last."""
+        return f"{self.folder}/_SUCCESS"
+
+    def finished(self) -> bool:
+        """Whether the run is published to the end."""
+        return self.storage.exists(self.success_uri)
+
+    def manifest(self) -> Manifest | None:
+        """Read the manifest; None before every shard is committed."""
+        if not self.storage.exists(self.manifest_uri):
+            return None
+        try:
+            return Manifest.model_validate_json(self.storage.read(self.manifest_uri))
+        except ValueError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{self.manifest_uri} is damaged: {reason}; {_REPAIR}") from error
+
+    def committed(self) -> list[int]:
+        """List the shards that have a commit record, in order."""
+        names = set(self.storage.children(f"{self.folder}/commits"))
+        return [shard for shard in range(self.record.num_shards) if commit_name(shard) in names]
+
+    def missing(self) -> list[ShardTask]:
+        """List what is left to do: the planned shards without a commit record."""
+        done = set(self.committed())
+        return [
+            ShardTask(
+                shard=part.first_shard + group,
+                plan_uri=f"{self.folder}/plan/{part.file}",
+                row_group=group,
+            )
+            for part in self.record.plan
+            for group in range(len(part.num_images))
+            if part.first_shard + group not in done
+        ]
+
+    def num_images(self, todo: list[ShardTask]) -> int:
+        """Count the images of some shards."""
+        shards = {task["shard"] for task in todo}
+        return sum(
+            number
+            for part in self.record.plan
+            for group, number in enumerate(part.num_images)
+            if part.first_shard + group in shards
+        )
+
+    def plan(self) -> Iterator[pa.Table]:
+        """Read the plan, file by file."""
+        for part in self.record.plan:
+            yield pq.read_table(
+                pa.BufferReader(self.storage.read(f"{self.folder}/plan/{part.file}"))
+            )
+
+    def commits(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Read the commit records in order of the shards, some at a time.
+
+        Args:
+            columns: Of `schema.COMMIT`; None reads all.
+        """
+        shards = self.committed()
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            for start in range(0, len(shards), _READ_THREADS):
+                uris = [self.commit_uri(shard) for shard in shards[start : start + _READ_THREADS]]
+                for data in pool.map(self.storage.read, uris):
+                    yield pq.read_table(pa.BufferReader(data), columns=columns)
+
+    def published(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Read the published images table, file by file; nothing before there is a manifest.
+
+        Args:
+            columns: Of `schema.IMAGES`.
+        """
+        manifest = self.manifest()
+        for part in manifest.images if manifest else ():
+            try:
+                data = self.storage.read(f"{self.output}/{part.file}")
+                yield pq.read_table(pa.BufferReader(data), columns=columns).select(columns)
+            except (StoreError, pa.ArrowException, OSError) as error:
+                if isinstance(error, StoreError) and error.code is not ErrorCode.NOT_FOUND:
+                    raise
+                raise InputError(f"{part.file} is damaged: {error}; {_REPAIR}") from error
+
+
+def run_folder(output: str, run_id: str) -> str:
+    """URI of what belongs to one run alone: its record, plan, commits and manifest."""
+    return f"{output}/runs/{run_id}"
+
+
+def commit_name(shard: int) -> str:
+    """Name of a shard's commit record."""
+    return f"shard-{shard:06d}.parquet"
+
+
+def read_shard(storage: Storage, task: ShardTask) -> list[ImageRow]:
+    """Read the images of one shard from the plan."""
+    file = pq.ParquetFile(pa.BufferReader(storage.read(task["plan_uri"])))
+    rows: list[ImageRow] = file.read_row_group(task["row_group"]).drop_columns("shard").to_pylist()
+    return rows
+
+
+def find_run(storage: Storage, output: str, run_id: str) -> Run | None:
+    """Look a run up by name; None if there is no such run with a whole plan."""
+    uri = f"{run_folder(output, run_id)}/run.json"
+    if not storage.exists(uri):
+        return None
+    try:
+        record = RunRecord.model_validate_json(storage.read(uri))
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{uri} is damaged: {reason}; {_REPAIR}") from error
+    return Run(storage, output, record)
+
+
+def list_runs(storage: Storage, output: str) -> list[Run]:
+    """List the runs of an output, oldest first."""
+    names = storage.children(f"{output}/runs")
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = pool.map(lambda name: find_run(storage, output, name), names)
+        runs = [run for run in found if run is not None]
+    return sorted(runs, key=lambda run: (run.record.created_at, run.run_id))
+
+
+def finished_ids(runs: Sequence[Run]) -> set[str]:
+    """Look up which runs are finished, many at a time: an output may hold years of nights."""
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        finished = pool.map(Run.finished, runs)
+        return {run.run_id for run, yes in zip(runs, finished, strict=True) if yes}
+
+
+def require_runs(storage: Storage, output: str, run_id: str | None) -> list[Run]:
+    """List the runs that a reader asked for.
+
+    Raises:
+        InputError: There are none.
+    """
+    runs = [run for run in list_runs(storage, output) if run_id in (None, run.run_id)]
+    if not runs:
+        what = "no run" if run_id is None else f"no run {run_id!r}"
+        raise InputError(f"output={output!r} holds {what}; `label` makes runs")
+    return runs

@@ -1,0 +1,134 @@
+"""Every table and row, declared once.
+
+`PLAN` is what plan writes and fetch reads, `COMMIT` what write commits, `IMAGES` and
+`CLASS_STATISTICS` what publish makes of the commit records and readers query.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+import pyarrow as pa
+
+OK = "ok"
+ERROR = "error"
+
+_TIME = pa.timestamp("ms", tz="UTC")
+
+PLAN = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("image_id", pa.string()),
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("etag", pa.string()),
+        ("num_bytes", pa.int64()),
+        ("mask_key", pa.string()),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("etag", pa.string()),
+        ("num_bytes", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("status", pa.string()),
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+        ("mask_uri", pa.string()),
+        ("mask_sha256", pa.string()),
+        ("mean_confidence", pa.float64()),
+        ("shard", pa.int32()),
+        ("run_id", pa.string()),
+        ("fingerprint", pa.string()),
+        ("labelled_at", _TIME),
+    ]
+)
+
+_CLASS_PIXELS = pa.struct(
+    [
+        ("class_id", pa.int32()),
+        ("pixel_count", pa.int64()),
+        ("mean_confidence", pa.float64()),
+    ]
+)
+
+COMMIT = IMAGES.append(pa.field("classes", pa.list_(_CLASS_PIXELS)))
+
+CLASS_STATISTICS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("key", pa.string()),
+        ("class_id", pa.int32()),
+        ("class_name", pa.string()),
+        ("pixel_count", pa.int64()),
+        ("pixel_fraction", pa.float64()),
+        ("mean_confidence", pa.float64()),
+        ("run_id", pa.string()),
+    ]
+)
+
+
+class ClassPixels(TypedDict):
+    """One class in one image: exact count of its pixels, mean of their confidence in [0, 1]."""
+
+    class_id: int
+    pixel_count: int
+    mean_confidence: float | None
+
+
+class ImageRow(TypedDict):
+    """One image on its way through the steps; each step adds the fields it is the author of.
+
+    plan: the first six. fetch: `data` or the error. segment: the sizes, `png` and the
+    statistics, or the error; `data` ends there. write: `png` ends there.
+    """
+
+    image_id: str
+    key: str
+    uri: str
+    etag: str | None
+    num_bytes: int | None
+    mask_key: str
+    error_code: NotRequired[str | None]
+    error_message: NotRequired[str | None]
+    data: NotRequired[bytes | None]
+    height: NotRequired[int | None]
+    width: NotRequired[int | None]
+    png: NotRequired[bytes | None]
+    mean_confidence: NotRequired[float | None]
+    classes: NotRequired[list[ClassPixels]]
+
+
+class ShardTask(TypedDict):
+    """What Ray carries into fetch: where the plan holds the shard's images."""
+
+    shard: int
+    plan_uri: str
+    row_group: int
+
+
+class ShardRow(TypedDict):
+    """One shard between the steps: one Ray row, which Ray never splits.
+
+    `work` is `pipeline.labelling.cost.Work` as a dict: what the steps have spent so far.
+    """
+
+    shard: int
+    images: list[ImageRow]
+    work: NotRequired[dict[str, Any]]
+
+
+class Receipt(TypedDict):
+    """What write hands back for one shard: what stands in its commit record.
+
+    `errors` counts images by error code, `work` is `pipeline.labelling.cost.Work` as a dict.
+    """
+
+    shard: int
+    num_images: int
+    num_failed: int
+    errors: dict[str, int]
+    work: dict[str, Any]

@@ -1,0 +1,252 @@
+"""Segment: encoded bytes -> decode -> FCN -> mask files and class statistics.
+
+In: a ShardRow with `data`. Out: the same with `png`, sizes and statistics, or an error.
+
+Decoding and encoding run in threads beside the network, because simplejpeg and ISA-L release
+the GIL. Ray calls a replica from several threads; the network has one thread of its own, which
+takes the chunks of all calls in turn.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn.weights import CheckpointError
+from pipeline.errors import ErrorCode, ImageError, SettingError
+from pipeline.images.decode import check_num_pixels, decode_image, read_size
+from pipeline.images.masks import encode_mask, make_palette
+from pipeline.labelling.cost import Work
+from pipeline.labelling.network import Network
+from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.schema import ClassPixels, ImageRow, ShardRow
+from pipeline.memory import limit_memory, release_free_memory
+from pipeline.settings.label import LabelSettings
+from pipeline.store.storage import Storage
+
+if TYPE_CHECKING:  # importing these loads torch
+    from fcn.inference.predictor import Prediction, Predictor
+
+_log = logging.getLogger(__name__)
+
+# Decoded pixels that one call holds at a time: 16 Mi pixels are 48 MiB of RGB. Which images share
+# a chunk depends on the shard alone, so that its masks do too.
+_CHUNK_PIXELS = 16 << 20
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a replica runs on.
+
+    Attributes:
+        use_gpu: Whether Ray gives it a GPU, which it then is alone in seeing.
+        threads: For decoding and encoding and, without a GPU, for the network.
+        batch_size: Images of one size that go through the network together.
+        memory_bytes: What it may use of the node's memory; None sets no limit.
+        max_whole_pixels: Larger images go through the network in tiles.
+    """
+
+    use_gpu: bool
+    threads: int
+    batch_size: int
+    memory_bytes: int | None = None
+    max_whole_pixels: int = 16 << 20
+
+
+LoadPredictor = Callable[[Placement], "Predictor"]
+
+
+def open_predictor(storage: Storage, network: Network, placement: Placement) -> "Predictor":
+    """Load the network in the replica.
+
+    Args:
+        storage: Of the weights.
+        network: What to load.
+        placement: Where to.
+    """
+    # Only a replica needs torch, whose import takes seconds: not the driver, which names the class.
+    import fcn.inference.predictor  # noqa: PLC0415
+    import fcn.weights.files  # noqa: PLC0415
+
+    record = network.checkpoint
+    if network.uri is None:
+        model = fcn.weights.files.random_network(
+            record, int(record.weights_sha256[len("random:") :])
+        )
+    else:
+        model = fcn.weights.files.restore(record, storage.read(network.uri))
+    # A GPU has its own memory and says in order when it is full.
+    memory_bytes = None if placement.use_gpu else placement.memory_bytes
+    predictor = fcn.inference.predictor.Predictor(
+        model,
+        record,
+        device="cuda" if placement.use_gpu else "cpu",
+        precision=network.precision,
+        batch_size=placement.batch_size,
+        max_whole_pixels=placement.max_whole_pixels,
+        memory_bytes=memory_bytes,
+        flip=network.flip,
+        scales=network.scales,
+        compiled=network.compiled,
+        # Ray allows one thread per CPU that it has set aside, which would leave cores idle.
+        num_threads=None if placement.use_gpu else placement.threads,
+    )
+    if memory_bytes is not None:
+        limit_memory(memory_bytes)
+    return predictor
+
+
+class Segmenter:
+    """One replica: an actor that holds an FCN and turns shards into mask files."""
+
+    def __init__(
+        self,
+        load: LoadPredictor,
+        classes: Sequence[ClassRecord],
+        settings: LabelSettings,
+        placement: Placement,
+    ) -> None:
+        """Load the network.
+
+        Args:
+            load: Gives the network on its device.
+            classes: Whose colours the palette of the masks holds.
+            settings: Of the job.
+            placement: What the replica runs on.
+        """
+        self._refusal: SettingError | None = None
+        try:
+            self._predictor = load(placement)
+        except CheckpointError as error:
+            # Ray would take an error here for the death of a node and try again: the first shard
+            # reports it.
+            self._refusal = SettingError(f"weights: {error}")
+        # A thread and not a lock: PyTorch's CPU threads serve one caller faster than several.
+        self._device = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(placement.threads)
+        self._palette = make_palette([label.color for label in classes])
+        self._max_image_pixels = settings.max_image_pixels
+        self._png_compress_level = settings.png_compress_level
+
+    def __call__(self, shard: ShardRow) -> ShardRow:
+        """Label one shard; an image that can't be labelled is a row.
+
+        Raises:
+            SettingError: The weights do not fit the network that their record names.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        work = Work(**shard.get("work", {}))
+        with work.in_replica():
+            with work.timed("decode"):
+                measured = list(self._pool.map(self._measure, shard["images"]))
+            labelled: list[ImageRow] = []
+            for chunk in _chunks(measured):
+                labelled += self._label(chunk, work)
+        release_free_memory()
+        return ShardRow(shard=shard["shard"], images=labelled, work=work.model_dump())
+
+    def _measure(self, image: ImageRow) -> ImageRow:
+        image = {**image, "height": None, "width": None, "png": None, "mean_confidence": None}
+        image["classes"] = []
+        data = image.get("data")
+        if data is None:
+            return image
+        try:
+            height, width = read_size(data)
+            image |= {"height": height, "width": width}
+            check_num_pixels(height, width, self._max_image_pixels)
+        except ImageError as error:
+            return _failed(image, error.code, error.message)
+        return image
+
+    def _label(self, chunk: list[ImageRow], work: Work) -> list[ImageRow]:
+        with work.timed("decode"):
+            decoded = list(self._pool.map(self._decode, chunk))
+        pixels = [found for found in decoded if isinstance(found, np.ndarray)]
+        try:
+            predictions = iter(self._device.submit(self._predict, pixels, work).result())
+        except FloatingPointError as error:
+            raise SettingError(f"precision: {error}") from error
+        found = [next(predictions) if isinstance(one, np.ndarray) else one for one in decoded]
+        with work.timed("encode"):
+            return list(self._pool.map(self._finish, chunk, found))
+
+    def _predict(
+        self, pixels: list[NDArray[np.uint8]], work: Work
+    ) -> "Sequence[Prediction | None]":
+        """Run the network; on its own thread, so that waiting for it is not counted."""
+        before = self._predictor.num_backoffs
+        with work.timed("network"):
+            predictions = self._predictor.predict(pixels)
+        work.backoffs += self._predictor.num_backoffs - before
+        return predictions
+
+    def _decode(self, image: ImageRow) -> NDArray[np.uint8] | ImageError:
+        data = image.pop("data", None)
+        if data is None:
+            code, message = image["error_code"], image["error_message"]
+            assert code is not None, f"{image['uri']} lost its error"
+            assert message is not None, f"{image['uri']} lost its error"
+            return ImageError(ErrorCode(code), message)
+        try:
+            return decode_image(data, self._max_image_pixels)
+        except ImageError as error:
+            return error
+
+    def _finish(self, image: ImageRow, found: "Prediction | ImageError | None") -> ImageRow:
+        if isinstance(found, ImageError):
+            return _failed(image, found.code, found.message)
+        if found is None:
+            size = f"{image['height']} x {image['width']}"
+            return _failed(
+                image,
+                ErrorCode.OUT_OF_MEMORY,
+                f"{size} pixels need more memory than the replica has, even in tiles; fewer "
+                "replicas per node or a narrower network leave it more",
+            )
+        image["height"], image["width"] = found.mask.shape
+        image["png"] = encode_mask(found.mask, self._palette, self._png_compress_level)
+        image["mean_confidence"] = _finite(found.mean_confidence)
+        image["classes"] = _class_pixels(found)
+        return image
+
+
+def _failed(image: ImageRow, code: ErrorCode, message: str) -> ImageRow:
+    return {**image, "data": None, "error_code": str(code), "error_message": message}
+
+
+def _class_pixels(prediction: "Prediction") -> list[ClassPixels]:
+    total = int(prediction.class_pixels.sum())
+    assert total == prediction.mask.size, f"counted {total} of {prediction.mask.size} pixels"
+    return [
+        ClassPixels(
+            class_id=int(index),
+            pixel_count=int(prediction.class_pixels[index]),
+            mean_confidence=_finite(float(prediction.class_confidence[index])),
+        )
+        for index in np.flatnonzero(prediction.class_pixels)
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _chunks(images: list[ImageRow]) -> Iterator[list[ImageRow]]:
+    chunk: list[ImageRow] = []
+    num_pixels = 0
+    for image in images:
+        size = (image["height"] or 0) * (image["width"] or 0) if image.get("data") else 0
+        if chunk and num_pixels + size > _CHUNK_PIXELS:
+            yield chunk
+            chunk, num_pixels = [], 0
+        chunk.append(image)
+        num_pixels += size
+    if chunk:
+        yield chunk

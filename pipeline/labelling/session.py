@@ -1,0 +1,206 @@
+"""One `label` command as work: what there is to do, and the right to do it.
+
+Between the steps, which know nothing of each other, and the flow, which runs them.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.labelling import plan
+from pipeline.labelling.network import Network, check_weights, describe_network
+from pipeline.labelling.plan import Draft
+from pipeline.labelling.runs import Manifest, NetworkRecord, Run, finished_ids, list_runs
+from pipeline.settings.label import LabelSettings
+from pipeline.store.lock import Lock
+from pipeline.store.probe import writable_storage
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
+
+_log = logging.getLogger(__name__)
+
+
+_REFUSALS = (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a command finds: a run to go on with, or the draft of a new one.
+
+    `runs` are the runs of this network that it saw, each with whether it was finished.
+    """
+
+    run: Run | None
+    draft: Draft | None
+    runs: frozenset[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did.
+
+    Attributes:
+        run: The run; None if all images were done by earlier ones.
+        manifest: Of the run.
+        num_images: Images of the run; 0 without one.
+        num_failed: Of these, without a mask.
+        num_skipped: Images of the input that earlier runs have answered for.
+        num_skipped_failed: Of these, without a mask.
+        images_per_s: Speed of this command, loading of the network included; None if nothing was
+            to be done.
+    """
+
+    run: Run | None
+    manifest: Manifest | None
+    num_images: int
+    num_failed: int
+    num_skipped: int
+    num_skipped_failed: int
+    images_per_s: float | None = None
+
+    @staticmethod
+    def of_run(run: Run, manifest: Manifest, images_per_s: float | None) -> "Outcome":
+        """Read the numbers off a manifest."""
+        return Outcome(
+            run,
+            manifest,
+            manifest.num_images,
+            manifest.num_failed,
+            manifest.num_skipped,
+            manifest.num_skipped_failed,
+            images_per_s,
+        )
+
+    @property
+    def error_rate(self) -> float:
+        """The share of bad images: of the run or of the whole input, whichever is worse.
+
+        A night on which every new image fails is not hidden by a million good ones, and the same
+        command ends with the same code when it is called again and finds nothing to do.
+        """
+        failed = self.num_failed + self.num_skipped_failed
+        of_input = failed / max(1, self.num_images + self.num_skipped)
+        if self.run is None or self.run.record.settings.get("retry_failed"):
+            # A run of nothing but failed images says little by its own share.
+            return of_input
+        return max(of_input, self.num_failed / max(1, self.num_images))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A `label` command, its settings checked and its network known."""
+
+    settings: LabelSettings
+    storage: Storage
+    output: str
+    network: Network
+    record: NetworkRecord
+
+    def look(self) -> Found:
+        """Find out what is to be done; reads, and changes nothing.
+
+        Raises:
+            InputError: As `plan.draft`.
+            FingerprintMismatch: As `plan.run_to_continue`.
+        """
+        runs = self._runs()
+        run = plan.run_to_continue(self.storage, self.settings, self.record)
+        if run is not None:
+            if self.settings.retry_failed:
+                _log.warning(
+                    "run %s is unfinished and is finished first; run the same command again for "
+                    "retry_failed",
+                    run.run_id,
+                )
+            return Found(run, None, runs)
+        drafted = plan.draft(self.storage, self.settings, self.record)
+        _log.info(
+            "%d images to do, %d done before, %d other files that are no images by their name",
+            drafted.images.num_rows,
+            drafted.num_skipped,
+            drafted.num_ignored,
+        )
+        return Found(None, drafted, runs)
+
+    def nothing_left(self, found: Found) -> Outcome | None:
+        """Give the outcome of earlier work if it leaves nothing to do, else None."""
+        if found.run is not None:
+            manifest = found.run.manifest() if found.run.finished() else None
+            if manifest is None:
+                return None
+            return Outcome.of_run(found.run, manifest, None)
+        assert found.draft is not None, "either a run or a draft"
+        if found.draft.images.num_rows or self.settings.run_id:
+            # A run that the scheduler has named exists afterwards, be it empty.
+            return None
+        drafted = found.draft
+        return Outcome(None, None, 0, 0, drafted.num_skipped, drafted.num_skipped_failed)
+
+    def earlier_images_per_s(self) -> float | None:
+        """Give the speed of the newest finished run of this network; None without one."""
+        for run in reversed(list_runs(self.storage, self.output)):
+            manifest = run.manifest()
+            if manifest is None or run.record.network.fingerprint != self.record.fingerprint:
+                continue
+            if manifest.num_images and manifest.work is not None and manifest.work.work_seconds:
+                return manifest.num_images / manifest.work.work_seconds
+        return None
+
+    @contextmanager
+    def locked(self, found: Found) -> Iterator[tuple[Run, Lock] | Outcome]:
+        """Take the lock and open the run.
+
+        Args:
+            found: What `look` has found before the lock was asked for.
+
+        Yields:
+            The run and the lock; an outcome if somebody else has done the work meanwhile.
+
+        Raises:
+            LockHeld: Another process is at it.
+            SettingError: The output can't be written, or the weights are not what they should be.
+        """
+        storage = writable_storage(self.storage, self.output)
+        place = f"{self.output}/locks/{plan.identity(self.settings, self.record.fingerprint)}"
+        with Lock(storage, place, self.settings.lock_lease_s) as lock:
+            if self._runs() != found.runs:
+                found = self.look()
+            if (done := self.nothing_left(found)) is not None:
+                yield done
+                return
+            check_weights(storage, self.network)
+            run = found.run
+            if run is None:
+                assert found.draft is not None, "either a run or a draft"
+                run = plan.start_run(storage, self.settings, self.record, found.draft)
+            yield replace(run, storage=storage, attempt=lock.number), lock
+
+    def _runs(self) -> frozenset[tuple[str, bool]]:
+        runs = [
+            run
+            for run in list_runs(self.storage, self.output)
+            if run.record.network.fingerprint == self.record.fingerprint
+        ]
+        finished = finished_ids(runs)
+        return frozenset((run.run_id, run.run_id in finished) for run in runs)
+
+
+def open_job(settings: LabelSettings) -> Job:
+    """Check what can be checked without a listing.
+
+    Raises:
+        SettingError: A URI or the checkpoint is wrong.
+    """
+    storage = settings.storage()
+    normalise_uri(settings.input, "input")
+    output = normalise_uri(settings.output, "output")
+    network = describe_network(storage, settings)
+    try:
+        storage.children(f"{output}/runs")
+    except StoreError as error:
+        if error.code in _REFUSALS:
+            raise SettingError(f"output={settings.output!r} can't be read: {error}") from error
+        raise
+    return Job(settings, storage, output, network, network.record())

@@ -1,0 +1,104 @@
+"""Write: mask files to their place, then the commit record that makes them count.
+
+In: a ShardRow with `png`. Out: a receipt of what stands in the commit record.
+
+Every object is put-if-absent. Whichever attempt writes a mask first has written it for good; an
+attempt that finds another one's mask counts that one's pixels, so that statistics and masks agree
+also where two attempts of a nondeterministic device do not.
+"""
+
+import io
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.images.masks import decode_mask
+from pipeline.labelling.class_statistics import count_classes
+from pipeline.labelling.cost import Work
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import COMMIT, ERROR, OK, ClassPixels, ImageRow, Receipt, ShardRow
+from pipeline.store.storage import Storage, sha256_hex
+
+
+class Write:
+    """Writes the masks of one shard and commits it."""
+
+    def __init__(self, run: Run, threads: int) -> None:
+        """Take the run along to the worker.
+
+        Args:
+            run: Whose shards come.
+            threads: Masks written at a time.
+        """
+        self._run = run
+        self._threads = threads
+
+    def __call__(self, shard: ShardRow) -> Receipt:
+        """Write one shard.
+
+        Raises:
+            StoreError: The store did not take it; the shard is not committed.
+        """
+        work, storage = Work(**shard.get("work", {})), self._run.storage.counting()
+        work.attempt = self._run.attempt
+        with work.timed("write"), ThreadPoolExecutor(self._threads) as pool:
+            rows = list(pool.map(partial(self._put_mask, storage), shard["images"]))
+        work.written_bytes = sum(len(image.get("png") or b"") for image in shard["images"])
+        work.retried(storage.retries)
+        now = datetime.now(UTC)
+        common = {
+            "shard": shard["shard"],
+            "run_id": self._run.run_id,
+            "fingerprint": self._run.record.network.fingerprint,
+            "labelled_at": now,
+        }
+        table = pa.Table.from_pylist([{**row, **common} for row in rows], COMMIT)
+        return _receipt(shard["shard"], self._commit(shard["shard"], table, work))
+
+    def _put_mask(self, storage: Storage, image: ImageRow) -> dict[str, Any]:
+        row: dict[str, Any] = dict(image)
+        png = image.get("png")
+        if png is None:
+            return {**row, "status": ERROR}
+        uri = f"{self._run.masks_folder}/{image['mask_key']}"
+        row |= {"status": OK, "mask_uri": uri}
+        if not storage.create(uri, png):
+            png = storage.read(uri)
+            row["classes"] = _recount(png, image["classes"])
+        row["mask_sha256"] = sha256_hex(png)
+        return row
+
+    def _commit(self, shard: int, table: pa.Table, work: Work) -> pa.Table:
+        # The write-id makes the bytes this attempt's own: see Storage.create on lost answers.
+        write_id = {b"write_id": uuid.uuid4().hex.encode()}
+        marked = table.replace_schema_metadata({**write_id, **work.metadata()})
+        buffer = io.BytesIO()
+        pq.write_table(marked, buffer)
+        uri = self._run.commit_uri(shard)
+        if self._run.storage.create(uri, buffer.getvalue()):
+            return marked
+        return pq.read_table(pa.BufferReader(self._run.storage.read(uri)))
+
+
+def _recount(png: bytes, own: list[ClassPixels]) -> list[ClassPixels]:
+    confidence = {entry["class_id"]: entry["mean_confidence"] for entry in own}
+    return [
+        ClassPixels(class_id=index, pixel_count=count, mean_confidence=confidence.get(index))
+        for index, count in count_classes(decode_mask(png)).items()
+    ]
+
+
+def _receipt(shard: int, table: pa.Table) -> Receipt:
+    failed = pc.sum(pc.equal(table["status"], ERROR)).as_py() or 0
+    errors = Counter(code for code in table["error_code"].to_pylist() if code)
+    work = Work.of_metadata(table.schema.metadata).model_dump()
+    return Receipt(
+        shard=shard, num_images=table.num_rows, num_failed=failed, errors=dict(errors), work=work
+    )

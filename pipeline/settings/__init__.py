@@ -1,0 +1,1 @@
+"""The settings of every command: names, units, limits, defaults and their reasons."""

@@ -1,0 +1,103 @@
+"""What several commands have in common: the store, the cluster, the log, the output.
+
+Nothing below `jobs/` reads the environment; `jobs/settings/` merges file, environment and flags.
+"""
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import CliPositionalArg
+
+from pipeline.redact import holds_secret
+from pipeline.store.storage import Storage
+
+LogFormat = Literal["text", "json"]
+RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+RUN_ID_WORDS = "up to 100 letters, digits and . _ - are wanted, as in 2026-11-22"
+
+
+# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
+# first, these last.
+class StoreSettings(BaseModel):
+    """How to reach object storage; credentials come the way AWS tools find them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    s3_endpoint_url: str | None = Field(
+        None,
+        description="URL of the S3 server, if it is not AWS; default: AWS_ENDPOINT_URL_S3, "
+        "then AWS_ENDPOINT_URL",
+    )
+    io_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="seconds that one connection or read may stay silent"
+    )
+    io_attempts: int = Field(
+        5, ge=1, le=50, description="how often a request is tried, with growing pauses between"
+    )
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if holds_secret(value):
+            raise ValueError(
+                "an endpoint is a scheme, a host and a port; credentials belong where AWS tools "
+                "find them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a role)"
+            )
+        if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
+            raise ValueError("an endpoint is a URL, as in http://127.0.0.1:9000")
+        return value
+
+    def storage(self) -> Storage:
+        """Open the storage that these settings describe."""
+        return Storage(self.s3_endpoint_url, self.io_timeout_s, self.io_attempts)
+
+
+class _OutputFields(BaseModel):
+    output: CliPositionalArg[str] = Field(
+        description="folder or bucket prefix that the runs were written to"
+    )
+    run_id: str | None = Field(
+        None, pattern=RUN_ID_PATTERN, description="only this run; default: every run"
+    )
+
+
+class OutputSettings(StoreSettings, _OutputFields):
+    """Which output to read: `verify` and `report`."""
+
+
+class JobFields(BaseModel):
+    """What all jobs on Ray have in common."""
+
+    ray_address: str | None = Field(
+        None,
+        description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
+        "a Ray started for this run on this machine",
+    )
+    max_wait_minutes: float = Field(
+        1440.0,
+        gt=0,
+        description="minutes without room on the cluster, or without any progress, after which "
+        "the run ends with 5",
+    )
+    lock_lease_s: float = Field(
+        30.0,
+        gt=0,
+        le=86_400,
+        description="seconds without a sign of life after which the lock of a killed run is "
+        "taken over",
+    )
+    log_interval_s: float = Field(
+        30.0,
+        gt=0,
+        le=86_400,
+        description="seconds between two lines of progress where there is no terminal",
+    )
+    log_format: LogFormat = Field(
+        "text",
+        description="of the log on stderr: text for people, or json: one object per line with "
+        "timestamp (UTC), level, logger, message, run, shard and attempt, and a line per "
+        "committed shard in place of a progress bar",
+    )

@@ -1,0 +1,260 @@
+"""Settings of `train` and `evaluate`."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+
+from fcn.architectures import ARCHITECTURES, WIDTH, check_choices
+from fcn.training.recipes import find_recipe
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings
+
+_TRUTH_HELP = (
+    "how the truths' files name classes: indices (grey or palette, 255 is no class), colors "
+    "(those of classes.json), ids (Cityscapes' labelIds); default: told by the first file"
+)
+_DATA_HELP = (
+    "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
+    "val/) and classes.json, a PASCAL VOC or Cityscapes folder, or a manifest (.parquet, .csv, "
+    ".jsonl) with the columns image_uri, mask_uri and perhaps split; local, file:// or s3://"
+)
+_CLASSES_HELP = (
+    "JSON file with names and colours of the classes, "
+    '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}; default: classes.json '
+    "beside the data, else those of PASCAL VOC or Cityscapes for their folders"
+)
+
+
+class _TrainFields(BaseModel):
+    data: str = Field(description=_DATA_HELP)
+    output: str = Field(
+        description="folder or bucket prefix; the run is written to OUTPUT/RUN_NAME, its "
+        "checkpoint for labelling to OUTPUT/RUN_NAME/model.safetensors"
+    )
+    run_name: str = Field(
+        pattern=RUN_ID_PATTERN,
+        description="name of the run; the same command with the same name goes on with it",
+    )
+    network: str = Field("fcn_all_skips", description="architecture; see `fcn models`")
+    recipe: Literal["paper", "heavy", "staged", "modern"] = Field(
+        "modern",
+        description="how to train: paper (momentum 0.9, batches of 20), heavy (batch 1, momentum "
+        "0.99, summed loss), staged (FCN-32s, then 16s, then 8s, each as heavy with lower rates), "
+        "modern (AdamW, balanced classes, varied scale, place, side and colour); the first three "
+        "are for weights that exist already",
+    )
+    weights: str | None = Field(
+        None,
+        description="checkpoint to start from (.safetensors with its record beside it), of the "
+        "same network; score layers of other classes start anew; default: from scratch",
+    )
+
+    classes: str | None = Field(None, description=_CLASSES_HELP)
+    truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
+    train_split: str = Field("train", description="which split to train on")
+    val_split: str = Field(
+        "val", description="which split to judge by; without it the last weights are kept"
+    )
+    val_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training images, 0 to 1, taken for val where there is no such "
+        "split; chosen by seed",
+    )
+    allow_overlap: bool = Field(
+        default=False, description="go on, with a warning, when an image is in train and in val"
+    )
+
+    width: int = Field(
+        64,
+        ge=2,
+        le=1024,
+        multiple_of=2,
+        description="channels of the first block, for networks that scale; 64 is the original",
+    )
+    padding: Literal["paper", "tight"] = Field(
+        "paper", description="around the image, for the paper's networks"
+    )
+    upsampling: Literal["fixed", "learned"] = Field(
+        "fixed", description="of the paper's networks: bilinear, or learned from there"
+    )
+
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="passes over the training images, rounded up to whole steps; default: the "
+        "recipe's, or with max_train_minutes as many as fit",
+    )
+    max_train_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="minutes of training after which the run ends; the schedule is stretched to "
+        "end then. Waiting for images counts; start-up, evaluations and checkpoints do not",
+    )
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="images per step over all workers; default: the recipe's. Another one than "
+        "the recipe's changes momentum p of SGD to p^(new/old), and its rate so that an image "
+        "moves the weights by as much",
+    )
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="images that pass through the network together on a worker, for short memory; "
+        "the steps stay the same (but for batch norm); default: the recipe's",
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=100, description="highest learning rate; default: the recipe's"
+    )
+    image_scale: float = Field(
+        1.0,
+        ge=0.1,
+        le=8,
+        description="factor of height and width at which the network sees images, in training and "
+        "ever after: 0.5 needs a quarter of the time; masks keep the size of their images",
+    )
+    crop: tuple[int, int] | None = Field(
+        None,
+        description="[height,width] in pixels of what is cut out of a varied and scaled image; "
+        "default: the recipe's",
+    )
+    augment_scales: tuple[float, float] | None = Field(
+        None,
+        description="[least,most] factor by which the size of an image is varied; default: the "
+        "recipe's",
+    )
+    augment: bool = Field(
+        default=True, description="vary the images as the recipe does; else they pass whole"
+    )
+    precision: Literal["fp32", "bf16"] | None = Field(
+        None,
+        description="arithmetic of the forward pass; default: bf16 on GPUs, fp32 on CPUs",
+    )
+    seed: int = Field(
+        0, ge=0, lt=1 << 32, description="of order, views, dropout and initial weights"
+    )
+
+    checkpoint_interval_s: float = Field(
+        300.0,
+        gt=0,
+        description="seconds of training between two checkpoints: what a killed worker costs at "
+        "most; one is written after each evaluation too",
+    )
+    evaluation_interval_epochs: int = Field(
+        1, ge=1, description="epochs between two evaluations on val; the end is always evaluated"
+    )
+    max_failures: int = Field(3, ge=0, description="deaths of workers after which the run gives up")
+
+    num_workers: int = Field(1, ge=1, le=4096, description="workers, each with its own network")
+    max_workers: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="elastic: as many workers as the cluster has room for, from num_workers to "
+        "this; default: num_workers",
+    )
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="GPUs per worker; default: 1 if there are any"
+    )
+    cpus_per_worker: float | None = Field(
+        None,
+        gt=0,
+        description="CPU cores that Ray sets aside per worker; default: 1 with a GPU, else what "
+        "fills a node and leaves one core for loading",
+    )
+    threads_per_worker: int | None = Field(
+        None,
+        ge=1,
+        description="threads of a worker's network on a CPU; default: a node's cores over its "
+        "workers",
+    )
+    io_threads: int = Field(
+        8, ge=1, le=256, description="images that one loading task reads and decodes at a time"
+    )
+    max_image_pixels: int = Field(
+        50_000_000, ge=1, description="largest image in pixels (height * width)"
+    )
+
+
+class TrainSettings(StoreSettings, JobFields, _TrainFields):
+    """What to train, on what, and how."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "TrainSettings":
+        width = self.width if "width" in self.model_fields_set else None
+        if width is not None and WIDTH not in ARCHITECTURES.get(self.network, (WIDTH,)):
+            raise ValueError(f"width={width} does not apply to {self.network}; leave it out")
+        check_choices(self.network, self.effective_width, self.padding, self.upsampling)
+        recipe = find_recipe(self.recipe, self.network)
+        most = self.max_workers or self.num_workers
+        if most < self.num_workers:
+            raise ValueError(f"max_workers={most} is less than num_workers={self.num_workers}")
+        batch_size = self.batch_size or recipe.batch_size
+        for number in range(self.num_workers, most + 1):
+            if batch_size % number:
+                raise ValueError(
+                    f"batch_size={batch_size} can't be shared out evenly to {number} workers; "
+                    "choose one that every number of workers from num_workers to max_workers "
+                    "divides"
+                )
+        if self.augment_scales and not 0 < self.augment_scales[0] <= self.augment_scales[1] <= 16:
+            raise ValueError(f"augment_scales={self.augment_scales}: 0 < least <= most <= 16")
+        if self.crop and min(self.crop) < 1:
+            raise ValueError(f"crop={self.crop}: height and width are from 1 up")
+        return self
+
+    @property
+    def effective_width(self) -> int:
+        """The width, or the default where a network has none."""
+        return self.width if WIDTH in ARCHITECTURES.get(self.network, ()) else 64
+
+
+class _EvaluateFields(BaseModel):
+    data: str = Field(description=_DATA_HELP)
+    split: str = Field("val", description="which split to label and to score")
+    classes: str | None = Field(None, description=_CLASSES_HELP)
+    truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
+
+
+# What `evaluate` takes over from `label`; its input is what the data set says.
+_OF_LABEL = (
+    *("output", "weights", "run_id", "weights_sha256", "padding", "max_error_rate"),
+    *("max_image_bytes", "max_image_pixels", "max_shard_images", "max_shard_bytes"),
+    *("precision", "flip", "scales", "compiled", "max_whole_pixels", "batch_size"),
+    *("png_compress_level", "ray_address", "min_replicas", "max_replicas"),
+    *("gpus_per_replica", "cpus_per_replica", "threads_per_replica", "io_threads"),
+    *("max_wait_minutes", "lock_lease_s", "log_interval_s", "log_format"),
+)
+
+_FIELDS: Any = {
+    name: (LabelSettings.model_fields[name].annotation, LabelSettings.model_fields[name])
+    for name in _OF_LABEL
+}
+
+
+class EvaluateSettings(
+    create_model("_Evaluated", __base__=(StoreSettings, _EvaluateFields), **_FIELDS)  # type: ignore[misc]  # made of fields
+):
+    """What to evaluate, on which labelled images: `label` on a split, and the comparison."""
+
+    @model_validator(mode="after")
+    def _label_agrees(self) -> "EvaluateSettings":
+        try:
+            self.label_settings("the split")
+        except ValidationError as error:
+            found = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
+            raise ValueError("; ".join(": ".join(filter(None, one)) for one in found)) from error
+        return self
+
+    def label_settings(self, input_uri: str) -> LabelSettings:
+        """Give the settings of the labelling that the evaluation rests on.
+
+        Args:
+            input_uri: The manifest of the split's images.
+        """
+        given = {name: getattr(self, name) for name in (*_OF_LABEL, *StoreSettings.model_fields)}
+        # Images of one name with different endings are no mistake here.
+        return LabelSettings(input=input_uri, mask_name="full", **given)

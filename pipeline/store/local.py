@@ -1,0 +1,159 @@
+"""A disk as a store; its errors are translated here."""
+
+import errno
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NoReturn
+
+import fsspec
+
+from pipeline.errors import ErrorCode, StoreError, UnsupportedError
+from pipeline.store.entry import Entry, changed_since, check_size
+from pipeline.store.uri import local_path
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# A write goes to such a name first, which tells leftovers of killed processes from masks.
+_TEMPORARY = ".fcn-tmp-"
+_LEFTOVER = re.compile(r"\.fcn-tmp-[0-9a-f]{12}")
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+class Local:
+    """A disk. Link and rename make a file appear whole, or not at all."""
+
+    def read(self, uri: str, version: str | None, max_bytes: int | None) -> bytes:
+        """As `Storage.read_version`."""
+        path = local_path(uri)
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is not a regular file")
+            with fsspec.filesystem("file").open(path, "rb") as file:
+                check_size(uri, os.fstat(file.fileno()).st_size, max_bytes)
+                before = _local_version(os.fstat(file.fileno()))
+                data: bytes = file.read()
+                after = _local_version(os.fstat(file.fileno()))
+        except OSError as error:
+            _raise_local(error, uri)
+        if version is not None and not version == before == after:
+            raise changed_since(uri, version, after)
+        return data
+
+    def write(self, uri: str, data: bytes) -> None:
+        """As `Storage.write`."""
+        path = local_path(uri)
+        try:
+            os.replace(_write_temporary(path, data), path)
+        except OSError as error:
+            _raise_local(error, uri)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """As `Storage.create`, but an answer that was lost counts as False."""
+        path = local_path(uri)
+        try:
+            if os.path.lexists(path):
+                return False
+            temporary = _write_temporary(path, data)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise UnsupportedError(
+                        ErrorCode.TIMEOUT, f"{uri}: this disk has no hard links"
+                    ) from error
+                raise
+            finally:
+                os.unlink(temporary)
+        except OSError as error:
+            _raise_local(error, uri)
+        return True
+
+    def stat(self, uri: str) -> Entry:
+        """As `Storage.stat`."""
+        try:
+            found = os.stat(local_path(uri))
+        except OSError as error:
+            _raise_local(error, uri)
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is not a regular file")
+        return Entry(uri, _local_version(found), found.st_size)
+
+    def walk(self, folder_uri: str) -> Iterator[Entry]:
+        """As `Storage.walk`."""
+
+        def refuse(error: OSError) -> NoReturn:
+            _raise_local(error, f"file://{error.filename}")
+
+        for folder, _, names in os.walk(local_path(folder_uri), onerror=refuse):
+            for name in names:
+                path = os.path.join(folder, name)
+                try:
+                    found = os.stat(path)
+                except OSError as error:
+                    if error.errno in _NOWHERE:
+                        continue  # removed since, or a link to nowhere
+                    _raise_local(error, f"file://{path}")
+                if stat.S_ISREG(found.st_mode):
+                    yield Entry(f"file://{path}", _local_version(found), found.st_size)
+
+    def children(self, folder_uri: str) -> list[str]:
+        """As `Storage.children`."""
+        try:
+            return sorted(name for name in os.listdir(local_path(folder_uri)))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            _raise_local(error, folder_uri)
+
+    def remove_leftovers(self, folder_uri: str) -> None:
+        """As `Storage.remove_leftovers`."""
+        for folder, _, names in os.walk(local_path(folder_uri)):
+            for name in names:
+                if _LEFTOVER.fullmatch(name):
+                    self._remove(os.path.join(folder, name))
+
+    def _remove(self, path: str) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # another process removes leftovers too
+        except OSError as error:
+            _raise_local(error, f"file://{path}")
+
+
+def _raise_local(error: OSError, uri: str) -> NoReturn:
+    if isinstance(error, NotADirectoryError):
+        message = f"{uri}: a part of the path is a file, not a folder"
+        raise StoreError(ErrorCode.NOT_FOUND, message) from error
+    if isinstance(error, FileNotFoundError):
+        raise StoreError(ErrorCode.NOT_FOUND, f"{uri} does not exist") from error
+    reason = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        raise StoreError(ErrorCode.FORBIDDEN, f"{uri}: {reason}") from error
+    raise StoreError(ErrorCode.TIMEOUT, f"{uri}: {reason}") from error
+
+
+def _local_version(found: os.stat_result) -> str:
+    return f"{found.st_mtime_ns}-{found.st_size}"
+
+
+def _write_temporary(path: str, data: bytes) -> str:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex[:12]}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            # Else a power cut can leave the name without the bytes.
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return temporary

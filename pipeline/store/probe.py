@@ -1,0 +1,69 @@
+"""Whether an output can be written, and how safely."""
+
+import logging
+import uuid
+from dataclasses import replace
+
+from pipeline.errors import ErrorCode, SettingError, StoreError, UnsupportedError
+from pipeline.store.storage import Storage
+
+_log = logging.getLogger(__name__)
+
+_REFUSALS = (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND)
+
+
+def writable_storage(storage: Storage, output: str) -> Storage:
+    """Find out whether an output can be written, and how safely.
+
+    Args:
+        storage: Of the output.
+        output: URI of a folder.
+
+    Returns:
+        The storage, which knows whether it has put-if-absent.
+
+    Raises:
+        SettingError: The output can't be written.
+        StoreError: The store does not answer.
+    """
+    try:
+        conditional_put = probe_conditional_put(storage, output)
+    except StoreError as error:
+        if output.startswith("s3://") and error.code not in _REFUSALS:
+            raise
+        raise SettingError(
+            f"output={output!r} can't be written: {error}; is there such a bucket or disk, and "
+            "may you write there?"
+        ) from error
+    if not conditional_put:
+        _log.warning(
+            "THE STORE IGNORES If-None-Match: %s. Commits are safe only while one process "
+            "writes; this run relies on its lock for that.",
+            output,
+        )
+    return replace(storage, conditional_put=conditional_put)
+
+
+def probe_conditional_put(storage: Storage, output: str) -> bool:
+    """Find out whether the store honours `If-None-Match: *`.
+
+    The probe is one object that stays, written twice at most with different bytes.
+
+    Args:
+        storage: With `conditional_put` True.
+        output: Whose store is probed; `locks/probe` is created there.
+
+    Returns:
+        Whether the second write was refused.
+
+    Raises:
+        StoreError: The output can't be written.
+    """
+    uri = f"{output}/locks/probe"
+    question = b"This object stands for the question whether put-if-absent works here.\n"
+    try:
+        storage.create(uri, question)
+        return not storage.create(uri, uuid.uuid4().hex.encode())
+    except UnsupportedError:
+        storage.write(uri, question)
+        return False

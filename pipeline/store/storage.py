@@ -1,0 +1,128 @@
+"""The one seam to local disks and object stores; everything goes through fsspec.
+
+Each failure of a library is translated once, in `local.py` and `s3.py`, into `StoreError` with
+the code that an image would get for it.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from pipeline.errors import ErrorCode, StoreError
+from pipeline.store.entry import Entry
+from pipeline.store.local import Local
+from pipeline.store.s3 import S3
+from pipeline.store.uri import as_folder
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Reads and writes by URI; cheap to build, and travels to workers.
+
+    Attributes:
+        s3_endpoint_url: Where S3 is, if not at AWS.
+        timeout_s: How long one connection or read may stay silent, in seconds.
+        attempts: How often a request is tried before it has failed.
+        retries: Requests that were made again in this process, by kind; `counting` starts anew.
+        conditional_put: Whether the store honours `If-None-Match`; where it does not, `create`
+            looks before it writes, and only one writer is safe.
+    """
+
+    s3_endpoint_url: str | None = None
+    timeout_s: float = 60.0
+    attempts: int = 5
+    conditional_put: bool = True
+    retries: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+
+    def counting(self) -> "Storage":
+        """Give the same storage with a count of its own of the requests that it makes again."""
+        return replace(self, retries=Counter())
+
+    def read(self, uri: str) -> bytes:
+        """Read a whole object. Raises StoreError."""
+        return self._backend(uri).read(uri, None, None)
+
+    def read_version(self, uri: str, version: str | None, max_bytes: int) -> bytes:
+        """Read an object if it still has this version.
+
+        Args:
+            uri: The object.
+            version: `Entry.version` as it was listed; None takes any.
+            max_bytes: Of a larger object nothing is read.
+
+        Raises:
+            StoreError: With code `changed` if the object has another version by now, with
+                `too_many_bytes` if it is larger than the limit.
+        """
+        return self._backend(uri).read(uri, version, max_bytes)
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Write an object whole or not at all; replaces what is there. Raises StoreError."""
+        self._backend(uri).write(uri, data)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Write an object if there is none: put-if-absent.
+
+        A lost answer is settled by the bytes: whoever finds its own there has succeeded.
+
+        Returns:
+            Whether the object holds `data` now. False: somebody else's is there, untouched.
+
+        Raises:
+            StoreError: The store did not answer.
+        """
+        backend = self._backend(uri)
+        if not self.conditional_put and self.exists(uri):
+            return self.read(uri) == data
+        if not self.conditional_put:
+            backend.write(uri, data)
+            return True
+        return backend.create(uri, data) or self.read(uri) == data
+
+    def stat(self, uri: str) -> Entry:
+        """Look an object up. Raises StoreError, with code `not_found` if there is none."""
+        return self._backend(uri).stat(uri)
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is an object of this name. Raises StoreError."""
+        try:
+            self.stat(uri)
+        except StoreError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def walk(self, folder_uri: str) -> Iterator[Entry]:
+        """List all objects below a folder, at any depth, in no order. Raises StoreError."""
+        return self._backend(folder_uri).walk(as_folder(folder_uri))
+
+    def children(self, folder_uri: str) -> list[str]:
+        """List the names directly below a folder, sorted; none if there is no such folder."""
+        return self._backend(folder_uri).children(as_folder(folder_uri))
+
+    def remove_leftovers(self, folder_uri: str) -> None:
+        """Remove what writes of killed processes left below a folder; a bucket has none."""
+        self._backend(folder_uri).remove_leftovers(folder_uri)
+
+    def _backend(self, uri: str) -> "_Backend":
+        if uri.startswith("s3://"):
+            return S3(self.s3_endpoint_url, self.timeout_s, self.attempts, self.retries)
+        return Local()
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Backend(Protocol):
+    def read(self, uri: str, version: str | None, max_bytes: int | None) -> bytes: ...
+    def write(self, uri: str, data: bytes) -> None: ...
+    def create(self, uri: str, data: bytes) -> bool: ...
+    def stat(self, uri: str) -> Entry: ...
+    def walk(self, folder_uri: str) -> Iterator[Entry]: ...
+    def children(self, folder_uri: str) -> list[str]: ...
+    def remove_leftovers(self, folder_uri: str) -> None: ...

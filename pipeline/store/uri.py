@@ -1,0 +1,63 @@
+"""URIs: `s3://bucket/key` or `file:///absolute/path`, never percent-encoded."""
+
+import glob
+import os
+
+from pipeline.errors import SettingError
+from pipeline.redact import holds_secret
+
+
+def normalise_uri(text: str, field: str) -> str:
+    """Bring what a user typed into the form of all URIs here.
+
+    Args:
+        text: A path, `file://...` or `s3://bucket/...`.
+        field: The setting's name, for the message.
+
+    Raises:
+        SettingError: The text is empty, holds a secret, or the scheme is another one.
+    """
+    if not text.strip():
+        raise SettingError(f"{field} is empty; give a local path, file:// or s3://")
+    if "\0" in text or not _is_utf8(text):
+        raise SettingError(f"{field}={text!r} is no text in UTF-8")
+    if holds_secret(text):
+        raise SettingError(
+            f"{field}={text!r} holds a password or a signature, which would stand in logs and "
+            "tables; give the plain s3:// name, and credentials the way AWS tools find them"
+        )
+    if text.startswith("s3://"):
+        bucket, _, key = text.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise SettingError(f"{field}={text!r} names no bucket; write s3://BUCKET/PREFIX")
+        return f"s3://{bucket}/{key}".rstrip("/")
+    scheme, separator, path = text.partition("://")
+    if separator and scheme != "file":
+        raise SettingError(
+            f"{field}={text!r}: scheme {scheme!r} is not supported; "
+            "use a local path, file:// or s3://"
+        )
+    return "file://" + os.path.abspath(os.path.expanduser(path if separator else text))
+
+
+def as_folder(uri: str) -> str:
+    """Give a URI the one slash at its end that makes it the prefix of what lies below."""
+    return uri if uri.endswith("/") and not uri.endswith("://") else f"{uri}/"
+
+
+def local_path(uri: str) -> str:
+    """The path of a `file://` URI."""
+    return uri.removeprefix("file://")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def has_wildcard(uri: str) -> bool:
+    """Whether the text is a glob pattern."""
+    return glob.has_magic(uri)

@@ -1,0 +1,104 @@
+"""The driver of a training: inspect the data once, train, record the best weights."""
+
+import logging
+from typing import Any
+
+from fcn.weights.record import Checkpoint
+from pipeline.cluster.connect import start_ray
+from pipeline.errors import InputError
+from pipeline.inputs.inspect import Inspect, Inspection, summarise
+from pipeline.inputs.layouts import TRAIN, VAL
+from pipeline.store.lock import Lock
+from pipeline.training.plan import TrainingPlan, commit
+from pipeline.training.run_folder import BEST, TrainingRun, completed
+from pipeline.versions import versions
+
+_log = logging.getLogger(__name__)
+
+
+def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
+    """Train a network, or go on with its training.
+
+    Args:
+        plan: Of the run.
+        training: Its folder.
+        lock: Held on it.
+
+    Returns:
+        The record of the best weights.
+
+    Raises:
+        PipelineError: As `pipeline.errors` says, each with its exit code.
+    """
+    start_ray(plan.settings.ray_address)
+    # Ray and torch take seconds to import, which a setting's error must not wait for.
+    from pipeline.cluster.inspection import inspect  # noqa: PLC0415
+    from pipeline.training.fit import fit  # noqa: PLC0415
+
+    found = training.inspection()
+    if found is None:
+        names = [label.name for label in plan.classes]
+        splits = {TRAIN: plan.train, VAL: plan.val}
+        findings = inspect(_look(plan), splits, plan.settings)
+        found = summarise(findings, names, allow_overlap=plan.settings.allow_overlap)
+        # Not before: data and classes that were refused may be mended under the run's name.
+        training.start(plan)
+        training.write_inspection(found)
+    _say_inspection(plan, found)
+    fit(plan, found, lock.check)
+    return _finish(plan, training)
+
+
+def _look(plan: TrainingPlan) -> Inspect:
+    settings = plan.settings
+    return Inspect(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads)
+
+
+def _say_inspection(plan: TrainingPlan, found: Inspection) -> None:
+    for text in found.warnings:
+        _log.warning("%s", text)
+    batch_size, num_images = plan.stages[-1].recipe.batch_size, found.num_images[TRAIN]
+    if batch_size > num_images:
+        _log.warning(
+            "batch_size=%d is more than the %d images to train on: every step shows images again; "
+            "lower it",
+            batch_size,
+            num_images,
+        )
+    if not plan.val.num_rows:
+        _log.warning("no val split: nothing judges the weights, the last ones are kept")
+    _log.info(
+        "%d images to train on, %d to judge by, %d classes",
+        found.num_images[TRAIN],
+        found.num_images.get(VAL, 0),
+        len(plan.classes),
+    )
+
+
+def _finish(plan: TrainingPlan, training: TrainingRun) -> Checkpoint:
+    """Give the best weights their record, so that `label` takes them."""
+    data = training.read_checkpoint(BEST)
+    if data is None:
+        raise InputError(f"{training.checkpoint_uri(BEST)} is gone; give another run_name")
+    record = completed(plan.stages[-1].record, data, _provenance(plan, training))
+    training.write_model(record, data)
+    return record
+
+
+def _provenance(plan: TrainingPlan, training: TrainingRun) -> dict[str, Any]:
+    lines = training.metrics()
+    best: dict[str, Any] = next((line for line in reversed(lines) if line["best"]), {})
+    return {
+        "data": plan.settings.data,
+        "train": plan.deciding[TRAIN],
+        "val": plan.deciding[VAL],
+        "recipe": plan.deciding["stages"][-1]["recipe"],
+        "start": plan.start,
+        "start_sha256": plan.deciding["weights"],
+        "seed": plan.settings.seed,
+        "run": plan.folder,
+        "fingerprint": plan.fingerprint,
+        "commit": commit(),
+        "versions": versions(),
+        "metrics": best,
+    }

@@ -1,0 +1,285 @@
+"""The plan of a training run: everything that decides its numbers, known before it starts."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fcn.training.recipes import Augmentation, Recipe, find_recipe, stages
+from fcn.weights import CheckpointError
+from fcn.weights.classes import ClassLabel
+from fcn.weights.record import Checkpoint
+from pipeline.errors import SettingError, StoreError
+from pipeline.images.ground_truth import Coding
+from pipeline.inputs.data_set import DataSet, as_table, open_data_set
+from pipeline.inputs.layouts import TRAIN, VAL, Sample
+from pipeline.settings.train import TrainSettings
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
+
+# Settings that say where and with how many hands the work is done, and not what is computed.
+_NOT_DECIDING = frozenset(
+    (
+        *("output", "run_name", "num_workers", "max_workers", "gpus_per_worker"),
+        *("cpus_per_worker", "threads_per_worker", "io_threads", "ray_address", "max_failures"),
+        *("checkpoint_interval_s", "evaluation_interval_epochs", "lock_lease_s"),
+        *("max_wait_minutes", "log_interval_s", "log_format", "allow_overlap", "max_image_pixels"),
+        *("s3_endpoint_url", "io_timeout_s", "io_attempts", "data", "classes", "weights"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network after the other: one for most recipes, up to three for `staged`."""
+
+    record: Checkpoint
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a run trains; travels to the workers.
+
+    Attributes:
+        settings: As given.
+        storage: Of everything.
+        folder: URI of the run's folder.
+        classes: Of the data set.
+        coding: Of its truths.
+        train: image_uri, mask_uri of the training samples.
+        val: The same of those that judge; may be empty.
+        stages: What is trained, in order.
+        start: URI of the checkpoint to start from.
+        deciding: What decides the numbers, by name.
+    """
+
+    settings: TrainSettings
+    storage: Storage
+    folder: str
+    classes: tuple[ClassLabel, ...]
+    coding: Coding
+    train: pa.Table
+    val: pa.Table
+    stages: tuple[Stage, ...]
+    start: str | None
+    deciding: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides the numbers."""
+        text = json.dumps(self.deciding, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def num_steps(self, stage: Stage) -> int | None:
+        """Count the steps of a stage; None where only the time limit ends it."""
+        if self.settings.max_train_minutes and not self.settings.epochs:
+            return None
+        num_images: int = self.train.num_rows
+        return math.ceil(stage.recipe.epochs * num_images / stage.recipe.batch_size)
+
+    @property
+    def stage_limit_s(self) -> float:
+        """Seconds of training that each stage may take."""
+        if self.settings.max_train_minutes is None:
+            return math.inf
+        return 60 * self.settings.max_train_minutes / len(self.stages)
+
+
+def open_plan(settings: TrainSettings) -> TrainingPlan:
+    """Find the data and check everything that can be checked without reading its images.
+
+    Raises:
+        SettingError: A setting does not fit another one, or the start weights.
+        InputError: The data is missing, or no labelled data set.
+    """
+    storage = settings.storage()
+    data_set = open_data_set(
+        storage, settings.data, settings.classes, settings.truth_coding, settings.train_split
+    )
+    train, val = _split(data_set, settings)
+    start = None if settings.weights is None else normalise_uri(settings.weights, "weights")
+    start_record = _start_record(storage, start)
+    planned = tuple(_stages(settings, data_set.classes, start_record))
+    tables = as_table(train), as_table(val)
+    return TrainingPlan(
+        settings=settings,
+        storage=storage,
+        folder=f"{normalise_uri(settings.output, 'output')}/{settings.run_name}",
+        classes=data_set.classes,
+        coding=data_set.coding,
+        train=tables[0],
+        val=tables[1],
+        stages=planned,
+        start=start,
+        deciding=_deciding(settings, data_set, planned, tables, start_record),
+    )
+
+
+def commit() -> str:
+    """Name the commit of the code, or its version where it is no checkout."""
+    folder = Path(__file__).parent
+    try:
+        # Installed inside of another project's checkout, the commit would be that project's.
+        subprocess.run(  # noqa: S603 - nothing of it comes from outside
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            check=True,
+        )
+        found = subprocess.run(  # noqa: S603 - nothing of it comes from outside
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"fcn-pipeline {importlib.metadata.version('fcn-pipeline')}"
+    return found.stdout.strip()
+
+
+def _split(data_set: DataSet, settings: TrainSettings) -> tuple[list[Sample], list[Sample]]:
+    train = data_set.found.split(settings.train_split)
+    val = data_set.found.splits.get(settings.val_split, [])
+    if settings.val_split == settings.train_split:
+        raise SettingError(f"val_split={settings.val_split!r} is the training split itself")
+    if not val and "val_split" in settings.model_fields_set:
+        data_set.found.split(settings.val_split)
+    if val and settings.val_share:
+        raise SettingError(
+            f"val_share={settings.val_share}, but the data set has a split {settings.val_split!r}; "
+            "leave one of them out"
+        )
+    if not settings.val_share:
+        return train, val
+    chosen = np.random.default_rng(settings.seed).permutation(len(train))
+    number = round(settings.val_share * len(train))
+    if not 0 < number < len(train):
+        raise SettingError(
+            f"val_share={settings.val_share} of {len(train)} images leaves a split empty"
+        )
+    held = set(chosen[:number].tolist())
+    return (
+        [sample for index, sample in enumerate(train) if index not in held],
+        [sample for index, sample in enumerate(train) if index in held],
+    )
+
+
+def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:
+    if start is None:
+        return None
+    if not start.endswith(".safetensors"):
+        raise SettingError(
+            f"weights={start!r} must end in .safetensors; `fcn import-weights` makes such a "
+            "checkpoint of what others have published"
+        )
+    try:
+        return Checkpoint.from_json(storage.read(start.removesuffix(".safetensors") + ".json"))
+    except CheckpointError as error:
+        raise SettingError(f"weights={start!r}: {error}") from error
+    except StoreError as error:
+        if error.code in ("not_found", "forbidden"):
+            raise SettingError(f"weights={start!r}: {error}") from error
+        raise
+
+
+def _stages(
+    settings: TrainSettings, classes: tuple[ClassLabel, ...], start: Checkpoint | None
+) -> list[Stage]:
+    recipe = _recipe(settings)
+    planned = stages(recipe, settings.network)
+    if start is not None and start.network not in (planned[0][0], settings.network):
+        raise SettingError(
+            f"weights={settings.weights!r} are of {start.network}, the training begins with "
+            f"{planned[0][0]}"
+        )
+    return [Stage(_record(settings, name, classes, start), one) for name, one in planned]
+
+
+def _recipe(settings: TrainSettings) -> Recipe:
+    recipe = find_recipe(settings.recipe, settings.network)
+    if settings.batch_size:
+        recipe = recipe.with_batch_size(settings.batch_size)
+    augmentation = recipe.augmentation if settings.augment else Augmentation()
+    if settings.crop or settings.augment_scales:
+        augmentation = dataclasses.replace(
+            augmentation,
+            crop=settings.crop or augmentation.crop,
+            scales=settings.augment_scales or augmentation.scales,
+        )
+    return dataclasses.replace(
+        recipe,
+        epochs=settings.epochs or recipe.epochs,
+        learning_rate=settings.learning_rate or recipe.learning_rate,
+        micro_batch_size=settings.micro_batch_size or recipe.micro_batch_size,
+        augmentation=augmentation,
+    )
+
+
+def _record(
+    settings: TrainSettings, network: str, classes: tuple[ClassLabel, ...], start: Checkpoint | None
+) -> Checkpoint:
+    """Describe the network that comes out; a start brings its geometry and preprocessing along."""
+    try:
+        if start is None:
+            return Checkpoint(
+                network,
+                classes,
+                width=settings.effective_width,
+                padding=settings.padding,
+                upsampling=settings.upsampling,
+                image_scale=settings.image_scale,
+            )
+        given = {
+            name: getattr(settings, name)
+            for name in ("width", "padding", "upsampling", "image_scale")
+            if name in settings.model_fields_set
+        }
+        return dataclasses.replace(
+            start,
+            network=network,
+            classes=classes,
+            untrained_layers=(),
+            weights_sha256="",
+            provenance={},
+            **given,
+        )
+    except CheckpointError as error:
+        raise SettingError(str(error)) from error
+
+
+def _deciding(
+    settings: TrainSettings,
+    data_set: DataSet,
+    planned: tuple[Stage, ...],
+    tables: tuple[pa.Table, pa.Table],
+    start: Checkpoint | None,
+) -> dict[str, Any]:
+    fields = settings.model_dump(mode="json")
+    stages_of = [
+        {"network": dataclasses.asdict(stage.record), "recipe": dataclasses.asdict(stage.recipe)}
+        for stage in planned
+    ]
+    return {
+        **{name: fields[name] for name in fields if name not in _NOT_DECIDING},
+        "weights": start and start.weights_sha256,
+        "stages": stages_of,
+        "classes": [[label.name, *label.color] for label in data_set.classes],
+        TRAIN: _hash(tables[0]),
+        VAL: _hash(tables[1]),
+    }
+
+
+def _hash(table: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for column in table.columns:
+        for value in column.to_pylist():
+            digest.update(value.encode() + b"\0")
+    return digest.hexdigest()

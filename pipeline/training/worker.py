@@ -1,0 +1,133 @@
+"""What every worker of a training runs: the stages, one after the other."""
+
+import ray.train.torch
+import torch
+
+from fcn.models import Network
+from fcn.training.distributed import rank, sum_over_workers, world_size
+from fcn.training.recipes import class_weights
+from fcn.training.trainer import Tensors, Trainer
+from fcn.weights import CheckpointError
+from fcn.weights.files import build_recorded, restore, start_from
+from fcn.weights.record import Checkpoint
+from pipeline.errors import PipelineError, SettingError
+from pipeline.inputs.layouts import TRAIN
+from pipeline.training.config import WorkerConfig
+from pipeline.training.loop import Ended, train_stage
+from pipeline.training.metrics_log import Message, Watch
+from pipeline.training.plan import Stage, TrainingPlan
+from pipeline.training.run_folder import LAST, TrainingRun
+from pipeline.training.state_file import Position, from_bytes
+
+
+def train(config: WorkerConfig) -> PipelineError | None:
+    """Train, as one of the workers.
+
+    Args:
+        config: The same for all of them.
+
+    Returns:
+        Why the training ended before its end; None if it is done.
+    """
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(config.threads)
+    run = TrainingRun(config.plan.storage, config.plan.folder)
+    saved = run.read_checkpoint(LAST)
+    position, tensors = Position(), None
+    if saved is not None:
+        position, tensors = from_bytes(saved, run.checkpoint_uri(LAST))
+    _check_same(position, device, run)
+    send = config.send if rank() == 0 else _ignore
+    with Watch(run, config.plan.classes, position.total_steps, send) as watch:
+        if saved is not None:
+            watch.say(f"going on after step {position.total_steps}")
+        try:
+            _train(config, run, watch, device, position, tensors)
+        except Ended as ended:
+            return ended.error
+    return None
+
+
+def _check_same(position: Position, device: torch.device, run: TrainingRun) -> None:
+    """Refuse to go on if workers have read different checkpoints: each needs to see the same.
+
+    Raises:
+        SettingError: They have, as where the output is on a disk of one node.
+    """
+    total = torch.tensor(position.total_steps, dtype=torch.int64, device=device)
+    if sum_over_workers(total).item() != position.total_steps * world_size():
+        raise SettingError(
+            f"workers find different checkpoints at {run.checkpoint_uri(LAST)}: the output has to "
+            "be in a bucket, or on a disk that all nodes share"
+        )
+
+
+def _ignore(_: Message) -> None:
+    """Take a message of a worker that nobody watches."""
+
+
+def _train(  # noqa: PLR0913, PLR0917 - what train_worker has just made
+    config: WorkerConfig,
+    run: TrainingRun,
+    watch: Watch,
+    device: torch.device,
+    position: Position,
+    tensors: Tensors | None,
+) -> None:
+    plan = config.plan
+    network: Network | None = None
+    for index in range(position.stage, len(plan.stages)):
+        stage = plan.stages[index]
+        if index > position.stage:
+            position = Position(stage=index, total_steps=position.total_steps)
+            watch.say(f"stage {index + 1} of {len(plan.stages)}: {stage.record.network}")
+        fresh = tensors is None and network is None
+        network = _network(plan, stage, network, watch, fresh=fresh)
+        trainer = _trainer(config, stage, device, network)
+        if tensors is not None:
+            trainer.restore(tensors)
+            tensors = None
+        position = train_stage(plan, trainer, position, run, watch)
+        network = trainer.network
+
+
+def _trainer(config: WorkerConfig, stage: Stage, device: torch.device, network: Network) -> Trainer:
+    settings = config.plan.settings
+    counted = config.inspection.pixels[TRAIN][: len(config.plan.classes)]
+    return Trainer(
+        network,
+        stage.record,
+        stage.recipe,
+        device=str(device),
+        precision=settings.precision or ("bf16" if device.type == "cuda" else "fp32"),
+        class_weights=class_weights(stage.recipe, counted),
+        seed=settings.seed,
+    )
+
+
+def _network(
+    plan: TrainingPlan, stage: Stage, before: Network | None, watch: Watch, *, fresh: bool
+) -> Network:
+    """Build the network of a stage, from the stage before, the start weights, or nothing."""
+    # Every worker draws the same one.
+    torch.manual_seed(plan.settings.seed)
+    network = build_recorded(stage.record)
+    if before is not None:
+        start_from(network, before.state_dict())
+    elif fresh and plan.start is not None:
+        anew = _start(network, plan, plan.start)
+        if anew:
+            watch.say(f"layers that start anew: {', '.join(anew)}")
+    return network
+
+
+def _start(network: Network, plan: TrainingPlan, start: str) -> list[str]:
+    try:
+        record = plan.storage.read(start.removesuffix(".safetensors") + ".json")
+        given = restore(
+            Checkpoint.from_json(record), plan.storage.read(start), allow_untrained=True
+        )
+        return start_from(network, given.state_dict())
+    except CheckpointError as error:
+        raise Ended(SettingError(f"weights={start!r}: {error}")) from error

@@ -1,0 +1,103 @@
+"""Augmentation: image and truth stay together, and a seed is a view."""
+
+import numpy as np
+import pytest
+import torch
+
+from fcn.inference.scorer import _scaled_pixels
+from fcn.inference.tiling import whole
+from pipeline.images.augment import Augment
+from tests.disk_runs import random_pixels
+
+_SIZE = (40, 60)
+
+
+def _sample() -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of 4 x 4 pixels whose red value is ten times their class."""
+    classes = np.random.default_rng(0).integers(0, 10, (10, 15), dtype=np.uint8)
+    truth = classes.repeat(4, 0).repeat(4, 1)
+    return np.stack([truth * 10, truth, truth], -1), truth
+
+
+def test_nothing_to_vary_changes_nothing():
+    """Without crop, scale, flip and colour the view is the image."""
+    image, truth = _sample()
+
+    view, mask = Augment()(image, truth, [1, 2])
+
+    assert np.array_equal(view, image)
+    assert np.array_equal(mask, truth)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_image_and_truth_are_cut_alike(seed: int):
+    """At scale 1 every pixel of the view has its class, flipped or not; what is added has none."""
+    image, truth = _sample()
+
+    view, mask = Augment(crop=(30, 80), flip=True)(image, truth, [seed])
+
+    assert view.shape == (30, 80, 3)
+    assert mask.shape == (30, 80)
+    assert (mask == 255).sum() == 30 * 20
+    kept = mask != 255
+    assert np.array_equal(view[kept][:, 0], mask[kept] * 10)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.77, 1.6])
+def test_scaled_views_keep_classes_where_their_pixels_are(scale: float):
+    """Where the truth is uniform around a pixel, the scaled image has that class's colour."""
+    image, truth = _sample()
+
+    view, mask = Augment(scales=(scale, scale))(image, truth, [0])
+
+    assert mask.shape == (round(40 * scale), round(60 * scale))
+    assert view.shape[:2] == mask.shape
+    same = np.abs(view[..., 0].astype(int) - 10 * mask.astype(int)) < 10
+    assert same.mean() > (0.7 if scale > 1 else 0.25)
+
+
+def test_a_seed_is_a_view():
+    """The same seed draws the same view, others draw others."""
+    image, truth = random_pixels(0, *_SIZE, 3), random_pixels(1, *_SIZE) % 5
+    varied = Augment(crop=(24, 24), scales=(0.5, 2.0), flip=True, colour=0.3)
+
+    views = [varied(image, truth, [7, number])[0] for number in (1, 1, 2, 3)]
+
+    assert np.array_equal(views[0], views[1])
+    assert not np.array_equal(views[1], views[2])
+    assert not np.array_equal(views[2], views[3])
+
+
+def test_small_images_are_padded_without_a_class():
+    """An image of one pixel fills a crop: one pixel has its class, the others none."""
+    image, truth = np.full((1, 1, 3), 9, np.uint8), np.zeros((1, 1), np.uint8)
+
+    view, mask = Augment(crop=(8, 8))(image, truth, [3])
+
+    assert view.shape == (8, 8, 3)
+    assert (mask == 0).sum() == 1
+    assert (mask == 255).sum() == 63
+
+
+def test_all_places_of_a_large_image_are_shown():
+    """Crops start anywhere from the first to the last possible row and column."""
+    truth = np.arange(5 * 5, dtype=np.uint8).reshape(5, 5)
+    image = np.stack([truth] * 3, -1)
+
+    corners = {int(Augment(crop=(3, 3))(image, truth, [seed])[1][0, 0]) for seed in range(200)}
+
+    assert corners == {0, 1, 2, 5, 6, 7, 10, 11, 12}
+
+
+@pytest.mark.parametrize("seen_at", [0.5, 0.7, 1.3])
+def test_the_network_sees_what_labelling_shows_it(seen_at: float):
+    """Unvaried, the view is the image as `Scorer` scales it, but for rounding to whole values."""
+    image, truth = random_pixels(0, *_SIZE, 3), random_pixels(1, *_SIZE) % 5
+    size = (round(40 * seen_at), round(60 * seen_at))
+
+    view, mask = Augment(seen_at=seen_at)(image, truth, [0])
+
+    shown = _scaled_pixels(torch.from_numpy(image)[None], whole(size), size)[0].numpy()
+    assert view.shape == (*size, 3)
+    assert mask.shape == size
+    assert np.abs(view - shown).max() < 1.01

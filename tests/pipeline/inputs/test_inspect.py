@@ -1,0 +1,170 @@
+"""The inspection before a training: what is an error, what a warning, and what is counted."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.images.ground_truth import Coding
+from pipeline.inputs.inspect import Chunk, Finding, Inspect, Inspection, check_truths, summarise
+from pipeline.store.storage import Storage
+from tests.disk_runs import random_pixels
+
+_NAMES = ["sky", "road", "sun"]
+
+
+def sample(folder: Path, name: str, truth: np.ndarray, seed: int | None = None) -> Path:
+    """Write an image of noise and a truth."""
+    number = zlib.crc32(name.encode()) if seed is None else seed
+    Image.fromarray(random_pixels(number, *truth.shape, 3)).save(folder / f"{name}.png")
+    Image.fromarray(truth.astype(np.uint8)).save(folder / f"{name}_truth.png")
+    return folder
+
+
+def inspect(folder: Path, **splits: list[str]) -> Inspection:
+    return summarise(find(folder, splits), _NAMES)
+
+
+def find(folder: Path, splits: dict[str, list[str]], *, judge_images: bool = True) -> list[Finding]:
+    look = Inspect(Storage(), Coding("indices", 3), 10**6, 2, judge_images)
+    findings = []
+    for split, names in splits.items():
+        chunk = Chunk(
+            split=split,
+            image_uris=[f"file://{folder}/{name}.png" for name in names],
+            mask_uris=[f"file://{folder}/{name}_truth.png" for name in names],
+        )
+        findings += look(chunk)["findings"]
+    return findings
+
+
+def test_pixels_are_counted_per_class_and_split(tmp_path: Path):
+    """Counts are those of the truths; the last one is of pixels without a class."""
+    sample(tmp_path, "a", np.array([[0, 1, 1], [2, 255, 255]]), 1)
+    sample(tmp_path, "b", np.array([[0, 0], [1, 2]]), 2)
+
+    found = inspect(tmp_path, train=["a"], val=["b"])
+
+    assert found.pixels == {"train": [1, 2, 1, 2], "val": [2, 1, 1, 0]}
+    assert found.num_images == {"train": 1, "val": 1}
+    assert found.warnings == []
+
+
+def test_a_class_without_pixels_is_a_warning_with_the_histogram(tmp_path: Path):
+    """Where a class never occurs, the warning names it and says what the others have."""
+    sample(tmp_path, "a", np.array([[0, 1]]))
+
+    [warning] = inspect(tmp_path, train=["a"]).warnings
+
+    assert "no pixel of sun in train" in warning
+    assert "sky 1, road 1, sun 0, no class 0" in warning
+
+
+def test_values_outside_of_the_classes_are_an_error_with_names(tmp_path: Path):
+    """Every such file counts; the message has names, values and pixels."""
+    for index in range(7):
+        sample(tmp_path, f"bad_{index}", np.array([[0, 7]]))
+    sample(tmp_path, "good", np.array([[0, 1, 2]]))
+
+    with pytest.raises(InputError) as raised:
+        inspect(tmp_path, train=["good", *(f"bad_{index}" for index in range(7))])
+
+    text = str(raised.value)
+    assert "7 of 8 samples can't be used" in text
+    assert "bad_0_truth.png: values outside of 0 to 2 (and 255, no class): 7 in 1 pixels" in text
+    assert "and 2 more" in text
+    assert "classes.json says which classes there are" in text
+
+
+def test_sizes_that_do_not_match_are_an_error(tmp_path: Path):
+    """A truth of another size than its upright image is named with both sizes."""
+    sample(tmp_path, "a", np.array([[0, 1]]))
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+
+    with pytest.raises(InputError, match=r"is \(1, 2\), its image is \(4, 5\)"):
+        inspect(tmp_path, train=["a"])
+
+
+def test_an_image_that_lies_on_its_side_is_explained(tmp_path: Path):
+    """Where EXIF turns the image and not its truth, the message says so, and nothing of classes."""
+    sample(tmp_path, "a", np.zeros((4, 6)))
+    picture = Image.open(tmp_path / "a.png")
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.png", exif=exif)
+
+    for judge_images in (True, False):
+        with pytest.raises(InputError) as raised:
+            summarise(find(tmp_path, {"train": ["a"]}, judge_images=judge_images), _NAMES)
+        assert (
+            "is (4, 6), its image is (6, 4) (height, width): it has EXIF orientation 6, and a "
+            "truth must have the size of the upright image"
+        ) in str(raised.value)
+        assert "classes.json" not in str(raised.value)
+
+
+def test_before_an_evaluation_truths_alone_are_judged(tmp_path: Path):
+    """Images that are bad or gone are passed over; every bad truth is named."""
+    for name in ("bad", "gone", "good", "other"):
+        sample(tmp_path, name, np.array([[0, 1]]))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "gone.png").unlink()
+    names = ["bad", "gone", "good", "other"]
+    check_truths(find(tmp_path, {"test": names}, judge_images=False), 3)
+
+    Image.new("L", (7, 7)).save(tmp_path / "other_truth.png")
+    (tmp_path / "good_truth.png").unlink()
+    with pytest.raises(InputError, match=r"(?s)2 of 4 .*good_truth.png does .*other_truth.png is"):
+        check_truths(find(tmp_path, {"test": names}, judge_images=False), 3)
+
+
+def test_images_that_can_not_be_read_are_an_error(tmp_path: Path):
+    """Damaged images and missing truths are found before the training."""
+    sample(tmp_path, "a", np.array([[0, 1]]))
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    sample(tmp_path, "b", np.array([[0, 1]]))
+    (tmp_path / "b_truth.png").unlink()
+
+    with pytest.raises(InputError, match=r"(?s)2 of 2 .*a.png: starts with .*b_truth.png does not"):
+        inspect(tmp_path, train=["a", "b"])
+
+
+def test_masks_of_0_and_255_are_an_error_with_the_remedy(tmp_path: Path):
+    """What is meant as two classes would have one; the message says how to name them."""
+    sample(tmp_path, "a", np.array([[0, 255]]))
+
+    with pytest.raises(InputError, match=r"hold 0 and 255 only .*truth_coding=colors"):
+        inspect(tmp_path, train=["a"])
+
+
+def test_truths_without_any_class_are_an_error(tmp_path: Path):
+    """All 255 is nothing to learn."""
+    sample(tmp_path, "a", np.array([[255, 255]]))
+
+    with pytest.raises(InputError, match="no truth has a pixel of any class"):
+        inspect(tmp_path, train=["a"])
+
+
+def test_one_image_in_both_splits_is_an_error_unless_it_is_meant(tmp_path: Path):
+    """The same bytes under two names are one image; metrics on it would be too good."""
+    truth = np.array([[0, 1, 2]])
+    sample(tmp_path, "a", truth, 5)
+    sample(tmp_path, "copy", truth, 5)
+
+    with pytest.raises(InputError, match=r"1 images are in train and in val.*a.png = .*copy.png"):
+        inspect(tmp_path, train=["a"], val=["copy"])
+
+    look = Inspect(Storage(), Coding("indices", 3), 10**6, 1)
+    uris = {
+        "image_uris": [f"file://{tmp_path}/a.png"],
+        "mask_uris": [f"file://{tmp_path}/a_truth.png"],
+    }
+    findings = [
+        *look(Chunk(split="train", **uris))["findings"],
+        *look(Chunk(split="val", **uris))["findings"],
+    ]
+    [warning] = summarise(findings, _NAMES, allow_overlap=True).warnings
+    assert "1 images are in train and in val" in warning

@@ -1,0 +1,308 @@
+"""Inputs: folder, glob, one image, manifest; what is an image and what is not."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.inputs.listing import IMAGE_ENDINGS, Source, Sources
+from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
+
+_STORAGE = Storage()
+
+
+def _make(folder: Path, *names: str) -> Path:
+    """Write files that hold their own name."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return folder
+
+
+def _sources(source: object, output: object = "/elsewhere") -> Sources:
+    input_uri, output_uri = (normalise_uri(str(text), "input") for text in (source, output))
+    return Sources(_STORAGE, input_uri, output_uri, threads=4)
+
+
+def _keys(source: object, output: object = "/elsewhere") -> list[str]:
+    return sorted(found.key for found in _sources(source, output))
+
+
+# Folders
+
+
+def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
+    """Every image below a folder is found, under its name in the folder."""
+    _make(tmp_path, "a.jpg", "b/c.png", "b/d/e f/ü.tif", ".hidden/g.bmp")
+    assert _keys(tmp_path) == [".hidden/g.bmp", "a.jpg", "b/c.png", "b/d/e f/ü.tif"]
+
+
+def test_a_source_says_where_and_which(tmp_path: Path) -> None:
+    """A source has the image's URI, its version and its size, as the store says them."""
+    _make(tmp_path, "in/a.jpg")
+    uri = f"file://{tmp_path}/in/a.jpg"
+    version = _STORAGE.stat(uri).version
+    assert list(_sources(tmp_path)) == [Source("in/a.jpg", uri, version, len("in/a.jpg"))]
+
+
+def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
+    """What has another ending, or none, is no image; it is counted, image formats are not."""
+    _make(
+        tmp_path, "a.jpg", "notes.txt", "b/Thumbs.db", "b/checksums", "c.jpg.md5", ".jpg", "d.gif"
+    )
+    sources = _sources(tmp_path)
+    assert sorted(found.key for found in sources) == ["a.jpg", "d.gif"]
+    assert sources.num_ignored == 5
+
+
+def test_endings_count_in_either_case(tmp_path: Path) -> None:
+    """Endings are known in capitals too."""
+    _make(tmp_path, "a.JPG", "b.Png", "c.TIFF", "d.txt")
+    assert _keys(tmp_path) == ["a.JPG", "b.Png", "c.TIFF"]
+
+
+def test_every_ending_is_one(tmp_path: Path) -> None:
+    """A file of each listed ending is planned, also where the decoder will refuse the format."""
+    _make(tmp_path, *(f"image{ending}" for ending in IMAGE_ENDINGS))
+    assert _keys(tmp_path) == sorted(f"image{ending}" for ending in IMAGE_ENDINGS)
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"} <= IMAGE_ENDINGS
+
+
+def test_an_empty_folder_gives_nothing(tmp_path: Path) -> None:
+    """A folder without files has no images, which is not an error here."""
+    sources = _sources(tmp_path)
+    assert (list(sources), sources.num_ignored) == ([], 0)
+
+
+def test_dangling_links_are_passed_over(tmp_path: Path) -> None:
+    """A link to nowhere is no image, a link to an image is one."""
+    _make(tmp_path, "in/a.jpg", "b.jpg")
+    (tmp_path / "in/gone.jpg").symlink_to("nothing")
+    (tmp_path / "in/link.jpg").symlink_to("../b.jpg")
+    assert _keys(tmp_path / "in") == ["a.jpg", "link.jpg"]
+
+
+def test_a_name_that_is_no_text_is_planned(tmp_path: Path) -> None:
+    """A file whose name is no UTF-8 is planned under a name that can be written down."""
+    with open(os.fsencode(tmp_path) + b"/a\xff.jpg", "wb"):
+        pass
+    found = list(_sources(tmp_path))
+    assert [(source.key, source.uri) for source in found] == [
+        ("a\\xff.jpg", f"file://{tmp_path}/a\\xff.jpg")
+    ]
+
+
+# The output
+
+
+_OUTPUT = (
+    *("masks/run=1/a.png", "runs/1/plan/part.parquet", "runs/1/report.html"),
+    *("images/run=1/part.parquet", "locks/probe"),
+)
+
+
+def test_an_output_inside_the_input_is_left_out(tmp_path: Path) -> None:
+    """Masks are not labelled again, and nothing of the output counts as another file."""
+    _make(tmp_path, "a.jpg", "outside/b.jpg", *(f"out/{name}" for name in _OUTPUT))
+    sources = _sources(tmp_path, tmp_path / "out")
+    assert sorted(found.key for found in sources) == ["a.jpg", "outside/b.jpg"]
+    assert sources.num_ignored == 0
+
+
+def test_a_neighbour_of_the_output_is_kept(tmp_path: Path) -> None:
+    """A folder whose name only begins like the output's is input."""
+    _make(tmp_path, "out/masks/run=1/a.png", "out2/a.jpg", "out.jpg")
+    assert _keys(tmp_path, tmp_path / "out") == ["out.jpg", "out2/a.jpg"]
+
+
+@pytest.mark.parametrize("source", [".", "images"])
+def test_an_output_around_the_input_keeps_the_input(source: str, tmp_path: Path) -> None:
+    """With the output at the input's place or above it, images are found and masks left out."""
+    _make(tmp_path, "images/b.jpg", "images/masks/c.jpg", *_OUTPUT)
+    prefix = "images/" if source == "." else ""
+    assert _keys(tmp_path / source, tmp_path) == [f"{prefix}b.jpg", f"{prefix}masks/c.jpg"]
+
+
+# Globs
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("*", ["a.jpg", "b.jpg", "c.png"]),
+        ("?.jpg", ["a.jpg", "b.jpg"]),
+        ("[ac].*", ["a.jpg", "c.png"]),
+        ("[!ac].*", ["b.jpg"]),
+        ("*/*.jpg", ["x/d.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "x/d.jpg", "x/y/e.jpg"]),
+        ("x/**", ["d.jpg", "y/e.jpg", "y/f.png"]),
+        ("x/**/*.jpg", ["d.jpg", "y/e.jpg"]),
+        ("x/*/?.p*", ["y/f.png"]),
+        ("nothing*", []),
+        ("*.txt", []),
+    ],
+)
+def test_globs(pattern: str, keys: list[str], tmp_path: Path) -> None:
+    """A pattern takes the images that it matches; keys begin behind its fixed folders."""
+    _make(tmp_path, "a.jpg", "b.jpg", "c.png", "x/d.jpg", "x/y/e.jpg", "x/y/f.png", "notes.txt")
+    assert _keys(f"{tmp_path}/{pattern}") == keys
+
+
+def test_a_glob_leaves_the_output_out(tmp_path: Path) -> None:
+    """An output below the fixed folders of a pattern is not labelled."""
+    _make(tmp_path, "a.png", "out/masks/run=1/a.png")
+    assert _keys(f"{tmp_path}/**/*.png", tmp_path / "out") == ["a.png"]
+
+
+# One image
+
+
+def test_one_image_is_an_input(tmp_path: Path) -> None:
+    """A single file is planned under its name, whatever its ending."""
+    _make(tmp_path, "x/a.jpg", "x/b.jpg", "x/image")
+    assert _keys(tmp_path / "x/a.jpg") == ["a.jpg"]
+    assert _keys(tmp_path / "x/image") == ["image"]
+
+
+def test_a_file_is_meant_before_a_pattern(tmp_path: Path) -> None:
+    """A file whose name could be a pattern is that file."""
+    _make(tmp_path, "a[1].jpg", "a1.jpg", "b*.jpg", "b2.jpg")
+    assert _keys(tmp_path / "a[1].jpg") == ["a[1].jpg"]
+    assert _keys(tmp_path / "b*.jpg") == ["b*.jpg"]
+
+
+def test_a_folder_is_meant_before_a_pattern(tmp_path: Path) -> None:
+    """A folder whose name could be a pattern is that folder."""
+    _make(tmp_path, "photos [1]/a.jpg", "photos 1/b.jpg")
+    assert _keys(tmp_path / "photos [1]") == ["a.jpg"]
+
+
+# Manifests
+
+
+def _write_manifest(path: Path, uris: list[str | None]) -> None:
+    if path.suffix == ".parquet":
+        table = pa.table({"other": range(len(uris)), "uri": pa.array(uris, pa.string())})
+        pq.write_table(table, path)
+    elif path.suffix.lower() == ".csv":
+        lines = ["other,uri", *(f"1,{uri or ''}" for uri in uris)]
+        path.write_text("\n".join(lines))
+    else:
+        path.write_text("\n".join(json.dumps({"other": 1, "uri": uri}) for uri in uris))
+
+
+_MANIFESTS = pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "ndjson", "CSV"])
+
+
+@_MANIFESTS
+def test_a_manifest_names_images(ending: str, tmp_path: Path) -> None:
+    """A manifest's images are planned in its order, by path or URI, whatever their ending."""
+    _make(tmp_path, "in/a.jpg", "in/b", "in/c.jpg")
+    path = tmp_path / f"list.{ending}"
+    _write_manifest(path, [f"{tmp_path}/in/b", f"file://{tmp_path}/in/a.jpg "])
+    found = list(_sources(path))
+    assert [source.uri for source in found] == [
+        f"file://{tmp_path}/in/{name}" for name in ("b", "a.jpg")
+    ]
+    assert [source.key for source in found] == [
+        f"{tmp_path}/in/{name}"[1:] for name in ("b", "a.jpg")
+    ]
+    assert [source.num_bytes for source in found] == [4, 8]
+    assert [source.version for source in found] == [_STORAGE.stat(s.uri).version for s in found]
+
+
+@_MANIFESTS
+def test_a_named_image_that_is_missing_is_planned(ending: str, tmp_path: Path) -> None:
+    """An image that a manifest names and nobody finds is planned, so that its row says so."""
+    path = tmp_path / f"list.{ending}"
+    _write_manifest(path, [f"{tmp_path}/gone.jpg"])
+    uri = f"file://{tmp_path}/gone.jpg"
+    assert list(_sources(path)) == [Source(f"{tmp_path}/gone.jpg"[1:], uri, None, None)]
+
+
+@_MANIFESTS
+@pytest.mark.parametrize("uri", [None, " "])
+def test_a_row_without_uri_is_an_input_error(ending: str, uri: str | None, tmp_path: Path) -> None:
+    """A null or empty URI is refused, with the number of its row."""
+    path = tmp_path / f"list.{ending}"
+    _write_manifest(path, ["/a.jpg", uri])
+    with pytest.raises(InputError, match="row 1: uri is"):
+        list(_sources(path))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_a_manifest_without_uris_is_an_input_error(ending: str, tmp_path: Path) -> None:
+    """A manifest without the column is refused, with the columns that it has."""
+    path = tmp_path / f"list.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.table({"url": ["/a.jpg"], "size": [1]}), path)
+    else:
+        path.write_text(
+            '{"url": "/a.jpg", "size": 1}' if ending == "jsonl" else "url,size\n/a.jpg,1"
+        )
+    with pytest.raises(InputError, match="needs one column `uri`; it has url, size"):
+        list(_sources(path))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_an_unreadable_manifest_is_an_input_error(ending: str, tmp_path: Path) -> None:
+    """A manifest that is no file of its format is refused by name."""
+    path = tmp_path / f"list.{ending}"
+    path.write_bytes(b'"\xff\n{,,\n"')
+    with pytest.raises(InputError, match=f"list.{ending} can't be read"):
+        list(_sources(path))
+
+
+def test_a_damaged_parquet_manifest_is_an_input_error(tmp_path: Path) -> None:
+    """A Parquet file with both of its marks and damage between them is refused by name."""
+    path = tmp_path / "list.parquet"
+    _write_manifest(path, ["/a.jpg"])
+    whole = path.read_bytes()
+    for start in range(4, len(whole) - 40, 40):
+        path.write_bytes(whole[:start] + b"\xff" * 40 + whole[start + 40 :])
+        with pytest.raises(InputError):
+            list(_sources(path))
+
+
+def test_numbers_are_no_uris(tmp_path: Path) -> None:
+    """A column `uri` that holds numbers is refused."""
+    (tmp_path / "list.csv").write_text("uri\n7\n")
+    with pytest.raises(InputError, match="row 0: uri is 7, not a text"):
+        list(_sources(tmp_path / "list.csv"))
+
+
+def test_an_unsupported_scheme_in_a_manifest_is_an_input_error(tmp_path: Path) -> None:
+    """A URI of another scheme is refused, and said to stand in the manifest."""
+    _write_manifest(tmp_path / "list.csv", ["gs://bucket/a.jpg"])
+    with pytest.raises(InputError, match=r"manifest .*list\.csv: uri='gs://bucket/a\.jpg'"):
+        list(_sources(tmp_path / "list.csv"))
+
+
+@_MANIFESTS
+@pytest.mark.parametrize("scheme", ["https", "s3"])
+def test_a_presigned_url_in_a_manifest_is_an_input_error(
+    scheme: str, ending: str, tmp_path: Path
+) -> None:
+    """It is refused without its signature, which would stand in every table."""
+    path = tmp_path / f"list.{ending}"
+    _write_manifest(path, ["/a.jpg", f"{scheme}://b/a.jpg?X-Amz-Expires=9&X-Amz-Signature=secret"])
+    with pytest.raises(InputError, match="holds a password or a signature") as caught:
+        list(_sources(path))
+    assert "secret" not in str(caught.value)
+
+
+# Missing inputs
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.jpg", "nothing.csv", "no/folder/*.jpg"])
+def test_a_missing_input_is_an_input_error(name: str, tmp_path: Path) -> None:
+    """An input that is not there is refused with its name."""
+    with pytest.raises(InputError, match=r"input='file://.*/no.*does not exist"):
+        list(_sources(tmp_path / name))

@@ -1,0 +1,308 @@
+"""Segment: a replica without Ray and without a network; what makes a network the same."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from fcn.weights import CheckpointError
+from fcn.weights.classes import numbered_classes
+from jobs.demo.scenes import huge_png
+from pipeline.errors import ErrorCode, SettingError
+from pipeline.images.masks import decode_mask
+from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.schema import ImageRow, ShardRow
+from pipeline.labelling.segment import LoadPredictor, Placement, Segmenter
+from pipeline.settings.label import LabelSettings
+from pipeline.store.storage import Storage
+from tests.disk_runs import (
+    NUM_CLASSES,
+    FakePrediction,
+    RedPredictor,
+    encode,
+    predict_red,
+    random_pixels,
+)
+
+_STORAGE = Storage()
+_CLASSES = [
+    ClassRecord(id=index, name=label.name, color=label.color)
+    for index, label in enumerate(numbered_classes(NUM_CLASSES))
+]
+
+
+def _segmenter(load: LoadPredictor, **fields: Any) -> Segmenter:
+    settings = LabelSettings(input="in", output="out", weights="random:0", **fields)
+    return Segmenter(load, _CLASSES, settings, Placement(use_gpu=False, threads=2, batch_size=8))
+
+
+def _replica(predictor: Any = None, **fields: Any) -> Segmenter:
+    return _segmenter(lambda _: predictor or RedPredictor(), **fields)
+
+
+def _row(key: str, data: bytes | None, code: str | None = None) -> ImageRow:
+    return ImageRow(
+        image_id=f"id of {key}",
+        key=key,
+        uri=f"file:///in/{key}",
+        etag="1",
+        num_bytes=len(data or b""),
+        mask_key=f"{key}.png",
+        data=data,
+        error_code=code,
+        error_message=code and f"message of {code}",
+    )
+
+
+def _png(seed: int, height: int, width: int) -> bytes:
+    return encode(Image.fromarray(random_pixels(seed, height, width, 3)), "PNG")
+
+
+def _shard(*data: bytes) -> ShardRow:
+    return ShardRow(shard=7, images=[_row(str(index), one) for index, one in enumerate(data)])
+
+
+# One shard
+
+
+def test_an_image_gets_its_mask_and_its_counts() -> None:
+    """The mask file, the sizes and the statistics of an image are those of its prediction."""
+    pixels = random_pixels(0, 5, 9, 3) % 3
+    predicted = predict_red(pixels)
+    labelled = _replica()(_shard(encode(Image.fromarray(pixels), "PNG")))
+    assert labelled["shard"] == 7
+    [image] = labelled["images"]
+    assert decode_mask(image["png"]).tolist() == predicted.mask.tolist()
+    assert (image["height"], image["width"], image["mean_confidence"]) == (5, 9, 0.5)
+    assert image["classes"] == [
+        {"class_id": 0, "pixel_count": predicted.class_pixels[0], "mean_confidence": 0.125},
+        {"class_id": 1, "pixel_count": predicted.class_pixels[1], "mean_confidence": 0.25},
+        {"class_id": 2, "pixel_count": predicted.class_pixels[2], "mean_confidence": 0.375},
+    ]
+    assert (image["error_code"], image["error_message"]) == (None, None)
+    assert "data" not in image
+
+
+def test_the_mask_has_the_colours_of_the_classes() -> None:
+    """The palette of a mask file holds the classes' colours."""
+    [image] = _replica()(_shard(encode(Image.new("RGB", (2, 2), (1, 0, 0)), "PNG")))["images"]
+    assert image["png"][image["png"].index(b"PLTE") + 4 :][:6] == bytes([0, 0, 0, 128, 0, 0])
+
+
+def test_images_come_back_in_their_order() -> None:
+    """Good and bad images keep their places, and what the plan says of them."""
+    rows = [
+        _row("a", _png(0, 4, 4)),
+        _row("b", None, "not_found"),
+        _row("c", b"<html>"),
+        _row("d", _png(1, 3, 5)),
+    ]
+    labelled = _replica()(ShardRow(shard=0, images=rows))["images"]
+    planned = ("image_id", "key", "uri", "etag", "num_bytes", "mask_key")
+    assert [[image[name] for name in planned] for image in labelled] == [
+        [row[name] for name in planned] for row in rows
+    ]
+    assert [image["error_code"] for image in labelled] == [
+        *(None, "not_found", "unsupported_format", None),
+    ]
+
+
+@pytest.mark.parametrize("code", ["not_found", "forbidden", "changed", "too_many_bytes"])
+def test_errors_of_fetch_pass_through(code: str) -> None:
+    """An image that could not be fetched keeps its code and message, and gets no mask."""
+    [image] = _replica()(ShardRow(shard=0, images=[_row("a", None, code)]))["images"]
+    assert (image["error_code"], image["error_message"]) == (code, f"message of {code}")
+    assert (image["png"], image["classes"], image["height"]) == (None, [], None)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "size"),
+    [
+        (b"", "truncated", (None, None)),
+        (_png(0, 30, 40)[:400], "truncated", (30, 40)),
+        (encode(Image.new("F", (4, 3)), "TIFF"), "unsupported_mode", (3, 4)),
+        (huge_png(30_000, 20_000), "too_many_pixels", (30_000, 20_000)),
+    ],
+    ids=["empty", "cut off", "float", "huge"],
+)
+def test_bad_images_are_rows(data: bytes, code: str, size: tuple[int | None, int | None]) -> None:
+    """An image that can't be decoded is a row with the code, and the size if it is known."""
+    good = _png(1, 4, 4)
+    before, image, after = _replica()(_shard(good, data, good))["images"]
+    assert (image["error_code"], image["png"], image["classes"]) == (code, None, [])
+    assert (image["height"], image["width"]) == size
+    assert image["error_message"]
+    assert before["png"] == after["png"] is not None
+
+
+def test_the_limit_on_pixels_is_the_setting() -> None:
+    """`max_image_pixels` decides, and the message says so."""
+    [image] = _replica(max_image_pixels=15)(_shard(_png(0, 4, 4)))["images"]
+    assert image["error_code"] == ErrorCode.TOO_MANY_PIXELS
+    assert "the limit is 15" in image["error_message"]
+    [image] = _replica(max_image_pixels=16)(_shard(_png(0, 4, 4)))["images"]
+    assert image["error_code"] is None
+
+
+def test_sizes_are_those_of_the_upright_picture() -> None:
+    """The height and width of a turned photograph are those that people see, as its mask's."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(Image.new("RGB", (30, 20)), "JPEG", exif=exif)
+    [image] = _replica()(_shard(data))["images"]
+    assert (image["height"], image["width"]) == (30, 20)
+    assert decode_mask(image["png"]).shape == (30, 20)
+
+
+class _SmallPredictor(RedPredictor):
+    """Has no memory for pictures of more than 20 pixels."""
+
+    num_backoffs = 0
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
+        found = super().predict(images)
+        return [one if one and one.mask.size <= 20 else None for one in found]
+
+
+def test_an_image_that_the_device_can_not_hold_is_a_row() -> None:
+    """Out of memory is the error of that image alone, with its size."""
+    shard = _shard(_png(0, 4, 5), _png(1, 5, 5), _png(2, 4, 5))
+    labelled = _replica(_SmallPredictor())(shard)["images"]
+    assert [image["error_code"] for image in labelled] == [None, "out_of_memory", None]
+    assert "5 x 5 pixels" in labelled[1]["error_message"]
+    assert labelled[1]["png"] is None
+
+
+class _ForgetfulPredictor(RedPredictor):
+    """Counts one pixel too few."""
+
+    num_backoffs = 0
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
+        found = [predict_red(image) for image in images]
+        return [
+            dataclasses.replace(one, class_pixels=one.class_pixels - [1, 0, 0, 0]) for one in found
+        ]
+
+
+def test_counts_that_miss_a_pixel_are_a_bug() -> None:
+    """Statistics that do not sum to the picture end the run and are never written."""
+    with pytest.raises(AssertionError, match="counted 15 of 16 pixels"):
+        _replica(_ForgetfulPredictor())(_shard(_png(0, 4, 4)))
+
+
+def test_a_bug_in_the_network_is_not_a_bad_image() -> None:
+    """What the predictor raises is raised."""
+
+    class Broken:
+        num_backoffs = 0
+
+        def predict(self, _: object) -> None:
+            raise RuntimeError("a kernel failed")
+
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        _replica(Broken())(_shard(_png(0, 4, 4)))
+
+
+def test_weights_that_do_not_fit_end_the_run_as_a_setting() -> None:
+    """A checkpoint that can't be loaded is reported by the first shard, as a setting."""
+
+    def load(_: Placement) -> Any:
+        raise CheckpointError("the weights do not fit the network: missing: a")
+
+    replica = _segmenter(load)
+    with pytest.raises(SettingError, match="missing: a"):
+        replica(_shard(_png(0, 4, 4)))
+
+
+def test_an_empty_shard_is_nothing() -> None:
+    """A shard without images is labelled without asking the network."""
+    predictor = RedPredictor()
+    labelled = _replica(predictor)(ShardRow(shard=3, images=[]))
+    assert (labelled["shard"], labelled["images"]) == (3, [])
+    assert predictor.calls == []
+
+
+# Chunks
+
+
+def _calls(shard: ShardRow) -> list[list[tuple[int, ...]]]:
+    predictor = RedPredictor()
+    _replica(predictor)(shard)
+    return predictor.calls
+
+
+def test_chunks_respect_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are decoded some at a time: as many in a row as the budget of pixels holds."""
+    monkeypatch.setattr("pipeline.labelling.segment._CHUNK_PIXELS", 40)
+    heights = (2, 2, 1, 5, 1, 9, 1, 3)
+    shard = _shard(*(_png(index, height, 8) for index, height in enumerate(heights)))
+    assert [[shape[0] for shape in call] for call in _calls(shard)] == [
+        *([2, 2, 1], [5], [1], [9], [1, 3]),
+    ]
+
+
+def test_bad_images_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that is not decoded does not count for the budget."""
+    monkeypatch.setattr("pipeline.labelling.segment._CHUNK_PIXELS", 40)
+    huge = huge_png(30_000, 30_000)
+    assert _calls(_shard(_png(0, 2, 8), huge, b"", _png(1, 3, 8))) == [[(2, 8, 3), (3, 8, 3)]]
+
+
+def test_chunks_depend_on_the_shard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network sees the same groups whatever the replica did before, with any threads."""
+    monkeypatch.setattr("pipeline.labelling.segment._CHUNK_PIXELS", 100)
+    shard = _shard(*(_png(index, 1 + index % 5, 8) for index in range(20)))
+    predictor = RedPredictor()
+    replica = _replica(predictor)
+    replica(_shard(_png(99, 4, 4)))
+    replica(shard)
+    replica(shard)
+    alone = _calls(shard)
+    assert len(alone) > 3
+    assert predictor.calls == [[(4, 4, 3)], *alone, *alone]
+
+
+# Several calls at a time
+
+
+class _OneAtATime(RedPredictor):
+    """Notices when two calls overlap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inside = threading.Lock()
+        self.overlapped = False
+
+    num_backoffs = 0
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
+        self.overlapped |= not self._inside.acquire(blocking=False)
+        time.sleep(0.002)
+        found = super().predict(images)
+        if self._inside.locked():
+            self._inside.release()
+        return found
+
+
+def test_calls_at_the_same_time_share_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three threads get what one gets, and never two of them are on the device at once."""
+    monkeypatch.setattr("pipeline.labelling.segment._CHUNK_PIXELS", 100)
+    shards = [
+        _shard(*(_png(10 * number + index, 4, 8) for index in range(8))) for number in range(9)
+    ]
+    alone = [_replica()(shard) for shard in shards]
+    predictor = _OneAtATime()
+    replica = _replica(predictor)
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(replica, shards))
+    assert [one["images"] for one in together] == [one["images"] for one in alone]
+    assert len(predictor.calls) == 27
+    assert not predictor.overlapped
