@@ -12,7 +12,7 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: install check test test-cluster check-infra demo demo-weights bench wheel lock clean
+.PHONY: gpu-rehearsal install check test test-cluster check-infra demo demo-weights bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -42,6 +42,10 @@ test: install
 
 test-cluster: install
 	$(RUN) -m pytest -m cluster
+
+# Every line of the check for GPUs, on this machine's CPU.
+gpu-rehearsal: install
+	$(RUN) tests/gpu/check.py --device cpu --tiny --limit-factor 6 --budget 3000 --out gpu-rehearsal
 
 bench: install
 	$(RUN) -m tests.benchmarks
