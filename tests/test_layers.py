@@ -152,6 +152,16 @@ def test_rooms_import_from_those_below_them() -> None:
     assert upward == _UPWARD
 
 
+def test_what_the_steps_share_imports_nothing_of_their_room() -> None:
+    """The tables and the counting of classes know no step, and nothing else of labelling."""
+    leaves = {f"pipeline.labelling.{name}" for name in ("schema", "class_statistics")}
+    assert leaves <= set(_FILES)
+    inward = [
+        edge for edge in _edges() if edge[0] in leaves and _room(edge[1]) == "pipeline.labelling"
+    ]
+    assert inward == []
+
+
 def test_few_modules_import_ray() -> None:
     """Ray appears in pipeline/cluster/, in the flow and its metrics, in trainings, in doctor."""
     elsewhere = {
