@@ -13,7 +13,7 @@ from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.inputs.listing import Source
 from pipeline.labelling import report
 from pipeline.labelling.flow import Observer, label
-from pipeline.labelling.replicas import BESIDE_CPUS, choose_replicas
+from pipeline.labelling.replicas import BESIDE_CPUS, choose_replicas, room_for
 from pipeline.labelling.runs import Manifest, Run, read_shard
 from pipeline.labelling.schema import ShardTask
 from pipeline.labelling.session import Job, Outcome, open_job
@@ -102,7 +102,7 @@ def _wait_for_room(settings: LabelSettings, num_shards: int) -> None:
     number = min(settings.min_replicas, num_shards)
     each = choose_replicas(settings, alive_nodes(), number).resources
     room = wait_for_room(number, "replica(s)", each, {"CPU": BESIDE_CPUS}, settings)
-    watch_replicas(room, min(settings.max_replicas or num_shards, num_shards))
+    watch_replicas(room, min(settings.max_replicas or num_shards, num_shards), room_for)
 
 
 def exit_code(outcome: Outcome, max_error_rate: float) -> int:

@@ -6,9 +6,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-# Nothing public tells where Ray keeps its session, and with it what it spills.
-from ray._private.worker import global_worker
-
 from jobs.doctor.finding import Finding, Level, change, note, ok
 from jobs.doctor.places import Places, look
 from pipeline.cluster.nodes import (
@@ -18,6 +15,7 @@ from pipeline.cluster.nodes import (
     ask_every_node,
     differing,
     node_name,
+    session_folder,
 )
 from pipeline.errors import SettingError
 from pipeline.labelling.replicas import Replicas, choose_replicas
@@ -65,8 +63,7 @@ def check_cluster(
 
 def see(places: Places) -> Seen:
     """Look at the places, the versions and the disk, in a worker on a node."""
-    assert global_worker.node is not None, "called in a worker of Ray"
-    disk = shutil.disk_usage(global_worker.node.get_session_dir_path())
+    disk = shutil.disk_usage(session_folder())
     return Seen(look(places, _HERE), versions(), disk.total, disk.free)
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-import ray
 
 from jobs.doctor.finding import Finding, change, note, ok
-from pipeline.cluster.nodes import alive_nodes
-from pipeline.errors import ImageError, own_error
+from pipeline.cluster.nodes import NoRoom, ProcessFailed, alive_nodes, ask_one_process
+from pipeline.errors import ImageError
 from pipeline.images.decode import decode_image
 from pipeline.labelling.fetch import fetch_image
 from pipeline.labelling.replicas import FETCH_CPUS, Replicas
@@ -60,18 +59,19 @@ def estimate(settings: DoctorSettings, job: Job, found: Found, replicas: Replica
     num_images, images = _to_do(job, found, settings.sample)
     if not images:
         return [ok("to do", "nothing: all images are done")]
-    task = ray.remote(num_cpus=replicas.num_cpus, num_gpus=replicas.num_gpus, max_calls=1)(_measure)
-    asked = task.options(max_retries=0).remote(job, settings, replicas, images)
     try:
-        measured = ray.get(asked, timeout=_WAIT_S)
-    except ray.exceptions.GetTimeoutError:
-        ray.cancel(asked, force=True)
+        measured = ask_one_process(
+            *(_measure, job, settings, replicas, images),
+            num_cpus=replicas.num_cpus,
+            num_gpus=replicas.num_gpus,
+            timeout_s=_WAIT_S,
+        )
+    except NoRoom:
         remedy = "see `ray status` for what it waits for"
         return [note("estimate", f"no room for a replica within {_WAIT_S:.0f} s", remedy)]
-    except ray.exceptions.RayError as error:
-        reason = str(own_error(error)).strip().splitlines()[-1]
+    except ProcessFailed as error:
         remedy = "run label on one of the images for the whole story"
-        return [change("sample", f"labelling {len(images)} images failed: {reason}", remedy)]
+        return [change("sample", f"labelling {len(images)} images failed: {error}", remedy)]
     return [*_speeds(measured), _reckon(measured, num_images, replicas, settings)]
 
 

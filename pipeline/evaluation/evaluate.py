@@ -70,7 +70,8 @@ def score_masks(
 ) -> tuple[ConfusionMatrix, pa.Table]:
     """Compare the masks of finished runs with their ground truth: all in all, and by image."""
     # Ray and matplotlib take seconds to import, which a setting's error must not wait for.
-    from pipeline.cluster.tasks import in_tasks, own_errors  # noqa: PLC0415
+    from pipeline.cluster.ray_errors import own_errors  # noqa: PLC0415
+    from pipeline.cluster.tasks import in_tasks  # noqa: PLC0415
     from pipeline.evaluation.score import IMAGE_SCORES, Score  # noqa: PLC0415
 
     chunks = list(_chunks(_masks(job), samples))

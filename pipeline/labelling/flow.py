@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from pipeline.errors import WaitedTooLong, own_error
 from pipeline.labelling import publish, report, segment
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.progress import Progress
@@ -87,15 +86,15 @@ def label_shards(
     # Ray takes seconds to import, which a run with nothing to do must not wait for.
     import ray.data  # noqa: PLC0415
 
-    context = ray.data.DataContext.get_current()
-    context.max_errored_blocks = 0
-    context.max_consecutive_actor_init_deaths = 5
-    context.execution_no_progress_timeout_s = 60 * settings.max_wait_minutes
-    context.enable_progress_bars = False
-    context.raise_original_map_exception = True  # an error of ours keeps its exit code
-    if len(ray.nodes()) > 1 and "file://" in (run.record.input[:7], run.output[:7]):  # type: ignore[no-untyped-call]  # Ray's
+    from pipeline.cluster.data_context import set_switches  # noqa: PLC0415
+    from pipeline.cluster.nodes import alive_nodes  # noqa: PLC0415
+    from pipeline.cluster.ray_errors import own_errors  # noqa: PLC0415
+
+    set_switches(ray.data.DataContext.get_current(), settings.max_wait_minutes)
+    nodes = alive_nodes()
+    if len(nodes) > 1 and "file://" in (run.record.input[:7], run.output[:7]):
         _log.warning("several nodes and local paths: they must lie on a disk that all nodes share")
-    replicas = choose_replicas(settings, ray.nodes(), len(todo))  # type: ignore[no-untyped-call]  # Ray's
+    replicas = choose_replicas(settings, nodes, len(todo))
     _log.info("%s", replicas)
     threads = settings.io_threads
     # Ray types every row as dict[str, Any], ours are TypedDicts.
@@ -115,12 +114,8 @@ def label_shards(
         )
         .map(Write(run, threads), num_cpus=WRITE_CPUS)
     )
-    try:
+    with own_errors(
+        f"no shard has got on for {settings.max_wait_minutes:g} minutes (max_wait_minutes): "
+        "the replicas wait for nodes, or hang"
+    ):
         yield from receipts.iter_rows()
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
-    except ray.data.exceptions.ExecutionTimeoutError as error:
-        raise WaitedTooLong(
-            f"no shard has got on for {settings.max_wait_minutes:g} minutes (max_wait_minutes): "
-            "the replicas wait for nodes, or hang; see `ray status`"
-        ) from error
