@@ -8,7 +8,6 @@ from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
 from pipeline.labelling.runs import require_runs
 from pipeline.settings.shared import OutputSettings
-from pipeline.store.uri import normalise_uri
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -25,9 +24,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         InputError: There is no run.
     """
     settings = read_settings(OutputSettings, "report", argv, environ)
-    output = normalise_uri(settings.output, "output")
     texts = []
-    for one in require_runs(settings.storage(), output, settings.run_id):
+    for one in require_runs(settings.storage(), settings.output, settings.run_id):
         manifest = one.manifest()
         if manifest is None:
             todo = one.missing()

@@ -11,7 +11,6 @@ from pipeline.labelling.runs import require_runs
 from pipeline.labelling.verify import Verdict, verify
 from pipeline.settings.shared import OutputSettings
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         BrokenPromise: Something contradicts something.
     """
     settings = read_settings(OutputSettings, "verify", argv, environ)
-    output = normalise_uri(settings.output, "output")
+    output = settings.output
     broken = unfinished = 0
     runs = require_runs(settings.storage(), output, settings.run_id)
     for one in runs:

@@ -33,7 +33,6 @@ from pipeline.labelling.runs import (
 from pipeline.labelling.schema import ERROR, OK, PLAN
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.store.uri import normalise_uri
 from pipeline.versions import versions
 
 _SHARDS_PER_FILE = 64
@@ -72,8 +71,7 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
         settings: Of the command.
         fingerprint: Of the network.
     """
-    place = normalise_uri(settings.input, "input")
-    return sha256_hex(f"{fingerprint}\0{place}\0{settings.mask_name}".encode())[:16]
+    return sha256_hex(f"{fingerprint}\0{settings.input}\0{settings.mask_name}".encode())[:16]
 
 
 def run_to_continue(
@@ -89,13 +87,12 @@ def run_to_continue(
         FingerprintMismatch: The named run was started with something else.
         SettingError: The named run has another input, or is finished and asked to retry.
     """
-    output = normalise_uri(settings.output, "output")
     if settings.run_id is None:
         wanted = identity(settings, network.fingerprint)
-        same = [run for run in list_runs(storage, output) if run.record.identity == wanted]
+        same = [run for run in list_runs(storage, settings.output) if run.record.identity == wanted]
         finished = finished_ids(same)
         return next((run for run in reversed(same) if run.run_id not in finished), None)
-    run = find_run(storage, output, settings.run_id)
+    run = find_run(storage, settings.output, settings.run_id)
     if run is not None:
         _check_same_work(run, settings, network)
     return run
@@ -122,16 +119,15 @@ def draft(storage: Storage, settings: LabelSettings, network: NetworkRecord) -> 
     Raises:
         InputError: There are no images, or two would get one mask name.
     """
-    output = normalise_uri(settings.output, "output")
-    sources = Sources(storage, normalise_uri(settings.input, "input"), output, settings.io_threads)
+    sources = Sources(storage, settings.input, settings.output, settings.io_threads)
     listed = _to_table(sources, settings.mask_name)
     if listed.num_rows == 0:
         raise InputError(
             f"input={settings.input!r} holds no images ({sources.num_ignored} other files). Is the "
             "path right? A folder's images are told by their endings; a manifest names any object"
         )
-    _check_names(listed, local=output.startswith("file://"))
-    earlier = _earlier_rows(storage, output, network.fingerprint)
+    _check_names(listed, local=settings.output.startswith("file://"))
+    earlier = _earlier_rows(storage, settings.output, network.fingerprint)
     done, failed = _answered(earlier, settings)
     skip = pc.is_in(listed["image_id"], done)
     images = listed.filter(pc.invert(skip)).sort_by("key")
@@ -151,15 +147,14 @@ def start_run(
     Raises:
         StoreError: The output can't be written.
     """
-    output = normalise_uri(settings.output, "output")
     now = datetime.now(UTC)
     run_id = settings.run_id or f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     record = RunRecord(
         run_id=run_id,
         identity=identity(settings, network.fingerprint),
         created_at=now,
-        input=normalise_uri(settings.input, "input"),
-        output=output,
+        input=settings.input,
+        output=settings.output,
         network=network,
         settings=settings.model_dump(),
         versions=versions(),
@@ -168,11 +163,11 @@ def start_run(
         num_shards=drafted.num_shards,
         num_skipped=drafted.num_skipped,
         num_skipped_failed=drafted.num_skipped_failed,
-        plan=list(_write_plan(storage, f"{run_folder(output, run_id)}/plan", drafted)),
+        plan=list(_write_plan(storage, f"{run_folder(settings.output, run_id)}/plan", drafted)),
     )
-    uri = f"{run_folder(output, run_id)}/run.json"
+    uri = f"{run_folder(settings.output, run_id)}/run.json"
     storage.create(uri, record.model_dump_json(indent=1).encode())
-    run = find_run(storage, output, run_id)
+    run = find_run(storage, settings.output, run_id)
     assert run is not None, f"{uri} was written and is not there"
     # Another driver may have been first to take the name.
     _check_same_work(run, settings, network)

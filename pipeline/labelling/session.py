@@ -17,7 +17,6 @@ from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 
@@ -191,16 +190,14 @@ def open_job(settings: LabelSettings) -> Job:
     """Check what can be checked without a listing.
 
     Raises:
-        SettingError: A URI or the checkpoint is wrong.
+        SettingError: The checkpoint is wrong, or the output can't be read.
     """
     storage = settings.storage()
-    normalise_uri(settings.input, "input")
-    output = normalise_uri(settings.output, "output")
     network = describe_network(storage, settings)
     try:
-        storage.children(f"{output}/runs")
+        storage.children(f"{settings.output}/runs")
     except StoreError as error:
         if error.code in _REFUSALS:
             raise SettingError(f"output={settings.output!r} can't be read: {error}") from error
         raise
-    return Job(settings, storage, output, network, network.record())
+    return Job(settings, storage, settings.output, network, network.record())

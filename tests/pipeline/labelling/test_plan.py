@@ -387,7 +387,7 @@ def test_an_error_in_the_bytes_settles_an_image(first: str, second: str, tmp_pat
 
 
 def _change(name: str, value: object) -> Callable[[LabelSettings], LabelSettings]:
-    return lambda given: given.model_copy(update={name: value})
+    return lambda given: LabelSettings(**{**given.model_dump(exclude_unset=True), name: value})
 
 
 def test_the_same_work_has_one_identity(tmp_path: Path) -> None:
