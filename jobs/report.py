@@ -6,7 +6,7 @@ from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
-from pipeline.labelling.runs import require_runs
+from pipeline.labelling.history import History
 from pipeline.settings.shared import OutputSettings
 
 
@@ -25,7 +25,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     settings = read_settings(OutputSettings, "report", argv, environ)
     texts = []
-    for one in require_runs(settings.storage(), settings.output, settings.run_id):
+    history = History(settings.storage(), settings.output)
+    for one in history.require(settings.run_id):
         manifest = one.manifest()
         if manifest is None:
             todo = one.missing()

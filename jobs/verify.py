@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
-from pipeline.labelling.runs import require_runs
+from pipeline.labelling.history import History
 from pipeline.labelling.verify import Verdict, verify
 from pipeline.settings.shared import OutputSettings
 from pipeline.store.storage import Storage
@@ -32,7 +32,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = read_settings(OutputSettings, "verify", argv, environ)
     output = settings.output
     broken = unfinished = 0
-    runs = require_runs(settings.storage(), output, settings.run_id)
+    runs = History(settings.storage(), output).require(settings.run_id)
     for one in runs:
         verdict = verify(one, threads=2 * (os.cpu_count() or 1))
         say(f"run {one.run_id}: {_describe(verdict)}")

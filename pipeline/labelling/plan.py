@@ -20,14 +20,13 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.labelling.history import History
 from pipeline.labelling.runs import (
     NetworkRecord,
     PlanPart,
     Run,
     RunRecord,
     find_run,
-    finished_ids,
-    list_runs,
     run_folder,
 )
 from pipeline.labelling.schema import ERROR, OK, PLAN
@@ -75,9 +74,14 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
 
 
 def run_to_continue(
-    storage: Storage, settings: LabelSettings, network: NetworkRecord
+    history: History, settings: LabelSettings, network: NetworkRecord
 ) -> Run | None:
-    """Find the run that the command goes on with.
+    """Find the run that the command resumes.
+
+    Args:
+        history: Of the output.
+        settings: Of the command.
+        network: That it labels with.
 
     Returns:
         The run named by `run_id`, finished or not; without a name the newest unfinished run of
@@ -89,10 +93,10 @@ def run_to_continue(
     """
     if settings.run_id is None:
         wanted = identity(settings, network.fingerprint)
-        same = [run for run in list_runs(storage, settings.output) if run.record.identity == wanted]
-        finished = finished_ids(same)
-        return next((run for run in reversed(same) if run.run_id not in finished), None)
-    run = find_run(storage, settings.output, settings.run_id)
+        same = [run for run in history.runs() if run.record.identity == wanted]
+        pairs = zip(same, history.finished(same), strict=True)
+        return next((run for run, done in reversed(list(pairs)) if not done), None)
+    run = history.find(settings.run_id)
     if run is not None:
         _check_same_work(run, settings, network)
     return run
@@ -113,13 +117,18 @@ def _check_same_work(run: Run, settings: LabelSettings, network: NetworkRecord) 
         )
 
 
-def draft(storage: Storage, settings: LabelSettings, network: NetworkRecord) -> Draft:
+def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> Draft:
     """List the input and leave out what earlier runs have answered for.
+
+    Args:
+        history: Of the output.
+        settings: Of the command.
+        network: That it labels with.
 
     Raises:
         InputError: There are no images, or two would get one mask name.
     """
-    sources = Sources(storage, settings.input, settings.output, settings.io_threads)
+    sources = Sources(history.storage, settings.input, settings.output, settings.io_threads)
     listed = _to_table(sources, settings.mask_name)
     if listed.num_rows == 0:
         raise InputError(
@@ -127,7 +136,7 @@ def draft(storage: Storage, settings: LabelSettings, network: NetworkRecord) -> 
             "path right? A folder's images are told by their endings; a manifest names any object"
         )
     _check_names(listed, local=settings.output.startswith("file://"))
-    earlier = _earlier_rows(storage, settings.output, network.fingerprint)
+    earlier = _earlier_rows(history, network.fingerprint)
     done, failed = _answered(earlier, settings)
     skip = pc.is_in(listed["image_id"], done)
     images = listed.filter(pc.invert(skip)).sort_by("key")
@@ -264,17 +273,20 @@ def _check_local_names(names: set[str]) -> None:
 _EARLIER = ["image_id", "status", "error_code", "num_bytes", "height", "width"]
 
 
-def _earlier_rows(storage: Storage, output: str, fingerprint: str) -> pa.Table:
-    runs = [
-        run for run in list_runs(storage, output) if run.record.network.fingerprint == fingerprint
-    ]
+def _earlier_rows(history: History, fingerprint: str) -> pa.Table:
+    runs = history.of_network(fingerprint)
     schema = pa.schema(
         [("image_id", pa.string()), ("status", pa.string()), ("error_code", pa.string()),
          ("num_bytes", pa.int64()), ("height", pa.int32()), ("width", pa.int32())]
     )  # fmt: skip
     # Only what is published counts: the commits of an unfinished run are in no table, and nobody
     # but its own command ever finishes it.
-    tables = (table.cast(schema) for run in runs for table in run.published(_EARLIER))
+    tables = (
+        table.cast(schema)
+        for run, manifest in zip(runs, history.manifests(runs), strict=True)
+        if manifest is not None
+        for table in run.published(manifest, _EARLIER)
+    )
     return pa.concat_tables([schema.empty_table(), *tables])
 
 
