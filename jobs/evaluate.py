@@ -27,7 +27,6 @@ from pipeline.evaluation.evaluate import (
 from pipeline.inputs.data_set import open_data_set
 from pipeline.labelling.session import open_job
 from pipeline.settings.train import EvaluateSettings
-from pipeline.store.uri import normalise_uri
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -50,10 +49,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         storage, settings.data, settings.classes, settings.truth_coding, settings.split
     )
     samples = data_set.found.split(settings.split)
-    output = normalise_uri(settings.output, "output")
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
-    manifest = f"{output}/evaluations/inputs/{name}.jsonl"
+    manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"
     job = open_job(settings.label_settings(manifest))
     check_classes(job, data_set)
     storage.write(manifest, text)
@@ -61,7 +59,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     check_ground_truth(job, data_set, settings.split, samples)
     outcome = label_observed(job)
     matrix, scores = score_masks(job, data_set, samples)
-    folder = f"{output}/evaluations/{name}-{identity(job, data_set, samples)}"
+    folder = f"{settings.output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
     found = describe(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
     write(storage, folder, found, matrix, scores, names)

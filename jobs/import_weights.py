@@ -27,7 +27,6 @@ from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
 from pipeline.redact import without_secret
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.store.uri import normalise_uri
 
 if TYPE_CHECKING:  # importing it loads torch
     from fcn.weights.conversion import Imported
@@ -68,41 +67,39 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         SettingError: The source can't be read, does not fit, or something else is at the output.
     """
     settings = read_settings(ImportSettings, "import-weights", argv, environ)
-    output = _check(settings)
+    _check(settings)
     storage = settings.storage()
     classes = _read_classes(storage, settings)
     source = _find(settings.source)
     data = _read_source(storage, settings, source)
     imported, record, weights = _convert(settings, source, data, classes)
-    _write(storage, output, record, weights)
-    say(_describe(imported, record, output))
+    _write(storage, settings.output, record, weights)
+    say(_describe(imported, record, settings.output))
     return EXIT_OK
 
 
-def _check(settings: ImportSettings) -> str:
-    """Refuse what can be refused before anything is read; gives the output's URI."""
+def _check(settings: ImportSettings) -> None:
+    """Refuse what can be refused before anything is read."""
     try:
         check_choices(settings.network, FULL_WIDTH, settings.padding, "fixed")
     except ValueError as error:
         raise SettingError(str(error)) from error
-    output = normalise_uri(settings.output, "output")
-    if not output.endswith(_ENDING):
+    if not settings.output.endswith(_ENDING):
         raise SettingError(f"output={settings.output!r} must end in {_ENDING}")
-    return output
 
 
 def _read_classes(storage: Storage, settings: ImportSettings) -> tuple[ClassLabel, ...] | None:
     if settings.classes is None:
         return None
     try:
-        return parse_classes(_read(storage, normalise_uri(settings.classes, "classes"), "classes"))
+        return parse_classes(_read(storage, settings.classes, "classes"))
     except CheckpointError as error:
         raise SettingError(f"classes={settings.classes!r}: {error}") from error
 
 
 def _find(source: str) -> _Source:
     if not source.startswith(_TORCHVISION):
-        return _Source(source if source.startswith(_HTTP) else normalise_uri(source, "source"))
+        return _Source(source)
     # Only here and in models: the other commands run where no torch is installed.
     from fcn.weights.published import published  # noqa: PLC0415
 

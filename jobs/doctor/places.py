@@ -11,7 +11,6 @@ from pipeline.labelling.network import Network, check_weights, describe_network
 from pipeline.settings.label import LabelSettings
 from pipeline.store.probe import probe_conditional_put
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 DRIVER = "the driver"
 # A place that does not answer is found out about soon enough.
@@ -49,8 +48,8 @@ class Places:
         storage = settings.storage()
         return Places(
             replace(storage, attempts=min(_ATTEMPTS, storage.attempts)),
-            normalise_uri(settings.input, "input"),
-            normalise_uri(settings.output, "output"),
+            settings.input,
+            settings.output,
             settings.max_image_bytes,
         )
 

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,6 @@ from pipeline.errors import SettingError
 from pipeline.inputs.data_set import DataSet, as_table
 from pipeline.inputs.inspect import Inspect, check_truths
 from pipeline.inputs.layouts import Sample
-from pipeline.labelling.runs import finished_ids, list_runs
 from pipeline.labelling.session import Job
 from pipeline.settings.train import EvaluateSettings
 from pipeline.store.storage import Storage
@@ -94,18 +94,14 @@ def _masks(job: Job) -> dict[str, str]:
 
     An image that failed since has none, whatever an older run has made of it.
     """
-    runs = [
-        run
-        for run in list_runs(job.storage, job.output)
-        if run.record.network.fingerprint == job.record.fingerprint
-    ]
-    finished = finished_ids(runs)
+    job.history.refresh()  # the labelling has added to it
+    runs = job.history.of_network(job.record.fingerprint)
+    finished = list(compress(runs, job.history.finished(runs)))
     found: dict[str, str | None] = {}
-    for one in runs:
-        if one.run_id in finished:
-            for table in one.published(["uri", "mask_uri"]):
-                pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
-                found |= dict(pairs)
+    for run, manifest in zip(finished, job.history.manifests(finished), strict=True):
+        for table in run.published(manifest, ["uri", "mask_uri"]) if manifest else ():
+            pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
+            found |= dict(pairs)
     return {uri: mask for uri, mask in found.items() if mask is not None}
 
 

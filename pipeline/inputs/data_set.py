@@ -17,7 +17,6 @@ from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
 from pipeline.images.ground_truth import Coding, TruthError, is_coloured
 from pipeline.inputs.layouts import Labelled, Sample, find_labelled
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def as_table(samples: Sequence[Sample]) -> pa.Table:
 
 
 def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[ClassLabel, ...]:
-    uri = found.classes_uri if classes is None else normalise_uri(classes, "classes")
+    uri = classes or found.classes_uri
     if uri is not None:
         try:
             return parse_classes(storage.read(uri))

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.cluster.connect import start_ray
 from pipeline.labelling.flow import label_shards
-from pipeline.labelling.runs import list_runs
+from pipeline.labelling.history import History
 from pipeline.labelling.segment import LoadPredictor
 from pipeline.labelling.session import Outcome, open_job
 from pipeline.settings.label import LabelSettings
@@ -83,7 +83,7 @@ def commit_times(output: Path) -> list[tuple[float, int]]:
     Returns:
         Seconds since the epoch and number of images of every shard, in order of time.
     """
-    (run,) = list_runs(Storage(), f"file://{output}")
+    (run,) = History(Storage(), f"file://{output}").runs()
     tables = run.commits(["labelled_at"])
     return sorted(
         (pc.max(table["labelled_at"]).as_py().timestamp(), table.num_rows) for table in tables

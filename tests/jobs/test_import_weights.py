@@ -310,7 +310,7 @@ def test_the_published_names_carry_their_hash():
     [
         ({"--network": "unet"}, "network='unet' is unknown; there are: fcn32s_vgg16"),
         ({"--padding": "tight"}, "padding='tight' does not apply to fcn_all_skips"),
-        ({"--output": "net.pth"}, "output='net.pth' must end in .safetensors"),
+        ({"--output": "net.pth"}, "net.pth' must end in .safetensors"),
         ({"--output": "ftp://x/n.safetensors"}, "scheme 'ftp' is not supported"),
         ({"--output": "/proc/n.safetensors"}, "output='file:///proc/n.safetensors' can't be wri"),
         ({"--source": "gone.pth"}, "gone.pth' can't be read: file:///"),
