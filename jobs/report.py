@@ -1,9 +1,6 @@
 """`report`: show what a run has done."""
 
-from collections.abc import Mapping, Sequence
-
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
 from pipeline.labelling.runs import require_runs
@@ -11,12 +8,11 @@ from pipeline.settings.shared import OutputSettings
 from pipeline.store.uri import normalise_uri
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: OutputSettings) -> int:
     """Print the report of one run, or of all that are published.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code.
@@ -24,7 +20,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         InputError: There is no run.
     """
-    settings = read_settings(OutputSettings, "report", argv, environ)
     output = normalise_uri(settings.output, "output")
     texts = []
     for one in require_runs(settings.storage(), output, settings.run_id):

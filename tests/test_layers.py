@@ -40,7 +40,8 @@ _HEAVY = frozenset(
     for name in (
         *("cluster.actor_pool", "cluster.inspection", "cluster.job_server", "cluster.nodes"),
         *("cluster.reservation", "cluster.tasks", "labelling.prometheus"),
-        *("training.fit", "training.ingest", "training.loop", "training.messages"),
+        *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
+        *("training.loop", "training.messages"),
         *("training.metrics_log", "training.state_file", "training.worker"),
     )
 )

@@ -2,16 +2,15 @@
 
 import os
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from pipeline.redact import holds_secret
 from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import NoSettings
 
 
-class SubmitSettings(BaseModel):
+class SubmitSettings(NoSettings):
     """Where to submit a command to; those of the command itself follow after `--`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     wait: bool = Field(
         default=True,

@@ -17,12 +17,16 @@ RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RUN_ID_WORDS = "up to 100 letters, digits and . _ - are wanted, as in 2026-11-22"
 
 
-# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
-# first, these last.
-class StoreSettings(BaseModel):
-    """How to reach object storage; credentials come the way AWS tools find them."""
+class NoSettings(BaseModel):
+    """Settings of a command that has none of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
+# first, these last.
+class StoreSettings(NoSettings):
+    """How to reach object storage; credentials come the way AWS tools find them."""
 
     s3_endpoint_url: str | None = Field(
         None,
