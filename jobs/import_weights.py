@@ -1,7 +1,6 @@
 """`import-weights`: published weights become a checkpoint."""
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn
@@ -22,7 +21,6 @@ from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, parse_classes
 from fcn.weights.record import Checkpoint
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
 from pipeline.redact import without_secret
 from pipeline.settings.weights import ImportSettings
@@ -53,12 +51,11 @@ class _Source:
         return without_secret(self.uri) if self.uri.startswith(_HTTP) else self.uri
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: ImportSettings) -> int:
     """Import weights.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code.
@@ -66,7 +63,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         SettingError: The source can't be read, does not fit, or something else is at the output.
     """
-    settings = read_settings(ImportSettings, "import-weights", argv, environ)
     _check(settings)
     storage = settings.storage()
     classes = _read_classes(storage, settings)
@@ -100,7 +96,7 @@ def _read_classes(storage: Storage, settings: ImportSettings) -> tuple[ClassLabe
 def _find(source: str) -> _Source:
     if not source.startswith(_TORCHVISION):
         return _Source(source)
-    # Only here and in models: the other commands run where no torch is installed.
+    # torch takes seconds to import, which a source that is not there must not wait for.
     from fcn.weights.published import published  # noqa: PLC0415
 
     try:
@@ -179,12 +175,11 @@ def _convert(
     data: bytes,
     classes: tuple[ClassLabel, ...] | None,
 ) -> tuple["Imported", Checkpoint, bytes]:
-    # As in _find.
-    from fcn.weights.conversion import Wanted, convert, read_tensors  # noqa: PLC0415
-    from fcn.weights.files import save  # noqa: PLC0415
+    # As in _find: not before the source is read.
+    from fcn.weights import conversion, files  # noqa: PLC0415
 
     published = source.preprocessing
-    wanted = Wanted(
+    wanted = conversion.Wanted(
         network=settings.network,
         padding=settings.padding,
         num_classes=settings.num_classes,
@@ -199,8 +194,8 @@ def _convert(
         },
     )
     try:
-        imported = convert(read_tensors(data, source.shown), wanted)
-        return (imported, *save(imported.record, imported.network))
+        imported = conversion.convert(conversion.read_tensors(data, source.shown), wanted)
+        return (imported, *files.save(imported.record, imported.network))
     except CheckpointError as error:
         raise SettingError(f"source={source.shown!r}: {error}") from error
 

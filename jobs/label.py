@@ -2,12 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
 from functools import partial
 
 from jobs.logs import logs
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.inputs.listing import Source
@@ -24,18 +22,15 @@ from pipeline.settings.shared import LogFormat
 _log = logging.getLogger(__name__)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: LabelSettings) -> int:
     """Label an input.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code.
     """
-    settings = read_settings(LabelSettings, "label", argv, environ)
-    logs.configure(settings.log_format)
     job = open_job(settings)
     if job.record.untrained:
         _log.warning(

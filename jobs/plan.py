@@ -1,29 +1,22 @@
 """`plan`: what `label` with the same flags would do."""
 
-from collections.abc import Mapping, Sequence
-
 import pyarrow.compute as pc
 
-from jobs.logs import logs
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: LabelSettings) -> int:
     """Say what would be done; writes nothing and starts nothing.
 
     Args:
-        argv: Flags, those of `label`.
-        environ: Environment variables.
+        settings: Those of `label`, from file, environment and flags.
 
     Returns:
         The exit code.
     """
-    settings = read_settings(LabelSettings, "plan", argv, environ)
-    logs.configure(settings.log_format)
     job = open_job(settings)
     say("\n".join(_describe(job, job.look())))
     return EXIT_OK

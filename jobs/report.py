@@ -1,21 +1,17 @@
 """`report`: show what a run has done."""
 
-from collections.abc import Mapping, Sequence
-
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
 from pipeline.labelling.history import History
 from pipeline.settings.shared import OutputSettings
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: OutputSettings) -> int:
     """Print the report of one run, or of all that are published.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code.
@@ -23,7 +19,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         InputError: There is no run.
     """
-    settings = read_settings(OutputSettings, "report", argv, environ)
     texts = []
     history = History(settings.storage(), settings.output)
     for one in history.require(settings.run_id):

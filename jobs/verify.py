@@ -2,10 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
 
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.history import History
 from pipeline.labelling.verify import Verdict, verify
@@ -15,12 +13,11 @@ from pipeline.store.storage import Storage
 _log = logging.getLogger(__name__)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: OutputSettings) -> int:
     """Verify one run or all of an output.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         0 if what is finished is whole, 5 if what was asked for is unfinished: the run that
@@ -29,7 +26,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         BrokenPromise: Something contradicts something.
     """
-    settings = read_settings(OutputSettings, "verify", argv, environ)
     output = settings.output
     broken = unfinished = 0
     runs = History(settings.storage(), output).require(settings.run_id)

@@ -37,7 +37,8 @@ _HEAVY = frozenset(
         *("cluster.actor_pool", "cluster.data_context", "cluster.inspection"),
         *("cluster.instruments", "cluster.job_server", "cluster.mailbox", "cluster.nodes"),
         *("cluster.ray_errors", "cluster.reservation", "cluster.tasks", "labelling.prometheus"),
-        *("training.fit", "training.ingest", "training.loop", "training.messages"),
+        *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
+        *("training.loop", "training.messages"),
         *("training.metrics_log", "training.state_file", "training.worker"),
     )
 )

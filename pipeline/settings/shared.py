@@ -34,12 +34,16 @@ def normalised(value: str, info: ValidationInfo) -> str:
 Uri = Annotated[str, AfterValidator(normalised)]
 
 
-# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
-# first, these last.
-class StoreSettings(BaseModel):
-    """How to reach object storage; credentials come the way AWS tools find them."""
+class NoSettings(BaseModel):
+    """Settings of a command that has none of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
+# first, these last.
+class StoreSettings(NoSettings):
+    """How to reach object storage; credentials come the way AWS tools find them."""
 
     s3_endpoint_url: str | None = Field(
         None,

@@ -104,11 +104,11 @@ def test_the_wheel_is_whole(tmp_path: Path):
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
         [entry] = [name for name in names if name.endswith("entry_points.txt")]
-        assert "fcn = jobs.__main__:main" in wheel.read(entry).decode()
+        assert "fcn = fcn_pipeline:main" in wheel.read(entry).decode()
     sources = {
         str(file.relative_to(REPOSITORY))
         for package in ("fcn", "jobs", "pipeline")
         for file in (REPOSITORY / package).rglob("*")
         if file.is_file() and not fnmatch(str(file), "*__pycache__*")
     }
-    assert sources <= names
+    assert sources | {"fcn_pipeline.py", "fcn/py.typed"} <= names
