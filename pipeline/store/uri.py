@@ -6,6 +6,9 @@ import os
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
 
+# What is read from the web is no place of the pipeline: only the source of published weights.
+WEB = ("http://", "https://")
+
 
 def normalise_uri(text: str, field: str) -> str:
     """Bring what a user typed into the form of all URIs here.
