@@ -19,7 +19,7 @@ from fcn.weights.classes import ClassLabel, parse_classes
 from fcn.weights.record import Checkpoint
 from jobs.logs.output import say
 from jobs.settings.parser import read_settings
-from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
+from pipeline.errors import EXIT_OK, SettingError, StoreError
 from pipeline.redact import without_secret
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.storage import Storage, sha256_hex
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # importing it loads torch
 
 _ENDING = ".safetensors"
 _TORCHVISION = "torchvision:"
-_REFUSALS = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
 # torchvision puts the first digits of the SHA-256 there (torch.hub.HASH_REGEX); others put dates.
 _HASH = re.compile(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.(?:pth|pt|safetensors)$")
 
@@ -126,7 +125,7 @@ def _read(storage: Storage, uri: str, field: str) -> bytes:
     try:
         return storage.read(uri)
     except StoreError as error:
-        if error.code in _REFUSALS:
+        if error.refused:
             raise SettingError(f"{field}={_shown(uri)!r} can't be read: {error}") from error
         raise
 
@@ -182,7 +181,7 @@ def _write(storage: Storage, output: str, record: Checkpoint, weights: bytes) ->
         if there is None:
             storage.write(record_uri, record.to_json().encode())
     except StoreError as error:
-        if error.code in _REFUSALS:
+        if error.refused:
             raise SettingError(f"output={output!r} can't be written: {error}") from error
         raise
 

@@ -2,6 +2,9 @@
 
 import glob
 import os
+import re
+
+from fsspec.utils import glob_translate
 
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
@@ -64,3 +67,8 @@ def _is_utf8(text: str) -> bool:
 def has_wildcard(uri: str) -> bool:
     """Whether the text is a glob pattern."""
     return glob.has_magic(uri)
+
+
+def wildcard_pattern(uri: str) -> re.Pattern[str]:
+    """Compile a glob pattern: `*` stays in a folder, `**` does not."""
+    return re.compile(glob_translate(uri))
