@@ -205,6 +205,13 @@ def test_only_checkpoints_are_read_by_the_network_package() -> None:
     assert importers == {"fcn.weights.loading"}
 
 
+def test_only_the_store_knows_the_libraries_of_storage() -> None:
+    """All else reads and writes through it; checkpoints are given to the networks as bytes."""
+    importers = _importers("fsspec", "s3fs", "botocore") - {"fcn.weights.loading"}
+    assert {_room(module) for module in importers} == {"pipeline.store"}
+    assert "fcn.weights.loading" not in {name for _, name in _edges()}
+
+
 def test_the_pipeline_does_not_know_the_commands() -> None:
     """Imports run from jobs to pipeline and never back."""
     assert {_package(module) for module in _importers("jobs")} <= {"jobs"}

@@ -13,7 +13,7 @@ from fcn.weights.classes import (
     ClassLabel,
     parse_classes,
 )
-from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.errors import InputError, SettingError, StoreError
 from pipeline.images.ground_truth import Coding, TruthError, is_coloured
 from pipeline.inputs.layouts import Labelled, Sample, find_labelled
 from pipeline.store.storage import Storage
@@ -74,7 +74,7 @@ def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[Cl
         except CheckpointError as error:
             raise SettingError(f"classes={uri!r}: {error}") from error
         except StoreError as error:
-            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            if error.refused:
                 raise SettingError(f"classes={uri!r}: {error}") from error
             raise
     if found.layout == "voc":
@@ -95,7 +95,7 @@ def _coding(storage: Storage, found: Labelled, split: str) -> str:
     except TruthError as error:
         raise InputError(f"{first.mask_uri}: {error}") from error
     except StoreError as error:
-        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+        if error.refused:
             hint = "; relative paths of a manifest start at the current directory"
             is_manifest = found.layout == "manifest"
             raise InputError(error.message + hint * is_manifest) from error

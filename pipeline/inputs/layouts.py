@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.errors import InputError, StoreError
 from pipeline.inputs.listing import is_image
 from pipeline.inputs.manifests import MANIFEST_ENDINGS, read_manifest
 from pipeline.store.storage import Storage
@@ -84,7 +84,7 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
             return _cityscapes(storage, uri)
         found = _folders(storage, uri, names)
     except StoreError as error:
-        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+        if error.refused:
             raise InputError(f"data={uri!r}: {error.message}") from error
         raise
     if not found.splits:

@@ -10,7 +10,7 @@ from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, WIDTH
 from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, numbered_classes, parse_classes
 from fcn.weights.record import Checkpoint, refuse_untrained
-from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.errors import SettingError, StoreError
 from pipeline.images.decode import DECODER
 from pipeline.labelling.runs import ClassRecord, NetworkRecord
 from pipeline.settings.label import LabelSettings
@@ -160,6 +160,6 @@ def _read(storage: Storage, uri: str, field: str) -> bytes:
     try:
         return storage.read(uri)
     except StoreError as error:
-        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+        if error.refused:
             raise SettingError(f"{field}: {error.message}") from error
         raise

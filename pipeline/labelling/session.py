@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.errors import SettingError, StoreError
 from pipeline.labelling import plan
 from pipeline.labelling.history import History
 from pipeline.labelling.network import Network, check_weights, describe_network
@@ -20,9 +20,6 @@ from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
-
-
-_REFUSALS = (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND)
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ def open_job(settings: LabelSettings) -> Job:
     try:
         history.refresh()
     except StoreError as error:
-        if error.code in _REFUSALS:
+        if error.refused:
             raise SettingError(f"output={settings.output!r} can't be read: {error}") from error
         raise
     return Job(settings, storage, settings.output, network, network.record(), history)

@@ -11,8 +11,9 @@ from pydantic import (
 )
 
 from pipeline.settings.shared import StoreSettings, Uri, normalised
+from pipeline.store.uri import WEB
 
-_NO_PLACES = ("http://", "https://", "torchvision:")
+_NO_PLACES = (*WEB, "torchvision:")
 
 
 def _file_or_published(value: str, info: ValidationInfo) -> str:

@@ -1,7 +1,7 @@
-"""The one seam to local disks and object stores; everything goes through fsspec.
+"""The one seam to local disks, object stores and the web; everything goes through fsspec.
 
-Each failure of a library is translated once, in `local.py` and `s3.py`, into `StoreError` with
-the code that an image would get for it.
+Each failure of a library is translated once, in `local.py`, `s3.py` and `http.py`, into
+`StoreError` with the code that an image would get for it.
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from typing import Protocol
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.store.attempts import Tally
 from pipeline.store.entry import Entry
+from pipeline.store.http import Http
 from pipeline.store.local import Local
 from pipeline.store.s3 import S3
-from pipeline.store.uri import as_folder
+from pipeline.store.uri import WEB, as_folder
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Storage:
         return replace(self, retries=Tally(), requests=Tally())
 
     def read(self, uri: str) -> bytes:
-        """Read a whole object. Raises StoreError."""
+        """Read a whole object, or a file from the web. Raises StoreError."""
+        if uri.startswith(WEB):
+            web = Http(self.timeout_s, self.attempts, self.retries, self.requests)
+            return web.read(uri)
         return self._backend(uri).read(uri, None, None)
 
     def find(self, uri: str) -> bytes | None:

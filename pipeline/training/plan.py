@@ -183,7 +183,7 @@ def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:
     except CheckpointError as error:
         raise SettingError(f"weights={start!r}: {error}") from error
     except StoreError as error:
-        if error.code in ("not_found", "forbidden"):
+        if error.refused:
             raise SettingError(f"weights={start!r}: {error}") from error
         raise
 
