@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.label import exit_code, label_observed
+from jobs.label import exit_code
 from jobs.logs import logs
 from jobs.logs.output import say
 from jobs.settings.parser import read_settings
@@ -25,6 +25,7 @@ from pipeline.evaluation.evaluate import (
     write,
 )
 from pipeline.inputs.data_set import open_data_set
+from pipeline.labelling.flow import label
 from pipeline.labelling.session import open_job
 from pipeline.settings.train import EvaluateSettings
 from pipeline.store.uri import normalise_uri
@@ -59,7 +60,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     storage.write(manifest, text)
     start_ray(settings.ray_address)
     check_ground_truth(job, data_set, settings.split, samples)
-    outcome = label_observed(job)
+    outcome = label(job)
     matrix, scores = score_masks(job, data_set, samples)
     folder = f"{output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]

@@ -8,6 +8,7 @@ from jobs.logs import logs
 from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
+from pipeline.log_context import belong_to
 from pipeline.settings.train import TrainSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage
@@ -44,7 +45,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     storage = writable_storage(plan.storage, plan.folder)
     training = TrainingRun(storage, plan.folder)
     with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
-        logs.configure(settings.log_format, settings.run_name, lock.number)
+        belong_to(settings.run_name, lock.number)
         training.check(plan)
         record = training.model()
         if record is None:

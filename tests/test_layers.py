@@ -21,7 +21,7 @@ _STEPS = frozenset(
 # From the bottom up: a room imports from those below it, and not from those beside it.
 _ROOMS = (
     {"fcn"},
-    {"pipeline.redact", "pipeline.versions", "pipeline.memory"},
+    {"pipeline.redact", "pipeline.versions", "pipeline.memory", "pipeline.log_context"},
     {"pipeline.errors"},
     {"pipeline.images", "pipeline.store"},
     {"pipeline.inputs", "pipeline.settings"},
@@ -36,7 +36,8 @@ _HEAVY = frozenset(
     for name in (
         *("cluster.actor_pool", "cluster.data_context", "cluster.inspection"),
         *("cluster.instruments", "cluster.job_server", "cluster.mailbox", "cluster.nodes"),
-        *("cluster.ray_errors", "cluster.reservation", "cluster.tasks", "labelling.prometheus"),
+        *("cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
+        *("labelling.pool", "labelling.preflight", "labelling.prometheus"),
         *("training.fit", "training.ingest", "training.loop", "training.messages"),
         *("training.metrics_log", "training.state_file", "training.worker"),
     )
@@ -200,11 +201,9 @@ def test_the_pipeline_does_not_know_the_commands() -> None:
 
 
 def test_only_commands_start_the_flow() -> None:
-    """Nobody but the commands imports the flow; a line per shard knows its observers' form."""
+    """Nobody but the commands imports the flow."""
     importers = {importer for importer, name in _edges() if name == "pipeline.labelling.flow"}
-    assert {_package(module) for module in importers - {"pipeline.labelling.shard_lines"}} == {
-        "jobs"
-    }
+    assert {_package(module) for module in importers} == {"jobs"}
 
 
 def test_nothing_is_imported_from_infra_or_tests() -> None:

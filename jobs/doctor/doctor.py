@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from jobs.doctor.finding import Finding, Level, as_table, change
-from jobs.doctor.places import DRIVER, Places, look, look_at_weights, look_for_images
 from jobs.logs import logs
 from jobs.logs.output import say
 from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
+from pipeline.labelling.finding import Finding, Level, as_table, change
+from pipeline.labelling.places import DRIVER, Places, look, look_at_weights, look_for_images
 from pipeline.labelling.replicas import Replicas
 from pipeline.labelling.session import open_job
 from pipeline.settings.cluster import DoctorSettings

@@ -8,11 +8,11 @@ from functools import partial
 
 import pyarrow as pa
 
-from jobs.doctor.finding import Finding, change, note, ok
 from pipeline.cluster.nodes import NoRoom, ProcessFailed, alive_nodes, ask_one_process
 from pipeline.errors import ImageError
 from pipeline.images.decode import decode_image
 from pipeline.labelling.fetch import fetch_image
+from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.replicas import FETCH_CPUS, Replicas
 from pipeline.labelling.runs import read_shard
 from pipeline.labelling.schema import ImageRow, ShardRow
