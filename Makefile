@@ -2,7 +2,7 @@
 # make demo-weights  train the demo's checkpoint anew
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test    the tests
-# make check   ruff and mypy
+# make check   ruff, mypy and import-linter
 # make wheel   build dist/fcn_pipeline-*.whl
 # make check-infra CRDS=folder  check infra/kuberay against KubeRay's definitions
 # make lock    pin every dependency again (needs uv)
@@ -36,6 +36,7 @@ check: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: install
 	$(RUN) -m pytest

@@ -8,11 +8,12 @@ import hashlib
 import json
 from typing import Any
 
-from jobs.label import exit_code, label_observed
+from jobs.label import exit_code
 from jobs.logs.output import say
 from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
+from pipeline.labelling.flow import label
 from pipeline.labelling.session import open_job
 from pipeline.settings.train import EvaluateSettings
 
@@ -49,7 +50,7 @@ def run(settings: EvaluateSettings) -> int:
 
     start_ray(settings.ray_address)
     check_ground_truth(job, data_set, settings.split, samples)
-    outcome = label_observed(job)
+    outcome = label(job)
     matrix, scores = score_masks(job, data_set, samples)
     folder = f"{settings.output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]

@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 
-from jobs.doctor.finding import Finding, change, note, ok
 from pipeline.cluster.nodes import NoRoom, ProcessFailed, alive_nodes, ask_one_process
 from pipeline.errors import ImageError
 from pipeline.images.decode import decode_image
-from pipeline.labelling.fetch import fetch_image
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.replicas import FETCH_CPUS, Replicas
 from pipeline.labelling.runs import read_shard
 from pipeline.labelling.schema import ImageRow, ShardRow
@@ -92,9 +91,7 @@ def _measure(
     job: Job, settings: DoctorSettings, replicas: Replicas, images: Sequence[ImageRow]
 ) -> Measured:
     started = time.perf_counter()
-    with ThreadPoolExecutor(settings.io_threads) as pool:
-        fetch = partial(fetch_image, job.storage, settings.max_image_bytes)
-        fetched = list(pool.map(fetch, images))
+    fetched = Fetch(job.storage, settings.max_image_bytes, settings.io_threads).images(images)
     fetch_s = time.perf_counter() - started
     decode_s = _decode(fetched, settings.max_image_pixels)
     started = time.perf_counter()

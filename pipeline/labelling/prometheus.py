@@ -6,6 +6,8 @@ the end is what the manifest says of the shards of this command.
 
 import threading
 import time
+from types import TracebackType
+from typing import Self
 
 from pipeline.cluster.instruments import GAUGE_INTERVAL_S, Counter, Gauge, Histogram
 from pipeline.errors import ErrorCode
@@ -18,15 +20,14 @@ _BOUNDARIES = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 
 class RunMetrics:
-    """Counts receipts."""
+    """Counts receipts; its gauges stand inside a `with` block."""
 
-    def __init__(self, run: Run, num_images: int, ended: threading.Event) -> None:
+    def __init__(self, run: Run, num_images: int) -> None:
         """Make the metrics; Ray has to be there.
 
         Args:
             run: What is labelled.
             num_images: Of its images, that are left to do.
-            ended: Is set when the run has ended, until when the gauges stand.
         """
         tags = {"run": run.run_id}
         self._images = Counter("images", "Images committed", tags, "status", "code")
@@ -44,8 +45,21 @@ class RunMetrics:
         self._started = Gauge("run_started_timestamp_seconds", "When this command began", tags)
         self._num_images, self._started_at = num_images, time.time()
         self._sum, self._busy_share = WorkSum(), 0.0
-        self._ended = ended
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Show the gauges, until the block ends."""
         threading.Thread(target=self._keep_gauges, name="metrics", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of the gauges."""
+        self._ended.set()
 
     def _keep_gauges(self) -> None:
         """Set the gauges again and again: one that has not been set for seconds is dropped."""

@@ -4,8 +4,6 @@ Between the steps, which know nothing of each other, and the flow, which runs th
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.errors import SettingError, StoreError
@@ -146,35 +144,44 @@ class Job:
                 return manifest.num_images / manifest.work.work_seconds
         return None
 
-    @contextmanager
-    def locked(self, found: Found) -> Iterator[tuple[Run, Lock] | Outcome]:
-        """Take the lock and open the run.
-
-        Args:
-            found: What `look` has found before the lock was asked for.
-
-        Yields:
-            The run and the lock; an outcome if somebody else has done the work meanwhile.
+    def writable(self) -> "Job":
+        """Find out whether the output can be written, and how safely.
 
         Raises:
-            LockHeld: Another process is at it.
-            SettingError: The output can't be written, or the weights are not what they should be.
+            SettingError: It can't.
         """
-        storage = writable_storage(self.storage, self.output)
+        return replace(self, storage=writable_storage(self.storage, self.output))
+
+    def lock(self) -> Lock:
+        """Return the lock on this input and network, which is to be taken with `with`."""
         place = f"{self.output}/locks/{plan.identity(self.settings, self.record.fingerprint)}"
-        with Lock(storage, place, self.settings.lock_lease_s) as lock:
-            self.history.refresh()
-            if self._changed(found):
-                found = self.look()
-            if (done := self.nothing_left(found)) is not None:
-                yield done
-                return
-            check_weights(storage, self.network)
-            run = found.run
-            if run is None:
-                assert found.draft is not None, "either a run or a draft"
-                run = plan.start_run(storage, self.settings, self.record, found.draft)
-            yield replace(run, storage=storage, attempt=lock.number), lock
+        return Lock(self.storage, place, self.settings.lock_lease_s)
+
+    def look_again(self, found: Found) -> Found:
+        """Look again, under the lock, if others have been at work meanwhile.
+
+        Args:
+            found: What `look` has found before.
+        """
+        self.history.refresh()
+        return self.look() if self._changed(found) else found
+
+    def open_run(self, found: Found, attempt: int) -> Run:
+        """Open the run that there is, or start a new one; under the lock.
+
+        Args:
+            found: What there is to do.
+            attempt: Number of the lock.
+
+        Raises:
+            SettingError: The weights are not what they should be.
+        """
+        check_weights(self.storage, self.network)
+        run = found.run
+        if run is None:
+            assert found.draft is not None, "either a run or a draft"
+            run = plan.start_run(self.storage, self.settings, self.record, found.draft)
+        return replace(run, storage=self.storage, attempt=attempt)
 
     def _to_continue(self) -> Run | None:
         return plan.run_to_continue(self.history, self.settings, self.record)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from jobs.doctor.finding import Finding, change, note, ok
 from pipeline.errors import ErrorCode, PipelineError, StoreError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.network import Network, check_weights, describe_network
 from pipeline.settings.label import LabelSettings
 from pipeline.store.probe import probe_conditional_put
