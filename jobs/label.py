@@ -72,8 +72,8 @@ def _say(outcome: Outcome) -> None:
 
 def _log_cost(manifest: Manifest) -> None:
     """Say it in the log, too, which may be all that is kept of a job."""
-    if manifest.work is not None and manifest.held_back_by:
+    if manifest.work is not None and manifest.bottleneck:
         price = manifest.price_per_thousand_images
         fields = {**manifest.work.model_dump(), "price_per_thousand_images": price}
         busy = 100 * manifest.work.busy_share
-        _log.info("replicas busy %.0f %%: %s", busy, manifest.held_back_by, extra=fields)
+        _log.info("replicas busy %.0f %%: %s", busy, manifest.bottleneck, extra=fields)

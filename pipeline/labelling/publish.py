@@ -156,7 +156,7 @@ class _Totals:
             images=images,
             class_statistics=statistics,
             work=work,
-            held_back_by=verdict(work) if work.replica_seconds else "",
+            bottleneck=verdict(work) if work.replica_seconds else "",
             price_per_thousand_images=price_per_thousand(work, self.num_images, price),
         )
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
@@ -122,7 +122,8 @@ class Manifest(_Json):
     images: list[TablePart]
     class_statistics: list[TablePart]
     work: WorkTotals | None = None
-    held_back_by: str = ""
+    # Manifests of earlier versions call it held_back_by.
+    bottleneck: str = Field("", validation_alias=AliasChoices("bottleneck", "held_back_by"))
     price_per_thousand_images: float | None = None
 
 

@@ -203,7 +203,7 @@ class Job:
 
 
 def open_job(settings: LabelSettings) -> Job:
-    """Check what can be checked without a listing.
+    """Check what can be checked without listing the input.
 
     Raises:
         SettingError: The checkpoint is wrong, or the output can't be read.

@@ -3,7 +3,6 @@
 In: a run. Out: what contradicts what. Runs without Ray and without torch.
 """
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work, WorkSum
 from pipeline.labelling.runs import Manifest, Run, TablePart
 from pipeline.labelling.schema import COMMIT, IMAGES, OK
+from pipeline.store.storage import sha256_hex
 
 _MAX_SHOWN = 10
 _IMAGES_AT_A_TIME = 2_000
@@ -81,12 +81,13 @@ def verify(run: Run, threads: int) -> Verdict:
         StoreError: The store did not answer, which proves nothing.
     """
     breaks = Breaks()
-    missing = {task["shard"] for task in run.missing()}
+    shards = run.committed()
+    missing = set(range(run.record.num_shards)) - set(shards)
     manifest = _read_manifest(run, breaks)
     expected = _planned(run, missing, breaks)
     totals = _Totals()
     with ThreadPoolExecutor(threads) as pool:
-        for commits in _commits(run, breaks):
+        for commits in _commits(run, shards, breaks):
             _check_plan(commits, expected, breaks)
             totals.work.add(Work.of_metadata(commits.schema.metadata))
             for start in range(0, commits.num_rows, _IMAGES_AT_A_TIME):
@@ -100,7 +101,7 @@ def verify(run: Run, threads: int) -> Verdict:
         breaks.add("planned image without a row", str(planned["key"]))
     if manifest is not None:
         _check_manifest(run, manifest, totals, breaks)
-        _check_tables(run, manifest, breaks)
+        _check_tables(run, manifest, shards, breaks)
         _check_no_others(run, manifest, breaks)
         if missing:
             breaks.add("manifest in spite of missing commits", f"{len(missing)} shards")
@@ -121,7 +122,7 @@ def _read_manifest(run: Run, breaks: Breaks) -> Manifest | None:
         return None
 
 
-def _read_table(run: Run, uri: str, breaks: Breaks) -> pa.Table | None:
+def _read_table(run: Run, uri: str, breaks: Breaks, sha256: str | None = None) -> pa.Table | None:
     """Read one Parquet file of the run; a break and None if it is missing or damaged."""
     name = uri.removeprefix(f"{run.output}/")
     data = run.storage.find(uri)
@@ -129,14 +130,17 @@ def _read_table(run: Run, uri: str, breaks: Breaks) -> pa.Table | None:
         breaks.add("file is missing", name)
         return None
     try:
-        return pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         breaks.add("file is unreadable", f"{name}: {error}")
-    return None
+        return None
+    if sha256 not in (None, sha256_hex(data)):
+        breaks.add("table file has another sha256", name)
+    return table
 
 
-def _commits(run: Run, breaks: Breaks) -> Iterator[pa.Table]:
-    for shard in run.committed():
+def _commits(run: Run, shards: list[int], breaks: Breaks) -> Iterator[pa.Table]:
+    for shard in shards:
         table = _read_table(run, run.commit_uri(shard), breaks)
         if table is not None and table.schema.equals(COMMIT):
             yield table
@@ -193,7 +197,7 @@ def _check_mask(run: Run, row: dict[str, Any]) -> list[tuple[str, str]]:
     counts = {entry["class_id"]: entry["pixel_count"] for entry in row["classes"]}
     size = (row["height"], row["width"])
     comparisons = (
-        ("mask has another sha256", hashlib.sha256(data).hexdigest(), row["mask_sha256"]),
+        ("mask has another sha256", sha256_hex(data), row["mask_sha256"]),
         ("mask has another size than its image", mask.shape, size),
         ("class counts differ from the mask", count_classes(mask), counts),
         ("class counts do not sum to the pixels", sum(counts.values()), size[0] * size[1]),
@@ -268,11 +272,11 @@ def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Break
             breaks.add("manifest differs from the commits", f"{name}: {stated}, not {counted}")
 
 
-def _check_tables(run: Run, manifest: Manifest, breaks: Breaks) -> None:
+def _check_tables(run: Run, manifest: Manifest, shards: list[int], breaks: Breaks) -> None:
     images = _read_parts(run, manifest.images, breaks)
     statistics = _read_parts(run, manifest.class_statistics, breaks)
     names = {label.id: label.name for label in run.record.network.classes}
-    for commits in _commits(run, Breaks()):  # what is unreadable was named before
+    for commits in _commits(run, shards, Breaks()):  # what is unreadable was named before
         rows = commits.to_pylist()
         for row in rows:
             published = next(images, None)
@@ -315,11 +319,6 @@ def _check_no_others(run: Run, manifest: Manifest, breaks: Breaks) -> None:
 
 def _read_parts(run: Run, parts: list[TablePart], breaks: Breaks) -> Iterator[dict[str, Any]]:
     for part in parts:
-        uri = f"{run.output}/{part.file}"
-        table = _read_table(run, uri, breaks)
-        if table is None:
-            continue
-        if hashlib.sha256(run.storage.read(uri)).hexdigest() != part.sha256:
-            breaks.add("table file has another sha256", part.file)
-        for batch in table.to_batches(_IMAGES_AT_A_TIME):
+        table = _read_table(run, f"{run.output}/{part.file}", breaks, part.sha256)
+        for batch in table.to_batches(_IMAGES_AT_A_TIME) if table is not None else ():
             yield from batch.to_pylist()

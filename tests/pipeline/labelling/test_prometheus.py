@@ -164,7 +164,7 @@ def test_the_manifest_says_what_the_run_has_cost(scraped: Scraped):
 
     assert all(manifest.work.seconds[step] > 0 for step in ("fetch", "decode", "network", "write"))
     assert 0 < manifest.work.busy_share <= 1
-    assert manifest.held_back_by
+    assert manifest.bottleneck
     assert manifest.price_per_thousand_images == pytest.approx(
         2 * manifest.work.node_seconds / 3600 / 61 * 1000
     )

@@ -1,6 +1,7 @@
 """Publish: tables and totals from the commit records, the same whenever it is done."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,19 @@ def test_the_report_is_what_was_rendered(tmp_path: Path) -> None:
     assert "broken.jpg" in text
     assert "unsupported_format" in text
     assert "untrained" in text
+
+
+def test_a_manifest_of_the_version_before_stays_readable(tmp_path: Path) -> None:
+    """What held a run back is read by either name, and the report of an old run has it."""
+    run = _labelled(tmp_path)
+    manifest = publish(run, _render)
+    path = tmp_path / f"out/runs/{run.run_id}/manifest.json"
+    fields = json.loads(path.read_text())
+    assert "held_back_by" not in fields
+    del fields["bottleneck"]
+    path.write_text(json.dumps({**fields, "held_back_by": "reading"}))
+    found = run.manifest()
+    assert found is not None
+    assert found.bottleneck == "reading"
+    assert found.model_copy(update={"bottleneck": manifest.bottleneck}) == manifest
+    assert run.run_id in report.as_text(run, found)
