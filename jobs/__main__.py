@@ -137,11 +137,9 @@ def _run(name: str, argv: Sequence[str]) -> int:
             raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
         return COMMANDS[name].run(name, argv, environment())
     except PipelineError as error:
-        # Ray adds advice of its own in further lines.
-        message = str(error).partition("\nFailed to apply UDF")[0]
         stopped = error.exit_code == Stopped.exit_code
         again = "; run the same command again to go on" if stopped else ""
-        _log.error("%s%s", message, again)
+        _log.error("%s%s", error, again)
         return error.exit_code
     except Stopped as signal:
         _log.error("stopped by %s before the end; run the same command again to go on", signal)

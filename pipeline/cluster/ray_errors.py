@@ -24,7 +24,7 @@ def own_errors(
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise own_error(error) from error
+        raise _without_advice(own_error(error)) from error
     except ray.data.exceptions.ExecutionTimeoutError as error:
         raise WaitedTooLong(f"{waited}; see `ray status`") from error
 
@@ -32,6 +32,14 @@ def own_errors(
 def last_line(error: BaseException) -> str:
     """Return the line of an error that says what happened; Ray puts its tracebacks before it."""
     return str(own_error(error)).strip().splitlines()[-1]
+
+
+def _without_advice(error: BaseException) -> BaseException:
+    """Take off what Ray Data appends to an error's message: lines on retries, which are off."""
+    if error.args and isinstance(error.args[0], str):
+        message = error.args[0].partition("\nFailed to apply UDF transform")[0]
+        error.args = (message, *error.args[1:])
+    return error
 
 
 def tells_of_short_memory(text: str) -> bool:

@@ -293,6 +293,20 @@ _PARTS: list[Name | Text] = [
             ),
             ("self.cause = cause", "exceptions.py", errors.own_error, "errors", '"cause"'),
             (
+                '"Failed to {description} after',
+                "data/_internal/util.py",
+                ray_errors._without_advice,
+                "quiet",
+                "Failed to ",
+            ),
+            (
+                'description="apply UDF transform"',
+                "data/_internal/execution/operators/map_operator.py",
+                ray_errors._without_advice,
+                "quiet",
+                "apply UDF transform",
+            ),
+            (
                 "class SessionFileHandler(logging.Handler)",
                 "data/_internal/logging.py",
                 connect._quieten,
