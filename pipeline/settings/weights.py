@@ -2,18 +2,12 @@
 
 from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.settings.shared import StoreSettings
+from pipeline.settings.shared import Group, NoSettings, StoreSettings
 
 
-class _ImportFields(BaseModel):
-    network: str = Field(description="architecture that the weights are for; see `fcn models`")
+class _PlaceFields(NoSettings):
     source: str = Field(
         description="file of tensors (.pth, .pt, .safetensors): local, file://, s3://, http(s)://, "
         "or torchvision:NAME, as in torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
@@ -22,6 +16,12 @@ class _ImportFields(BaseModel):
         description="where to: NAME.safetensors, its record becomes NAME.json beside it; local, "
         "file:// or s3://"
     )
+
+
+class _NetworkFields(NoSettings):
+    group = Group.NETWORK
+
+    network: str = Field(description="architecture that the weights are for; see `fcn models`")
     num_classes: int | None = Field(
         None,
         ge=1,
@@ -82,7 +82,7 @@ class _ImportFields(BaseModel):
         return value
 
 
-class ImportSettings(StoreSettings, _ImportFields):
+class ImportSettings(StoreSettings, _NetworkFields, _PlaceFields):
     """Which published weights to turn into a checkpoint, and how they want their images."""
 
     @property
