@@ -112,12 +112,16 @@ def settings_of(kind: type[NoSettings]) -> dict[Group, list[Setting]]:
     }
 
 
-def command_parser(kind: type[NoSettings], command: str) -> argparse.ArgumentParser:
+def command_parser(
+    kind: type[NoSettings], command: str, *, completing: bool = False
+) -> argparse.ArgumentParser:
     """Build the parser of a command, with its flags under their headings.
 
     Args:
         kind: Class of its settings.
         command: For the usage line.
+        completing: Whether it is for a shell, which is told the choices. They are checked with
+            all other values, wherever those come from.
     """
     groups = settings_of(kind)
     every = [one for some in groups.values() for one in some]
@@ -127,11 +131,14 @@ def command_parser(kind: type[NoSettings], command: str) -> argparse.ArgumentPar
         usage=" ".join([f"fcn {command}", *words]),
         description=kind.__doc__,
         allow_abbrev=False,
+        add_help=not completing,
     )
     for place, (group, some) in enumerate(groups.items()):
         heading = parser.add_argument_group(group.value)
         for setting in some:
-            _add(heading, setting)
+            action = _add(heading, setting)
+            if completing and setting.choices:
+                action.choices = setting.choices
         if place == 0:
             heading.add_argument(
                 f"--{CONFIG}", metavar="TEXT", default=argparse.SUPPRESS, help=CONFIG_HELP
@@ -139,19 +146,19 @@ def command_parser(kind: type[NoSettings], command: str) -> argparse.ArgumentPar
     return parser
 
 
-def _add(heading: argparse._ArgumentGroup, setting: Setting) -> None:
+def _add(heading: argparse._ArgumentGroup, setting: Setting) -> argparse.Action:
     # Argparse formats help with %; of what was not given it shall say nothing.
     common: dict[str, Any] = {
         "help": setting.help.replace("%", "%%"),
         "default": argparse.SUPPRESS,
     }
     if setting.positional:
-        heading.add_argument(setting.name, metavar=setting.name.upper(), nargs="?", **common)
-    elif setting.switch:
-        heading.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
-    else:
-        action = "append" if setting.several else "store"
-        heading.add_argument(setting.flag, metavar=setting.metavar, action=action, **common)
+        name = setting.name
+        return heading.add_argument(name, metavar=name.upper(), nargs="?", **common)
+    if setting.switch:
+        return heading.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
+    action = "append" if setting.several else "store"
+    return heading.add_argument(setting.flag, metavar=setting.metavar, action=action, **common)
 
 
 def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str, Any]:

@@ -37,10 +37,11 @@ class _CheckpointFields(NoSettings):
         description="of the paper's networks: paper gives the published results, tight 40 to 60 "
         "percent fewer multiplications with the same weights; default: what the checkpoint says",
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32",
         description="arithmetic of the network; part of the fingerprint. bf16 and fp16 are faster "
-        "where the device has matrix units for them, and slower elsewhere",
+        "where the device has matrix units for them, and slower elsewhere; tf32 is fp32 whose "
+        "products are rounded to 10 bits, for GPUs only (Ampere and newer)",
     )
     flip: bool = Field(
         default=False,
