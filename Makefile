@@ -2,7 +2,7 @@
 # make demo-weights  train the demo's checkpoint anew
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test    the tests
-# make check   ruff and mypy
+# make check   ruff, mypy and import-linter
 # make docs-settings  write docs/settings.md anew, of the settings' classes
 # make wheel   build dist/fcn_pipeline-*.whl
 # make check-infra CRDS=folder  check infra/kuberay against KubeRay's definitions
@@ -13,7 +13,8 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: install check test test-cluster check-infra demo demo-weights bench docs-settings wheel lock clean
+.PHONY: gpu-rehearsal install check test test-cluster check-infra demo demo-weights bench \
+	docs-settings wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -37,6 +38,7 @@ check: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: install
 	$(RUN) -m pytest
@@ -44,11 +46,15 @@ test: install
 test-cluster: install
 	$(RUN) -m pytest -m cluster
 
+# Every line of the check for GPUs, on this machine's CPU.
+gpu-rehearsal: install
+	$(RUN) tests/gpu/check.py --device cpu --tiny --limit-factor 6 --budget 3000 --out gpu-rehearsal
+
 bench: install
 	$(RUN) -m tests.benchmarks
 
 docs-settings: install
-	$(RUN) -m jobs.settings.document > docs/settings.new
+	$(RUN) -m jobs.settings_page > docs/settings.new
 	mv docs/settings.new docs/settings.md
 
 # CRDS: a folder with KubeRay's ray.io_rayjobs.yaml and ray.io_raycronjobs.yaml.

@@ -8,14 +8,14 @@ import hashlib
 import json
 from typing import Any
 
-from jobs.label import exit_code, label_observed
+from jobs.label import exit_code
 from jobs.logs.output import say
 from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
+from pipeline.labelling.flow import label
 from pipeline.labelling.session import open_job
 from pipeline.settings.train import EvaluateSettings
-from pipeline.store.uri import normalise_uri
 
 
 def run(settings: EvaluateSettings) -> int:
@@ -35,10 +35,9 @@ def run(settings: EvaluateSettings) -> int:
         storage, settings.data, settings.classes, settings.truth_coding, settings.split
     )
     samples = data_set.found.split(settings.split)
-    output = normalise_uri(settings.output, "output")
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
-    manifest = f"{output}/evaluations/inputs/{name}.jsonl"
+    manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"
     job = open_job(settings.label_settings(manifest))
     check_classes(job, data_set)
     storage.write(manifest, text)
@@ -51,9 +50,9 @@ def run(settings: EvaluateSettings) -> int:
 
     start_ray(settings.ray_address)
     check_ground_truth(job, data_set, settings.split, samples)
-    outcome = label_observed(job)
+    outcome = label(job)
     matrix, scores = score_masks(job, data_set, samples)
-    folder = f"{output}/evaluations/{name}-{identity(job, data_set, samples)}"
+    folder = f"{settings.output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
     found = describe(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
     write(storage, folder, found, matrix, scores, names)

@@ -52,7 +52,8 @@ def _describe_run(job: Job, found: Found) -> list[str]:
     todo = run.missing()
     num_done = run.record.num_images - run.num_images(todo)
     done = f"already done     {num_done:,} of this run, {run.record.num_skipped:,} by earlier ones"
-    state = "is finished" if run.finished() else "would be continued"
+    [finished] = job.history.finished([run])
+    state = "is finished" if finished else "would be continued"
     return [
         f"run {run.run_id} {state}",
         f"images to do     {run.num_images(todo):,} of {run.record.num_images:,}",

@@ -3,9 +3,8 @@
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
-from pipeline.labelling.runs import require_runs
+from pipeline.labelling.history import History
 from pipeline.settings.shared import OutputSettings
-from pipeline.store.uri import normalise_uri
 
 
 def run(settings: OutputSettings) -> int:
@@ -20,9 +19,9 @@ def run(settings: OutputSettings) -> int:
     Raises:
         InputError: There is no run.
     """
-    output = normalise_uri(settings.output, "output")
     texts = []
-    for one in require_runs(settings.storage(), output, settings.run_id):
+    history = History(settings.storage(), settings.output)
+    for one in history.require(settings.run_id):
         manifest = one.manifest()
         if manifest is None:
             todo = one.missing()

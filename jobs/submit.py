@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.logs.output import say
 from jobs.settings.submission import Submission
-from pipeline.cluster.job_server import RayJobs
+from pipeline.cluster.job_server import RayJobs, node_lost
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
 
-if TYPE_CHECKING:  # Ray is imported in pipeline/cluster/
-    from ray.dashboard.modules.job.pydantic_models import JobDetails
+if TYPE_CHECKING:  # importing these loads Ray
+    from pipeline.cluster.job_server import JobDetails, RayJobs
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
 _SHELL_SIGNALS = 128
 # A shell's words for a program that is not there, or can't be run: the setting `python`.
 _NO_PROGRAM = (126, 127)
-# Ray's words for a job whose node has gone, or was never there.
-_NODE_LOST = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT")
 
 
 def run(submission: Submission) -> int:
@@ -117,7 +115,7 @@ def _exit_code(job: "JobDetails") -> int:
         return Stopped.exit_code
     code = EXIT_OK if job.status == "SUCCEEDED" else job.driver_exit_code
     if code is None:
-        return Stopped.exit_code if job.error_type in _NODE_LOST else EXIT_BUG
+        return Stopped.exit_code if node_lost(job) else EXIT_BUG
     if code in _NO_PROGRAM:
         return SettingError.exit_code
     number = -code if code < 0 else code - _SHELL_SIGNALS

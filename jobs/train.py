@@ -3,9 +3,9 @@
 import logging
 
 from fcn.weights.record import Checkpoint
-from jobs.logs import logs
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
+from pipeline.log_context import belong_to
 from pipeline.settings.train import TrainSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage
@@ -38,7 +38,7 @@ def run(settings: TrainSettings) -> int:
     storage = writable_storage(plan.storage, plan.folder)
     training = TrainingRun(storage, plan.folder)
     with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
-        logs.configure(settings.log_format, settings.run_name, lock.number)
+        belong_to(settings.run_name, lock.number)
         training.check(plan)
         record = training.model()
         if record is None:

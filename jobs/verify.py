@@ -5,11 +5,10 @@ import os
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
-from pipeline.labelling.runs import require_runs
+from pipeline.labelling.history import History
 from pipeline.labelling.verify import Verdict, verify
 from pipeline.settings.shared import OutputSettings
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 
@@ -27,9 +26,9 @@ def run(settings: OutputSettings) -> int:
     Raises:
         BrokenPromise: Something contradicts something.
     """
-    output = normalise_uri(settings.output, "output")
+    output = settings.output
     broken = unfinished = 0
-    runs = require_runs(settings.storage(), output, settings.run_id)
+    runs = History(settings.storage(), output).require(settings.run_id)
     for one in runs:
         verdict = verify(one, threads=2 * (os.cpu_count() or 1))
         say(f"run {one.run_id}: {_describe(verdict)}")

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from jobs.doctor.cluster import check_cluster
 from jobs.doctor.estimate import estimate
-from jobs.doctor.finding import Finding, Level, as_table, change
-from jobs.doctor.places import DRIVER, Places, look, look_at_weights, look_for_images
 from jobs.logs.output import say
 from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
+from pipeline.labelling.finding import Finding, Level, as_table, change
+from pipeline.labelling.places import DRIVER, Places, look, look_at_weights, look_for_images
 from pipeline.labelling.replicas import Replicas
 from pipeline.labelling.session import open_job
 from pipeline.settings.cluster import DoctorSettings

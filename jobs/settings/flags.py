@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -55,7 +55,7 @@ class Setting:
         found = self.field.annotation
         if get_origin(found) in (Union, UnionType):
             [found] = (one for one in get_args(found) if one is not NoneType)
-        return found
+        return get_args(found)[0] if get_origin(found) is Annotated else found
 
     @property
     def switch(self) -> bool:

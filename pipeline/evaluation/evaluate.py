@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -10,13 +11,13 @@ import pyarrow.parquet as pq
 
 from fcn.metrics import ConfusionMatrix
 from pipeline.cluster.inspection import inspect
-from pipeline.cluster.tasks import in_tasks, own_errors
+from pipeline.cluster.ray_errors import own_errors
+from pipeline.cluster.tasks import in_tasks
 from pipeline.evaluation.score import IMAGE_SCORES, Score, confusion_picture, confusion_table
 from pipeline.evaluation.summary import shown
 from pipeline.inputs.data_set import DataSet, as_table
 from pipeline.inputs.inspect import Inspect, check_truths
 from pipeline.inputs.layouts import Sample
-from pipeline.labelling.runs import finished_ids, list_runs
 from pipeline.labelling.session import Job
 from pipeline.store.storage import Storage
 
@@ -54,18 +55,14 @@ def _masks(job: Job) -> dict[str, str]:
 
     An image that failed since has none, whatever an older run has made of it.
     """
-    runs = [
-        run
-        for run in list_runs(job.storage, job.output)
-        if run.record.network.fingerprint == job.record.fingerprint
-    ]
-    finished = finished_ids(runs)
+    job.history.refresh()  # the labelling has added to it
+    runs = job.history.of_network(job.record.fingerprint)
+    finished = list(compress(runs, job.history.finished(runs)))
     found: dict[str, str | None] = {}
-    for one in runs:
-        if one.run_id in finished:
-            for table in one.published(["uri", "mask_uri"]):
-                pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
-                found |= dict(pairs)
+    for run, manifest in zip(finished, job.history.manifests(finished), strict=True):
+        for table in run.published(manifest, ["uri", "mask_uri"]) if manifest else ():
+            pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
+            found |= dict(pairs)
     return {uri: mask for uri, mask in found.items() if mask is not None}
 
 

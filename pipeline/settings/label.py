@@ -1,17 +1,29 @@
 """Settings of `label`, `plan` and whatever else labels."""
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.settings.shared import RUN_ID_PATTERN, Group, JobFields, NoSettings, StoreSettings
+from pipeline.settings.shared import (
+    RUN_ID_PATTERN,
+    Group,
+    JobFields,
+    NoSettings,
+    StoreSettings,
+    Uri,
+    normalised,
+)
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
 
+def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
+    return value if value.startswith("random:") else normalised(value, info)
+
+
 class _RunFields(NoSettings):
-    output: str = Field(description="folder or bucket prefix for masks and tables")
+    output: Uri = Field(description="folder or bucket prefix for masks and tables")
     run_id: str | None = Field(
         None,
         pattern=RUN_ID_PATTERN,
@@ -23,7 +35,7 @@ class _RunFields(NoSettings):
 class _CheckpointFields(NoSettings):
     group = Group.NETWORK
 
-    weights: str = Field(
+    weights: Annotated[str, AfterValidator(_checkpoint_or_random)] = Field(
         description="checkpoint: URI of a .safetensors file with its .json record beside it; "
         "random:SEED runs an untrained network, for trying things out"
     )
@@ -193,7 +205,7 @@ class LabellingSettings(
 
 
 class _InputFields(NoSettings):
-    input: str = Field(
+    input: Uri = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
         "(.parquet, .csv, .jsonl); local, file:// or s3://"
     )
@@ -222,7 +234,7 @@ class _RandomFields(NoSettings):
         description="number of classes, background included; refuses a checkpoint with another; "
         "for random:SEED the default is 21",
     )
-    classes: str | None = Field(
+    classes: Uri | None = Field(
         None,
         description="only for random:SEED: JSON file with names and colours, "
         '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}',

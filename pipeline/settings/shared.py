@@ -10,16 +10,33 @@ from enum import Enum
 from inspect import get_annotations
 from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from pipeline.redact import holds_secret
 from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RUN_ID_WORDS = "up to 100 letters, digits and . _ - are wanted, as in 2026-11-22"
 
 _T = TypeVar("_T")
+
+
+def normalised(value: str, info: ValidationInfo) -> str:
+    """Bring a place into the form of all URIs here. Raises SettingError."""
+    return normalise_uri(value, str(info.field_name))
+
+
+# A path, file:// or s3:// as typed; whoever reads the setting finds it normalised.
+Uri = Annotated[str, AfterValidator(normalised)]
 
 
 class Mark(Enum):
@@ -105,7 +122,7 @@ class StoreSettings(NoSettings):
 
 
 class _OutputFields(NoSettings):
-    output: Positional[str] = Field(
+    output: Positional[Uri] = Field(
         description="folder or bucket prefix that the runs were written to"
     )
     run_id: str | None = Field(

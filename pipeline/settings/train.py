@@ -14,6 +14,7 @@ from pipeline.settings.shared import (
     NoSettings,
     NotDeciding,
     StoreSettings,
+    Uri,
 )
 
 _TRUTH_HELP = (
@@ -33,8 +34,8 @@ _CLASSES_HELP = (
 
 
 class _DataFields(NoSettings):
-    data: NotDeciding[str] = Field(description=_DATA_HELP)
-    output: NotDeciding[str] = Field(
+    data: NotDeciding[Uri] = Field(description=_DATA_HELP)
+    output: NotDeciding[Uri] = Field(
         description="folder or bucket prefix; the run is written to OUTPUT/RUN_NAME, its "
         "checkpoint for labelling to OUTPUT/RUN_NAME/model.safetensors"
     )
@@ -42,7 +43,7 @@ class _DataFields(NoSettings):
         pattern=RUN_ID_PATTERN,
         description="name of the run; the same command with the same name goes on with it",
     )
-    classes: NotDeciding[str | None] = Field(None, description=_CLASSES_HELP)
+    classes: NotDeciding[Uri | None] = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
     train_split: str = Field("train", description="which split to train on")
     val_split: str = Field(
@@ -64,7 +65,7 @@ class _NetworkFields(NoSettings):
     group = Group.NETWORK
 
     network: str = Field("fcn_all_skips", description="architecture; see `fcn models`")
-    weights: NotDeciding[str | None] = Field(
+    weights: NotDeciding[Uri | None] = Field(
         None,
         description="checkpoint to start from (.safetensors with its record beside it), of the "
         "same network; score layers of other classes start anew; default: from scratch",
@@ -253,9 +254,9 @@ class TrainSettings(
 
 
 class _SplitFields(NoSettings):
-    data: str = Field(description=_DATA_HELP)
+    data: Uri = Field(description=_DATA_HELP)
     split: str = Field("val", description="which split to label and to score")
-    classes: str | None = Field(None, description=_CLASSES_HELP)
+    classes: Uri | None = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
 
 

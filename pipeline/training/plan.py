@@ -24,7 +24,6 @@ from pipeline.inputs.layouts import TRAIN, VAL, Sample
 from pipeline.settings.shared import Mark
 from pipeline.settings.train import TrainSettings
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 
 @dataclass(frozen=True)
@@ -96,20 +95,19 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         storage, settings.data, settings.classes, settings.truth_coding, settings.train_split
     )
     train, val = _split(data_set, settings)
-    start = None if settings.weights is None else normalise_uri(settings.weights, "weights")
-    start_record = _start_record(storage, start)
+    start_record = _start_record(storage, settings.weights)
     planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = as_table(train), as_table(val)
     return TrainingPlan(
         settings=settings,
         storage=storage,
-        folder=f"{normalise_uri(settings.output, 'output')}/{settings.run_name}",
+        folder=f"{settings.output}/{settings.run_name}",
         classes=data_set.classes,
         coding=data_set.coding,
         train=tables[0],
         val=tables[1],
         stages=planned,
-        start=start,
+        start=settings.weights,
         deciding=_deciding(settings, data_set, planned, tables, start_record),
     )
 
@@ -175,7 +173,7 @@ def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:
     except CheckpointError as error:
         raise SettingError(f"weights={start!r}: {error}") from error
     except StoreError as error:
-        if error.code in ("not_found", "forbidden"):
+        if error.refused:
             raise SettingError(f"weights={start!r}: {error}") from error
         raise
 

@@ -16,12 +16,16 @@ _LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock
 
 
 def test_steps_are_those_of_the_makefile():
-    """Every command in the image is the Makefile's, but for installing its wheel and its user."""
+    """Every command in the image is the Makefile's, but for its wheel, user and C compiler."""
     steps = [plain(arguments) for name, arguments in dockerfile() if name == "RUN"]
 
     others = [step for step in steps if step not in recipes()]
     assert len(steps) - len(others) == 3
     assert others == [
+        (
+            "apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends "
+            "gcc libc6-dev && rm -rf /var/lib/apt/lists/*"
+        ),
         "python -m pip install --quiet --no-deps /tmp/dist/*.whl",
         "useradd --create-home --uid 1000 fcn",
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from ray.dashboard.modules.job.pydantic_models import JobDetails
+from ray.job_submission import JobDetails
 
 from jobs.__main__ import main
 from jobs.settings.submission import submission_name

@@ -79,6 +79,7 @@ _PROGRAM = """
 import logging, os, sys, threading, warnings
 from jobs import __main__ as program
 from jobs.logs import logs
+from pipeline.log_context import belong_to
 from pipeline.settings.shared import NoSettings
 
 SECRET = sys.argv.pop()
@@ -87,7 +88,8 @@ def fail(*_):
     raise KeyError(SECRET)
 
 def chat(_):
-    logs.configure(os.environ["FCN_LOG_FORMAT"], run="r", attempt=3)
+    logs.configure(os.environ["FCN_LOG_FORMAT"])
+    belong_to("r", 3)
     warnings.warn(f"a library warns of {SECRET}\\nin lines")
     print(f"printed {SECRET}", file=sys.stderr)
     thread = threading.Thread(target=fail, name="worker")

@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from jobs.__main__ import COMMANDS, main
-from jobs.settings.document import document
 from jobs.settings.parser import read_settings
+from jobs.settings_page import document
 from pipeline.errors import SettingError
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.shared import Group, OutputSettings, StoreSettings
