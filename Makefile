@@ -3,6 +3,7 @@
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test    the tests
 # make check   ruff, mypy and import-linter
+# make docs-settings  write docs/settings.md anew, of the settings' classes
 # make wheel   build dist/fcn_pipeline-*.whl
 # make check-infra CRDS=folder  check infra/kuberay against KubeRay's definitions
 # make lock    pin every dependency again (needs uv)
@@ -12,7 +13,8 @@ VENV ?= .venv
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: gpu-rehearsal install check test test-cluster check-infra demo demo-weights bench wheel lock clean
+.PHONY: gpu-rehearsal install check test test-cluster check-infra demo demo-weights bench \
+	docs-settings wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -50,6 +52,10 @@ gpu-rehearsal: install
 
 bench: install
 	$(RUN) -m tests.benchmarks
+
+docs-settings: install
+	$(RUN) -m jobs.settings_page > docs/settings.new
+	mv docs/settings.new docs/settings.md
 
 # CRDS: a folder with KubeRay's ray.io_rayjobs.yaml and ray.io_raycronjobs.yaml.
 check-infra: install

@@ -25,6 +25,7 @@ from pipeline.settings.label import LabelSettings
 from pipeline.settings.shared import JobFields, NoSettings, OutputSettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
+from pipeline.versions import versions
 
 _log = logging.getLogger("fcn")
 
@@ -101,6 +102,11 @@ COMMANDS = {
     ),
 }
 
+_ABOUT = """about:
+  --version             the versions of fcn-pipeline, torch, Ray and Python
+  --completion SHELL    what a shell completes commands and flags with, as in
+                        fcn --completion bash > ~/.local/share/bash-completion/completions/fcn"""
+
 _EXIT_CODES = """exit codes:
   0  done
   1  a bug, or verify (or evaluate) found something broken
@@ -126,6 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("", "--help", "-h"):
         say(_usage())
         return EXIT_OK if name else SettingError.exit_code
+    if name == "--version":
+        say(_version())
+        return EXIT_OK
     with log_to_stderr(first_log_format(arguments, environment())):
         stop_on_signals()
         return _run(name, arguments[1:])
@@ -133,6 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, argv: Sequence[str]) -> int:
     try:
+        if name == "--completion":
+            say(_completion(argv))
+            return EXIT_OK
         if name not in COMMANDS:
             raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
         return COMMANDS[name].run(name, argv, environment())
@@ -149,10 +161,28 @@ def _run(name: str, argv: Sequence[str]) -> int:
         return EXIT_BUG
 
 
+def _version() -> str:
+    found = versions()
+    return (
+        f"fcn-pipeline {found['fcn-pipeline']} (torch {found['torch']}, Ray {found['ray']}, "
+        f"Python {found['python']})"
+    )
+
+
+def _completion(argv: Sequence[str]) -> str:
+    # Not every command shall load what only shells need.
+    found = import_module("jobs.settings.completion")
+    if len(argv) != 1 or argv[0] not in found.SHELLS:
+        raise SettingError(f"--completion needs a shell, one of {', '.join(found.SHELLS)}")
+    commands = {name: (one.settings, one.text) for name, one in COMMANDS.items()}
+    script: str = found.completion(argv[0], commands)
+    return script
+
+
 def _usage() -> str:
     lines = ["usage: fcn COMMAND [--help] ...", "", "commands:"]
     lines += [f"  {name:<14} {command.text}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", _EXIT_CODES])
+    return "\n".join([*lines, "", _ABOUT, "", _EXIT_CODES])
 
 
 if __name__ == "__main__":

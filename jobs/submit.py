@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.logs.output import say
 from jobs.settings.submission import Submission
-from pipeline.cluster.job_server import RayJobs
+from pipeline.cluster.job_server import RayJobs, node_lost
 from pipeline.errors import EXIT_BUG, EXIT_OK, LockHeld, SettingError, Stopped
 
 if TYPE_CHECKING:  # importing these loads Ray
@@ -115,8 +115,6 @@ def _exit_code(job: "JobDetails") -> int:
         return Stopped.exit_code
     code = EXIT_OK if job.status == "SUCCEEDED" else job.driver_exit_code
     if code is None:
-        from pipeline.cluster.job_server import node_lost  # noqa: PLC0415 - it loads Ray
-
         return Stopped.exit_code if node_lost(job) else EXIT_BUG
     if code in _NO_PROGRAM:
         return SettingError.exit_code

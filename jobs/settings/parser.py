@@ -9,39 +9,31 @@ from datetime import date
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    create_model,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import ValidationError
 
 from jobs.settings.demo import DemoSettings
+from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import RUN_ID_WORDS, LogFormat, OutputSettings, StoreSettings
+from pipeline.settings.shared import (
+    RUN_ID_WORDS,
+    LogFormat,
+    NoSettings,
+    OutputSettings,
+    StoreSettings,
+)
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.uri import normalise_uri
 
-_Settings = TypeVar("_Settings", bound=BaseModel)
+_Settings = TypeVar("_Settings", bound=NoSettings)
 
-_PREFIX = "FCN_"
 # Kubernetes tells every pod of a service named fcn-... in variables of these endings.
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_\w+)?$")
 _SECRET_NAME = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
-_CONFIG_HELP = "YAML file with settings (local, file:// or s3://); flags and FCN_... go before it"
 
-
-_KINDS: tuple[type[BaseModel], ...] = (
+_KINDS: tuple[type[NoSettings], ...] = (
     LabelSettings,
     OutputSettings,
     ImportSettings,
@@ -72,65 +64,24 @@ def read_settings(
         SystemExit: Flags that do not parse, with 2; or after --help, with 0.
     """
     _refuse_unknown_variables(environ)
-    before = _before_the_rest(argv, environ)
-    file_values = _read_config(before.config, before.s3_endpoint_url)
+    flags = parse(kind, command, argv)
+    config = flags.pop(CONFIG, None) or environ.get(f"{PREFIX}{CONFIG.upper()}")
+    given = {**of_environment(kind, environ), **flags}
+    endpoint = given.get("s3_endpoint_url") or _endpoint(environ)
+    file_values = _read_config(config, endpoint)
     # One file may serve all commands: what is a setting of another one is no mistake here.
     others = _NAMES.keys() - kind.model_fields.keys()
     file_values = {name: file_values[name] for name in file_values if name not in others}
-    parser = _parser(kind, command, list(argv), file_values, environ)
     try:
-        merged = parser()
-        given = {name: getattr(merged, name) for name in merged.model_fields_set - {"config"}}
-        return kind(**{**_defaults(kind, environ), **given})
+        return kind(**{**_defaults(kind, environ), **file_values, **given})
     except ValidationError as error:
         raise SettingError(_explain(error)) from error
 
 
-class _GivenEnvironment(EnvSettingsSource):
-    """Reads the environment that it is given, not that of the process."""
-
-    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        super().__init__(settings_cls, env_ignore_empty=True)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name.lower(): value for name, value in self._environ.items() if value}
-
-
-def _parser(
-    kind: type[BaseModel],
-    command: str,
-    argv: list[str],
-    file_values: dict[str, Any],
-    environ: Mapping[str, str],
-) -> type[BaseSettings]:
-    class WithSources(kind, BaseSettings):  # type: ignore[valid-type, misc]  # kind is a variable
-        model_config = SettingsConfigDict(
-            env_prefix=_PREFIX,
-            cli_parse_args=argv,
-            cli_prog_name=f"fcn {command}",
-            cli_kebab_case=True,
-            cli_implicit_flags=True,
-            cli_hide_none_type=True,
-            cli_use_class_docs_for_groups=True,
-            extra="forbid",
-        )
-
-        @classmethod
-        def settings_customise_sources(  # type: ignore[override]  # the others are not used
-            cls, settings_cls: type[BaseSettings], **_: PydanticBaseSettingsSource
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (
-                _GivenEnvironment(settings_cls, environ),
-                InitSettingsSource(settings_cls, init_kwargs=file_values),
-            )
-
-    return create_model(
-        kind.__name__,
-        __base__=WithSources,
-        __doc__=kind.__doc__,
-        config=(str | None, Field(None, description=_CONFIG_HELP)),
-    )
+def _endpoint(environ: Mapping[str, str]) -> str | None:
+    """Return where the config is looked for by a command that has no such flag."""
+    found: str | None = _defaults(StoreSettings, environ)["s3_endpoint_url"]
+    return environ.get(f"{PREFIX}S3_ENDPOINT_URL") or found
 
 
 def first_log_format(argv: Sequence[str], environ: Mapping[str, str]) -> LogFormat:
@@ -141,20 +92,8 @@ def first_log_format(argv: Sequence[str], environ: Mapping[str, str]) -> LogForm
         environ: Environment variables.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--log-format", default=environ.get(f"{_PREFIX}LOG_FORMAT"), nargs="?")
+    parser.add_argument("--log-format", default=environ.get(f"{PREFIX}LOG_FORMAT"), nargs="?")
     return "json" if parser.parse_known_args(list(argv))[0].log_format == "json" else "text"
-
-
-def _before_the_rest(argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
-    """Parse what must be known to read the config file."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", default=environ.get(f"{_PREFIX}CONFIG") or None)
-    endpoint = (
-        environ.get(f"{_PREFIX}S3_ENDPOINT_URL")
-        or _defaults(StoreSettings, environ)["s3_endpoint_url"]
-    )
-    parser.add_argument("--s3-endpoint-url", default=endpoint)
-    return parser.parse_known_args(list(argv))[0]
 
 
 def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]:
@@ -197,7 +136,7 @@ _FOREIGN_VARIABLES = {
 }
 
 
-def _defaults(kind: type[BaseModel], environ: Mapping[str, str]) -> dict[str, Any]:
+def _defaults(kind: type[NoSettings], environ: Mapping[str, str]) -> dict[str, Any]:
     return {
         name: next((environ[one] for one in variables if environ.get(one)), None)
         for name, variables in _FOREIGN_VARIABLES.items()
@@ -206,7 +145,7 @@ def _defaults(kind: type[BaseModel], environ: Mapping[str, str]) -> dict[str, An
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = {f"{_PREFIX}{name.upper()}" for name in (*_NAMES, "config")}
+    known = {f"{PREFIX}{name.upper()}" for name in (*_NAMES, CONFIG)}
     for name in our_variables(environ).keys() - known:
         raise SettingError(f"environment variable {name} names no setting; see --help")
 
@@ -220,7 +159,7 @@ def our_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if name.startswith(_PREFIX) and not _KUBERNETES.search(name)
+        if name.startswith(PREFIX) and not _KUBERNETES.search(name)
     }
 
 

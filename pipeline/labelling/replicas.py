@@ -71,12 +71,18 @@ def choose_replicas(
         num_shards: More replicas than shards are not started.
 
     Raises:
-        SettingError: What is asked for does not fit this machine. A cluster may grow.
+        SettingError: What is asked for does not fit this machine; a cluster may grow. Or the
+            precision is one of GPUs, and the replicas have none.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     num_gpus = settings.gpus_per_replica
     if num_gpus is None:
         num_gpus = 1.0 if any(node.get("GPU") for node in alive) else 0.0
+    if settings.precision == "tf32" and not num_gpus:
+        raise SettingError(
+            "precision=tf32 is an arithmetic of GPUs, and the replicas have none; give "
+            "gpus_per_replica=1 where the cluster can get GPUs, or precision=fp32"
+        )
     num_cpus = settings.cpus_per_replica or _default_cpus(settings, alive, num_gpus)
     if settings.ray_address is not None:
         num_cpus = never_all(num_cpus, num_gpus, alive, BESIDE_CPUS)

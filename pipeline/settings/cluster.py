@@ -3,16 +3,18 @@
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from fcn_pipeline import others_in
 from pipeline.redact import holds_secret
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import NoSettings
+from pipeline.settings.shared import Group, NoSettings
 
 
 class SubmitSettings(NoSettings):
     """Where to submit a command to; those of the command itself follow after `--`."""
+
+    group = Group.CLUSTER
 
     wait: bool = Field(
         default=True,
@@ -74,7 +76,9 @@ class SubmitSettings(NoSettings):
         return value
 
 
-class _DoctorFields(BaseModel):
+class _DoctorFields(NoSettings):
+    group = Group.LIMITS
+
     sample: int = Field(
         16,
         ge=0,

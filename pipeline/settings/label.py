@@ -1,18 +1,19 @@
 """Settings of `label`, `plan` and whatever else labels."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.settings.shared import (
+    RUN_ID_PATTERN,
+    Group,
+    JobFields,
+    NoSettings,
+    StoreSettings,
+    Uri,
+    normalised,
 )
-
-from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings, Uri, normalised
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
@@ -21,16 +22,8 @@ def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
     return value if value.startswith("random:") else normalised(value, info)
 
 
-class _LabelFields(BaseModel):
-    input: Uri = Field(
-        description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
-        "(.parquet, .csv, .jsonl); local, file:// or s3://"
-    )
+class _RunFields(NoSettings):
     output: Uri = Field(description="folder or bucket prefix for masks and tables")
-    weights: Annotated[str, AfterValidator(_checkpoint_or_random)] = Field(
-        description="checkpoint: URI of a .safetensors file with its .json record beside it; "
-        "random:SEED runs an untrained network, for trying things out"
-    )
     run_id: str | None = Field(
         None,
         pattern=RUN_ID_PATTERN,
@@ -38,48 +31,75 @@ class _LabelFields(BaseModel):
         "continue the last unfinished run of the same input and network, else start a new one",
     )
 
+
+class _CheckpointFields(NoSettings):
+    group = Group.NETWORK
+
+    weights: Annotated[str, AfterValidator(_checkpoint_or_random)] = Field(
+        description="checkpoint: URI of a .safetensors file with its .json record beside it; "
+        "random:SEED runs an untrained network, for trying things out"
+    )
     weights_sha256: str | None = Field(
         None,
         pattern="^[0-9a-f]{64}$",
         description="refuse other weights than these (SHA-256 of the .safetensors file)",
-    )
-    num_classes: int | None = Field(
-        None,
-        ge=1,
-        le=255,
-        description="number of classes, background included; refuses a checkpoint with another; "
-        "for random:SEED the default is 21",
-    )
-    classes: Uri | None = Field(
-        None,
-        description="only for random:SEED: JSON file with names and colours, "
-        '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}',
-    )
-    network: str = Field("fcn_all_skips", description="only for random:SEED: the architecture")
-    width: int | None = Field(
-        None,
-        ge=2,
-        le=1024,
-        multiple_of=2,
-        description="only for random:SEED: channels of the first block; default: 16 where the "
-        "network scales",
     )
     padding: Literal["paper", "tight"] | None = Field(
         None,
         description="of the paper's networks: paper gives the published results, tight 40 to 60 "
         "percent fewer multiplications with the same weights; default: what the checkpoint says",
     )
-
-    mask_name: Literal["replace", "full"] = Field(
-        "replace",
-        description="replace: a/b.jpg becomes a/b.png; full: a/b.jpg becomes a/b.jpg.png",
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="arithmetic of the network; part of the fingerprint. bf16 and fp16 are faster "
+        "where the device has matrix units for them, and slower elsewhere; tf32 is fp32 whose "
+        "products are rounded to 10 bits, for GPUs only (Ampere and newer)",
     )
-    retry_failed: bool = Field(
+    flip: bool = Field(
         default=False,
-        description="take up images again that failed for a reason outside their bytes "
-        "(not_found, forbidden, timeout, throttled, changed, out_of_memory), or that a limit "
-        "kept out which is higher now",
+        description="score the mirrored image too and take the mean: a better mask at twice the "
+        "time; part of the fingerprint",
     )
+    scales: tuple[float, ...] = Field(
+        (1.0,),
+        min_length=1,
+        description="factors of height and width, 0.1 to 8, at which an image is scored, on top of "
+        "the one that the network was trained at; the mean is taken: [0.75,1,1.25]; part of the "
+        "fingerprint",
+    )
+    compiled: bool = Field(
+        default=False,
+        description="run the network through torch.compile: minutes for each of the first eight "
+        "image sizes, which then are faster; others run as they are; part of the fingerprint",
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _usable_scales(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        for scale in scales:
+            if not _MIN_SCALE <= scale <= _MAX_SCALE:
+                raise ValueError(f"{scale} is not between {_MIN_SCALE} and {_MAX_SCALE}")
+        return scales
+
+    @model_validator(mode="after")
+    def _is_seed_or_file(self) -> Self:
+        if not self.random_weights:
+            return self
+        if not re.fullmatch(r"random:[0-9]{1,18}", self.weights):
+            raise ValueError(f"weights={self.weights!r}: random: needs a number, as in random:0")
+        if self.weights_sha256 is not None:
+            raise ValueError("weights_sha256 is for a checkpoint; random weights have no file")
+        return self
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether an untrained network is asked for."""
+        return self.weights.startswith("random:")
+
+
+class _LimitFields(NoSettings):
+    group = Group.LIMITS
+
     max_error_rate: float = Field(
         0.01,
         ge=0,
@@ -103,36 +123,18 @@ class _LabelFields(BaseModel):
         64 << 20, ge=1, le=1 << 30, description="encoded bytes per shard, whichever comes first"
     )
 
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32",
-        description="arithmetic of the network; part of the fingerprint. bf16 and fp16 are faster "
-        "where the device has matrix units for them, and slower elsewhere",
-    )
-    flip: bool = Field(
-        default=False,
-        description="score the mirrored image too and take the mean: a better mask at twice the "
-        "time; part of the fingerprint",
-    )
-    scales: tuple[float, ...] = Field(
-        (1.0,),
-        min_length=1,
-        description="factors of height and width, 0.1 to 8, at which an image is scored, on top of "
-        "the one that the network was trained at; the mean is taken: [0.75,1,1.25]; part of the "
-        "fingerprint",
-    )
-    compiled: bool = Field(
-        default=False,
-        description="run the network through torch.compile: minutes for each of the first eight "
-        "image sizes, which then are faster; others run as they are; part of the fingerprint",
+
+class _SpeedFields(NoSettings):
+    group = Group.SPEED
+
+    batch_size: int = Field(
+        8, ge=1, le=1024, description="images of one size that go through the network together"
     )
     max_whole_pixels: int = Field(
         16 << 20,
         ge=1,
         description="images of more pixels (height * width) go through the network in tiles, with "
         "the same result; smaller ones only if memory is short",
-    )
-    batch_size: int = Field(
-        8, ge=1, le=1024, description="images of one size that go through the network together"
     )
     png_compress_level: int = Field(
         1,
@@ -141,6 +143,19 @@ class _LabelFields(BaseModel):
         description="level at which ISA-L compresses the masks: 0 is fastest, 1 smaller, 2 and "
         "above much like 1 (it was zlib's, of which 9 was the smallest and slowest)",
     )
+    threads_per_replica: int | None = Field(
+        None,
+        ge=1,
+        description="threads of a replica's decoding and, without a GPU, of its network; "
+        "default: the cores of its node over the replicas there",
+    )
+    io_threads: int = Field(
+        16, ge=1, le=256, description="objects that one fetch or write task moves at a time"
+    )
+
+
+class _ReplicaFields(NoSettings):
+    group = Group.CLUSTER
 
     min_replicas: int = Field(
         1,
@@ -164,15 +179,79 @@ class _LabelFields(BaseModel):
         description="CPU cores that Ray sets aside per replica, for decoding, encoding and, "
         "without a GPU, the network; default: what fills a node and leaves one core",
     )
-    threads_per_replica: int | None = Field(
+
+    @model_validator(mode="after")
+    def _can_be_placed(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"max_replicas={self.max_replicas} is less than min_replicas={self.min_replicas}"
+            )
+        if self.gpus_per_replica and self.gpus_per_replica > 1 and self.gpus_per_replica % 1:
+            raise ValueError("gpus_per_replica: above 1 Ray gives out whole GPUs only")
+        return self
+
+
+# Pydantic takes the fields of bases from right to left, and --help follows.
+class LabellingSettings(
+    StoreSettings,
+    JobFields,
+    _ReplicaFields,
+    _SpeedFields,
+    _LimitFields,
+    _CheckpointFields,
+    _RunFields,
+):
+    """How to label, whatever the images are."""
+
+
+class _InputFields(NoSettings):
+    input: Uri = Field(
+        description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
+        "(.parquet, .csv, .jsonl); local, file:// or s3://"
+    )
+
+
+class _MaskFields(NoSettings):
+    mask_name: Literal["replace", "full"] = Field(
+        "replace",
+        description="replace: a/b.jpg becomes a/b.png; full: a/b.jpg becomes a/b.jpg.png",
+    )
+    retry_failed: bool = Field(
+        default=False,
+        description="take up images again that failed for a reason outside their bytes "
+        "(not_found, forbidden, timeout, throttled, changed, out_of_memory), or that a limit "
+        "kept out which is higher now",
+    )
+
+
+class _RandomFields(NoSettings):
+    group = Group.NETWORK
+
+    num_classes: int | None = Field(
         None,
         ge=1,
-        description="threads of a replica's decoding and, without a GPU, of its network; "
-        "default: the cores of its node over the replicas there",
+        le=255,
+        description="number of classes, background included; refuses a checkpoint with another; "
+        "for random:SEED the default is 21",
     )
-    io_threads: int = Field(
-        16, ge=1, le=256, description="objects that one fetch or write task moves at a time"
+    classes: Uri | None = Field(
+        None,
+        description="only for random:SEED: JSON file with names and colours, "
+        '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}',
     )
+    network: str = Field("fcn_all_skips", description="only for random:SEED: the architecture")
+    width: int | None = Field(
+        None,
+        ge=2,
+        le=1024,
+        multiple_of=2,
+        description="only for random:SEED: channels of the first block; default: 16 where the "
+        "network scales",
+    )
+
+
+class _PriceFields(NoSettings):
+    group = Group.CLUSTER
 
     price_per_node_hour: float | None = Field(
         None,
@@ -182,38 +261,14 @@ class _LabelFields(BaseModel):
     )
 
 
-class LabelSettings(StoreSettings, JobFields, _LabelFields):
+class LabelSettings(_PriceFields, _RandomFields, _MaskFields, LabellingSettings, _InputFields):
     """What to label, with which network, and how: `label` and `plan`."""
 
-    @field_validator("scales")
-    @classmethod
-    def _usable_scales(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
-        for scale in scales:
-            if not _MIN_SCALE <= scale <= _MAX_SCALE:
-                raise ValueError(f"{scale} is not between {_MIN_SCALE} and {_MAX_SCALE}")
-        return scales
-
     @model_validator(mode="after")
-    def _agree(self) -> "LabelSettings":
-        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
-            raise ValueError(
-                f"max_replicas={self.max_replicas} is less than min_replicas={self.min_replicas}"
-            )
-        if self.gpus_per_replica and self.gpus_per_replica > 1 and self.gpus_per_replica % 1:
-            raise ValueError("gpus_per_replica: above 1 Ray gives out whole GPUs only")
-        if not self.random_weights:
-            for name in ("classes", "network", "width"):
-                if name in self.model_fields_set:
-                    raise ValueError(
-                        f"{name} is for weights=random:SEED only; a checkpoint's record says it"
-                    )
-        elif not re.fullmatch(r"random:[0-9]{1,18}", self.weights):
-            raise ValueError(f"weights={self.weights!r}: random: needs a number, as in random:0")
-        elif self.weights_sha256 is not None:
-            raise ValueError("weights_sha256 is for a checkpoint; random weights have no file")
+    def _leaves_the_network_to_its_record(self) -> Self:
+        for name in ("classes", "network", "width"):
+            if not self.random_weights and name in self.model_fields_set:
+                raise ValueError(
+                    f"{name} is for weights=random:SEED only; a checkpoint's record says it"
+                )
         return self
-
-    @property
-    def random_weights(self) -> bool:
-        """Whether an untrained network is asked for."""
-        return self.weights.startswith("random:")

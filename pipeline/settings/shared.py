@@ -1,10 +1,14 @@
 """What several commands have in common: the store, the cluster, the log, the output.
 
 Nothing below `jobs/` reads the environment; `jobs/settings/` merges file, environment and flags.
+Each class is a part of a command's settings, whose `group` is its heading in --help. What is true
+of a field besides its type is marked where it is declared.
 """
 
 import re
-from typing import Annotated, Literal
+from enum import Enum
+from inspect import get_annotations
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -14,7 +18,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import CliPositionalArg
 
 from pipeline.redact import holds_secret
 from pipeline.store.storage import Storage
@@ -23,6 +26,8 @@ from pipeline.store.uri import normalise_uri
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RUN_ID_WORDS = "up to 100 letters, digits and . _ - are wanted, as in 2026-11-22"
+
+_T = TypeVar("_T")
 
 
 def normalised(value: str, info: ValidationInfo) -> str:
@@ -34,26 +39,66 @@ def normalised(value: str, info: ValidationInfo) -> str:
 Uri = Annotated[str, AfterValidator(normalised)]
 
 
+class Mark(Enum):
+    """What is true of a field besides its type."""
+
+    POSITIONAL = "on the command line it is an argument without a flag"
+    NOT_DECIDING = "where and with how many hands the work is done, not what comes out"
+
+
+Positional = Annotated[_T, Mark.POSITIONAL]
+# Of a training: a run is continued with another value.
+NotDeciding = Annotated[_T, Mark.NOT_DECIDING]
+
+
+class Group(Enum):
+    """The headings of --help and of docs/settings.md, in their order."""
+
+    INPUT_AND_OUTPUT = "input and output"
+    NETWORK = "network"
+    TRAINING = "training"
+    LIMITS = "limits"
+    SPEED = "speed"
+    CLUSTER = "cluster"
+    STORAGE = "storage"
+    LOG = "log"
+
+
 class NoSettings(BaseModel):
     """Settings of a command that has none of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    group: ClassVar[Group] = Group.INPUT_AND_OUTPUT
+
+    @classmethod
+    def marked(cls, mark: Mark) -> set[str]:
+        """Return the names of the fields with a mark."""
+        return {name for name, field in cls.model_fields.items() if mark in field.metadata}
+
+    @classmethod
+    def groups(cls) -> dict[Group, list[str]]:
+        """Return the names of the fields under their headings, as they are declared."""
+        found: dict[Group, list[str]] = {group: [] for group in Group}
+        for name in cls.model_fields:
+            homes = (one for one in cls.__mro__ if name in get_annotations(one))
+            found[next(one.group for one in homes if issubclass(one, NoSettings))].append(name)
+        return {group: names for group, names in found.items() if names}
 
 
-# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
-# first, these last.
 class StoreSettings(NoSettings):
     """How to reach object storage; credentials come the way AWS tools find them."""
 
-    s3_endpoint_url: str | None = Field(
+    group = Group.STORAGE
+
+    s3_endpoint_url: NotDeciding[str | None] = Field(
         None,
         description="URL of the S3 server, if it is not AWS; default: AWS_ENDPOINT_URL_S3, "
         "then AWS_ENDPOINT_URL",
     )
-    io_timeout_s: float = Field(
+    io_timeout_s: NotDeciding[float] = Field(
         60.0, gt=0, le=3600, description="seconds that one connection or read may stay silent"
     )
-    io_attempts: int = Field(
+    io_attempts: NotDeciding[int] = Field(
         5, ge=1, le=50, description="how often a request is tried, with growing pauses between"
     )
 
@@ -76,8 +121,8 @@ class StoreSettings(NoSettings):
         return Storage(self.s3_endpoint_url, self.io_timeout_s, self.io_attempts)
 
 
-class _OutputFields(BaseModel):
-    output: CliPositionalArg[Uri] = Field(
+class _OutputFields(NoSettings):
+    output: Positional[Uri] = Field(
         description="folder or bucket prefix that the runs were written to"
     )
     run_id: str | None = Field(
@@ -89,36 +134,45 @@ class OutputSettings(StoreSettings, _OutputFields):
     """Which output to read: `verify` and `report`."""
 
 
-class JobFields(BaseModel):
-    """What all jobs on Ray have in common."""
+class LogFields(NoSettings):
+    """What the log looks like."""
 
-    ray_address: str | None = Field(
-        None,
-        description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
-        "a Ray started for this run on this machine",
-    )
-    max_wait_minutes: float = Field(
-        1440.0,
-        gt=0,
-        description="minutes without room on the cluster, or without any progress, after which "
-        "the run ends with 5",
-    )
-    lock_lease_s: float = Field(
-        30.0,
-        gt=0,
-        le=86_400,
-        description="seconds without a sign of life after which the lock of a killed run is "
-        "taken over",
-    )
-    log_interval_s: float = Field(
+    group = Group.LOG
+
+    log_interval_s: NotDeciding[float] = Field(
         30.0,
         gt=0,
         le=86_400,
         description="seconds between two lines of progress where there is no terminal",
     )
-    log_format: LogFormat = Field(
+    log_format: NotDeciding[LogFormat] = Field(
         "text",
         description="of the log on stderr: text for people, or json: one object per line with "
         "timestamp (UTC), level, logger, message, run, shard and attempt, and a line per "
         "committed shard in place of a progress bar",
+    )
+
+
+class JobFields(LogFields):
+    """What all jobs on Ray have in common."""
+
+    group = Group.CLUSTER
+
+    ray_address: NotDeciding[str | None] = Field(
+        None,
+        description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
+        "a Ray started for this run on this machine",
+    )
+    max_wait_minutes: NotDeciding[float] = Field(
+        1440.0,
+        gt=0,
+        description="minutes without room on the cluster, or without any progress, after which "
+        "the run ends with 5",
+    )
+    lock_lease_s: NotDeciding[float] = Field(
+        30.0,
+        gt=0,
+        le=86_400,
+        description="seconds without a sign of life after which the lock of a killed run is "
+        "taken over",
     )

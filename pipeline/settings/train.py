@@ -1,13 +1,21 @@
 """Settings of `train` and `evaluate`."""
 
-from typing import Any, Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+from pydantic import Field, model_validator
 
 from fcn.architectures import ARCHITECTURES, WIDTH, check_choices
 from fcn.training.recipes import find_recipe
-from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings, Uri
+from pipeline.settings.label import LabellingSettings, LabelSettings
+from pipeline.settings.shared import (
+    RUN_ID_PATTERN,
+    Group,
+    JobFields,
+    NoSettings,
+    NotDeciding,
+    StoreSettings,
+    Uri,
+)
 
 _TRUTH_HELP = (
     "how the truths' files name classes: indices (grey or palette, 255 is no class), colors "
@@ -25,31 +33,17 @@ _CLASSES_HELP = (
 )
 
 
-class _TrainFields(BaseModel):
-    data: Uri = Field(description=_DATA_HELP)
-    output: Uri = Field(
+class _DataFields(NoSettings):
+    data: NotDeciding[Uri] = Field(description=_DATA_HELP)
+    output: NotDeciding[Uri] = Field(
         description="folder or bucket prefix; the run is written to OUTPUT/RUN_NAME, its "
         "checkpoint for labelling to OUTPUT/RUN_NAME/model.safetensors"
     )
-    run_name: str = Field(
+    run_name: NotDeciding[str] = Field(
         pattern=RUN_ID_PATTERN,
         description="name of the run; the same command with the same name goes on with it",
     )
-    network: str = Field("fcn_all_skips", description="architecture; see `fcn models`")
-    recipe: Literal["paper", "heavy", "staged", "modern"] = Field(
-        "modern",
-        description="how to train: paper (momentum 0.9, batches of 20), heavy (batch 1, momentum "
-        "0.99, summed loss), staged (FCN-32s, then 16s, then 8s, each as heavy with lower rates), "
-        "modern (AdamW, balanced classes, varied scale, place, side and colour); the first three "
-        "are for weights that exist already",
-    )
-    weights: Uri | None = Field(
-        None,
-        description="checkpoint to start from (.safetensors with its record beside it), of the "
-        "same network; score layers of other classes start anew; default: from scratch",
-    )
-
-    classes: Uri | None = Field(None, description=_CLASSES_HELP)
+    classes: NotDeciding[Uri | None] = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
     train_split: str = Field("train", description="which split to train on")
     val_split: str = Field(
@@ -62,10 +56,20 @@ class _TrainFields(BaseModel):
         description="share of the training images, 0 to 1, taken for val where there is no such "
         "split; chosen by seed",
     )
-    allow_overlap: bool = Field(
+    allow_overlap: NotDeciding[bool] = Field(
         default=False, description="go on, with a warning, when an image is in train and in val"
     )
 
+
+class _NetworkFields(NoSettings):
+    group = Group.NETWORK
+
+    network: str = Field("fcn_all_skips", description="architecture; see `fcn models`")
+    weights: NotDeciding[Uri | None] = Field(
+        None,
+        description="checkpoint to start from (.safetensors with its record beside it), of the "
+        "same network; score layers of other classes start anew; default: from scratch",
+    )
     width: int = Field(
         64,
         ge=2,
@@ -79,7 +83,29 @@ class _TrainFields(BaseModel):
     upsampling: Literal["fixed", "learned"] = Field(
         "fixed", description="of the paper's networks: bilinear, or learned from there"
     )
+    image_scale: float = Field(
+        1.0,
+        ge=0.1,
+        le=8,
+        description="factor of height and width at which the network sees images, in training and "
+        "ever after: 0.5 needs a quarter of the time; masks keep the size of their images",
+    )
+    precision: Literal["fp32", "bf16"] | None = Field(
+        None,
+        description="arithmetic of the forward pass; default: bf16 on GPUs, fp32 on CPUs",
+    )
 
+
+class _ScheduleFields(NoSettings):
+    group = Group.TRAINING
+
+    recipe: Literal["paper", "heavy", "staged", "modern"] = Field(
+        "modern",
+        description="how to train: paper (momentum 0.9, batches of 20), heavy (batch 1, momentum "
+        "0.99, summed loss), staged (FCN-32s, then 16s, then 8s, each as heavy with lower rates), "
+        "modern (AdamW, balanced classes, varied scale, place, side and colour); the first three "
+        "are for weights that exist already",
+    )
     epochs: int | None = Field(
         None,
         ge=1,
@@ -109,13 +135,6 @@ class _TrainFields(BaseModel):
     learning_rate: float | None = Field(
         None, gt=0, le=100, description="highest learning rate; default: the recipe's"
     )
-    image_scale: float = Field(
-        1.0,
-        ge=0.1,
-        le=8,
-        description="factor of height and width at which the network sees images, in training and "
-        "ever after: 0.5 needs a quarter of the time; masks keep the size of their images",
-    )
     crop: tuple[int, int] | None = Field(
         None,
         description="[height,width] in pixels of what is cut out of a varied and scaled image; "
@@ -129,61 +148,83 @@ class _TrainFields(BaseModel):
     augment: bool = Field(
         default=True, description="vary the images as the recipe does; else they pass whole"
     )
-    precision: Literal["fp32", "bf16"] | None = Field(
-        None,
-        description="arithmetic of the forward pass; default: bf16 on GPUs, fp32 on CPUs",
-    )
     seed: int = Field(
         0, ge=0, lt=1 << 32, description="of order, views, dropout and initial weights"
     )
-
-    checkpoint_interval_s: float = Field(
+    evaluation_interval_epochs: NotDeciding[int] = Field(
+        1, ge=1, description="epochs between two evaluations on val; the end is always evaluated"
+    )
+    checkpoint_interval_s: NotDeciding[float] = Field(
         300.0,
         gt=0,
         description="seconds of training between two checkpoints: what a killed worker costs at "
         "most; one is written after each evaluation too",
     )
-    evaluation_interval_epochs: int = Field(
-        1, ge=1, description="epochs between two evaluations on val; the end is always evaluated"
-    )
-    max_failures: int = Field(3, ge=0, description="deaths of workers after which the run gives up")
 
-    num_workers: int = Field(1, ge=1, le=4096, description="workers, each with its own network")
-    max_workers: int | None = Field(
+
+class _LimitFields(NoSettings):
+    group = Group.LIMITS
+
+    max_image_pixels: NotDeciding[int] = Field(
+        50_000_000, ge=1, description="largest image in pixels (height * width)"
+    )
+    max_failures: NotDeciding[int] = Field(
+        3, ge=0, description="deaths of workers after which the run gives up"
+    )
+
+
+class _SpeedFields(NoSettings):
+    group = Group.SPEED
+
+    threads_per_worker: NotDeciding[int | None] = Field(
+        None,
+        ge=1,
+        description="threads of a worker's network on a CPU; default: a node's cores over its "
+        "workers",
+    )
+    io_threads: NotDeciding[int] = Field(
+        8, ge=1, le=256, description="images that one loading task reads and decodes at a time"
+    )
+
+
+class _WorkerFields(NoSettings):
+    group = Group.CLUSTER
+
+    num_workers: NotDeciding[int] = Field(
+        1, ge=1, le=4096, description="workers, each with its own network"
+    )
+    max_workers: NotDeciding[int | None] = Field(
         None,
         ge=1,
         le=4096,
         description="elastic: as many workers as the cluster has room for, from num_workers to "
         "this; default: num_workers",
     )
-    gpus_per_worker: float | None = Field(
+    gpus_per_worker: NotDeciding[float | None] = Field(
         None, ge=0, description="GPUs per worker; default: 1 if there are any"
     )
-    cpus_per_worker: float | None = Field(
+    cpus_per_worker: NotDeciding[float | None] = Field(
         None,
         gt=0,
         description="CPU cores that Ray sets aside per worker; default: 1 with a GPU, else what "
         "fills a node and leaves one core for loading",
     )
-    threads_per_worker: int | None = Field(
-        None,
-        ge=1,
-        description="threads of a worker's network on a CPU; default: a node's cores over its "
-        "workers",
-    )
-    io_threads: int = Field(
-        8, ge=1, le=256, description="images that one loading task reads and decodes at a time"
-    )
-    max_image_pixels: int = Field(
-        50_000_000, ge=1, description="largest image in pixels (height * width)"
-    )
 
 
-class TrainSettings(StoreSettings, JobFields, _TrainFields):
+class TrainSettings(
+    StoreSettings,
+    JobFields,
+    _WorkerFields,
+    _SpeedFields,
+    _LimitFields,
+    _ScheduleFields,
+    _NetworkFields,
+    _DataFields,
+):
     """What to train, on what, and how."""
 
     @model_validator(mode="after")
-    def _agree(self) -> "TrainSettings":
+    def _agree(self) -> Self:
         width = self.width if "width" in self.model_fields_set else None
         if width is not None and WIDTH not in ARCHITECTURES.get(self.network, (WIDTH,)):
             raise ValueError(f"width={width} does not apply to {self.network}; leave it out")
@@ -212,49 +253,22 @@ class TrainSettings(StoreSettings, JobFields, _TrainFields):
         return self.width if WIDTH in ARCHITECTURES.get(self.network, ()) else 64
 
 
-class _EvaluateFields(BaseModel):
+class _SplitFields(NoSettings):
     data: Uri = Field(description=_DATA_HELP)
     split: str = Field("val", description="which split to label and to score")
     classes: Uri | None = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
 
 
-# What `evaluate` takes over from `label`; its input is what the data set says.
-_OF_LABEL = (
-    *("output", "weights", "run_id", "weights_sha256", "padding", "max_error_rate"),
-    *("max_image_bytes", "max_image_pixels", "max_shard_images", "max_shard_bytes"),
-    *("precision", "flip", "scales", "compiled", "max_whole_pixels", "batch_size"),
-    *("png_compress_level", "ray_address", "min_replicas", "max_replicas"),
-    *("gpus_per_replica", "cpus_per_replica", "threads_per_replica", "io_threads"),
-    *("max_wait_minutes", "lock_lease_s", "log_interval_s", "log_format"),
-)
-
-_FIELDS: Any = {
-    name: (LabelSettings.model_fields[name].annotation, LabelSettings.model_fields[name])
-    for name in _OF_LABEL
-}
-
-
-class EvaluateSettings(
-    create_model("_Evaluated", __base__=(StoreSettings, _EvaluateFields), **_FIELDS)  # type: ignore[misc]  # made of fields
-):
+class EvaluateSettings(LabellingSettings, _SplitFields):
     """What to evaluate, on which labelled images: `label` on a split, and the comparison."""
 
-    @model_validator(mode="after")
-    def _label_agrees(self) -> "EvaluateSettings":
-        try:
-            self.label_settings("the split")
-        except ValidationError as error:
-            found = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
-            raise ValueError("; ".join(": ".join(filter(None, one)) for one in found)) from error
-        return self
-
     def label_settings(self, input_uri: str) -> LabelSettings:
-        """Give the settings of the labelling that the evaluation rests on.
+        """Return the settings of the labelling that the evaluation rests on.
 
         Args:
             input_uri: The manifest of the split's images.
         """
-        given = {name: getattr(self, name) for name in (*_OF_LABEL, *StoreSettings.model_fields)}
+        given = {name: getattr(self, name) for name in LabellingSettings.model_fields}
         # Images of one name with different endings are no mistake here.
         return LabelSettings(input=input_uri, mask_name="full", **given)

@@ -2,15 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pipeline.settings.shared import StoreSettings, Uri, normalised
+from pipeline.settings.shared import Group, NoSettings, StoreSettings, Uri, normalised
 from pipeline.store.uri import WEB
 
 _NO_PLACES = (*WEB, "torchvision:")
@@ -20,8 +14,7 @@ def _file_or_published(value: str, info: ValidationInfo) -> str:
     return value if value.startswith(_NO_PLACES) else normalised(value, info)
 
 
-class _ImportFields(BaseModel):
-    network: str = Field(description="architecture that the weights are for; see `fcn models`")
+class _PlaceFields(NoSettings):
     source: Annotated[str, AfterValidator(_file_or_published)] = Field(
         description="file of tensors (.pth, .pt, .safetensors): local, file://, s3://, http(s)://, "
         "or torchvision:NAME, as in torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
@@ -30,6 +23,12 @@ class _ImportFields(BaseModel):
         description="where to: NAME.safetensors, its record becomes NAME.json beside it; local, "
         "file:// or s3://"
     )
+
+
+class _NetworkFields(NoSettings):
+    group = Group.NETWORK
+
+    network: str = Field(description="architecture that the weights are for; see `fcn models`")
     num_classes: int | None = Field(
         None,
         ge=1,
@@ -90,7 +89,7 @@ class _ImportFields(BaseModel):
         return value
 
 
-class ImportSettings(StoreSettings, _ImportFields):
+class ImportSettings(StoreSettings, _NetworkFields, _PlaceFields):
     """Which published weights to turn into a checkpoint, and how they want their images."""
 
     @property

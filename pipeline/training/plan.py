@@ -21,19 +21,9 @@ from pipeline.errors import SettingError, StoreError
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.data_set import DataSet, as_table, open_data_set
 from pipeline.inputs.layouts import TRAIN, VAL, Sample
+from pipeline.settings.shared import Mark
 from pipeline.settings.train import TrainSettings
 from pipeline.store.storage import Storage
-
-# Settings that say where and with how many hands the work is done, and not what is computed.
-_NOT_DECIDING = frozenset(
-    (
-        *("output", "run_name", "num_workers", "max_workers", "gpus_per_worker"),
-        *("cpus_per_worker", "threads_per_worker", "io_threads", "ray_address", "max_failures"),
-        *("checkpoint_interval_s", "evaluation_interval_epochs", "lock_lease_s"),
-        *("max_wait_minutes", "log_interval_s", "log_format", "allow_overlap", "max_image_pixels"),
-        *("s3_endpoint_url", "io_timeout_s", "io_attempts", "data", "classes", "weights"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -260,13 +250,13 @@ def _deciding(
     tables: tuple[pa.Table, pa.Table],
     start: Checkpoint | None,
 ) -> dict[str, Any]:
-    fields = settings.model_dump(mode="json")
+    fields = settings.model_dump(mode="json", exclude=settings.marked(Mark.NOT_DECIDING))
     stages_of = [
         {"network": dataclasses.asdict(stage.record), "recipe": dataclasses.asdict(stage.recipe)}
         for stage in planned
     ]
     return {
-        **{name: fields[name] for name in fields if name not in _NOT_DECIDING},
+        **fields,
         "weights": start and start.weights_sha256,
         "stages": stages_of,
         "classes": [[label.name, *label.color] for label in data_set.classes],

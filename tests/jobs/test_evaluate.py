@@ -170,7 +170,7 @@ def test_what_can_not_be_evaluated_is_refused(
     assert evaluate(data, tmp_path / "out", weights, "--split", "test") == 3
     assert "no split 'test'" in caplog.text
     assert evaluate(data, tmp_path / "out", weights, "--scales", "[99]") == 2
-    assert "scales: Value error, 99.0 is not between 0.1 and 8.0" in caplog.text
+    assert "scales=[99]: 99.0 is not between 0.1 and 8.0" in caplog.text
     assert not (tmp_path / "out").exists()
 
 

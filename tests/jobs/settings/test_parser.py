@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from jobs.__main__ import COMMANDS, main
 from jobs.settings.parser import read_settings
+from jobs.settings_page import document
 from pipeline.errors import SettingError
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import OutputSettings, StoreSettings
+from pipeline.settings.shared import Group, OutputSettings, StoreSettings
 from pipeline.settings.train import TrainSettings
+from tests.product import REPOSITORY
 
 _REQUIRED = ["--input", "in", "--output", "out", "--weights", "random:0"]
 
@@ -156,7 +161,7 @@ def test_settings_reach_the_storage() -> None:
         (["--max-error-rate", "nan"], ["max_error_rate='nan'"]),
         (["--width", "7"], ["width='7'", "multiple of 2"]),
         (["--num-classes", "256"], ["num_classes='256'", "less than or equal to 255"]),
-        (["--precision", "fp64"], ["precision='fp64'", "'fp32', 'bf16' or 'fp16'"]),
+        (["--precision", "fp64"], ["precision='fp64'", "'fp32', 'tf32', 'bf16' or 'fp16'"]),
         (["--scales", "[0.01]"], ["scales=[0.01]", "not between 0.1 and 8"]),
         (["--mask-name", "short"], ["mask_name='short'", "'replace' or 'full'"]),
         (["--run-id", "../up"], ["run_id='../up'", "letters, digits"]),
@@ -320,6 +325,105 @@ def test_every_setting_is_in_the_help(
         assert field.description, name
         assert " ".join(field.description.split()) in " ".join(shown[name].split()), name
     assert set(kind.model_fields) | {"config"} <= set(shown)
+
+
+def _shown(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return capsys.readouterr().out
+
+
+def test_help_is_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    """The flags of `label` stand under the headings, in their order."""
+    headings = re.findall(r"^([a-z ]+):$", _shown("label", capsys), re.MULTILINE)
+    groups = [group.value for group in Group if group is not Group.TRAINING]
+    assert headings == ["options", *groups]
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_is_what_a_person_types(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No default is null, and what stands for a value is a word: neither JSON nor a Python type."""
+    shown = _shown(command, capsys)
+    assert "default: null" not in shown
+    values = set(re.findall(r"^  --[a-z0-9-]+ ([^\s,{]+)", shown, re.MULTILINE))
+    assert values <= {"TEXT", "INT", "FLOAT", "FLOATS", "INT,INT", "FLOAT,FLOAT"}
+
+
+@pytest.mark.parametrize("text", ["0.75,1", "[0.75,1]", "[0.75, 1]", "0.75 1"])
+@pytest.mark.parametrize("place", ["flag", "variable"])
+def test_several_numbers_are_typed_as_people_do(
+    place: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers have commas between them, with brackets or without, as flags and as variables."""
+    if place == "variable":
+        monkeypatch.setenv("FCN_SCALES", text)
+    assert _label(*(["--scales", text] if place == "flag" else [])).scales == (0.75, 1.0)
+
+
+def test_a_flag_may_be_repeated_for_several_numbers() -> None:
+    """A flag of several numbers that is given twice gives both; one word among them is named."""
+    assert _label("--scales", "1", "--scales", "2").scales == (1.0, 2.0)
+    with pytest.raises(SettingError, match=r"scales\.1='x'"):
+        _label("--scales", "1,x")
+
+
+def test_null_gives_up_what_was_set_before(tmp_path: Path) -> None:
+    """The flag `null` is no value, where a setting can have none."""
+    config = _config(tmp_path, "max_replicas: 3")
+    assert _label("--config", config, "--max-replicas", "null").max_replicas is None
+    with pytest.raises(SettingError, match="batch_size='null'"):
+        _label("--batch-size", "null")
+
+
+def test_the_page_of_the_settings_is_up_to_date() -> None:
+    """docs/settings.md is what `make docs-settings` writes, and names every field."""
+    page = (REPOSITORY / "docs" / "settings.md").read_text()
+    assert page == document(), "call `make docs-settings`"
+    for command in COMMANDS.values():
+        for name in command.settings.model_fields:
+            assert f"`FCN_{name.upper()}`" in page
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_flags(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script for a shell knows commands, flags and choices; without a shell they are named."""
+    assert main(["--completion", shell]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("import-weights", "--max-error-rate", "tf32"))
+    assert main(["--completion", "cmd"]) == 2
+
+
+def test_bash_completes() -> None:
+    """Bash fills in a command, a flag and a choice."""
+    asked = (["lab"], ["label", "--max-err"], ["label", "--precision", "tf"])
+    lines = [
+        f"COMPREPLY=(); COMP_WORDS=(fcn {' '.join(words)}); COMP_CWORD={len(words)}; _shtab_fcn; "
+        'echo "${COMPREPLY[@]}"'
+        for words in asked
+    ]
+    script = subprocess.run(
+        [sys.executable, "-m", "jobs", "--completion", "bash"],
+        cwd=REPOSITORY, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([script, *lines])], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["label", "--max-error-rate", "tf32"]
+
+
+def test_the_versions_are_said_without_loading_them() -> None:
+    """`fcn --version` names torch, Ray and Python beside its own version, and imports neither."""
+    program = (
+        "import sys; from jobs.__main__ import main; main(['--version'])\n"
+        "assert not {'torch', 'ray'} & set(sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
+    number = r"\d+\.\d+\S*"
+    assert re.fullmatch(
+        rf"fcn-pipeline {number} \(torch {number}, Ray {number}, Python {number}\)\n", shown
+    )
 
 
 _UNITS = (

@@ -159,3 +159,12 @@ def test_replicas_share_the_memory_of_uneven_nodes(
 
     assert found.number == number
     assert found.placement.memory_bytes == pytest.approx(memory * _GIB, abs=1)
+
+
+def test_the_arithmetic_of_gpus_needs_them():
+    """Replicas without a GPU refuse precision=tf32, and no other precision."""
+    for fields in ({}, {"gpus_per_replica": 0.0}):
+        with pytest.raises(SettingError, match="tf32 is an arithmetic of GPUs"):
+            choose([node(8)], precision="tf32", **fields)
+    assert choose([node(8, 1)], precision="tf32").num_gpus == 1
+    assert choose([node(8)], precision="bf16").num_gpus == 0
