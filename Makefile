@@ -3,6 +3,7 @@
 # make demo-picture  draw the README's picture anew
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test    the tests
+# make coverage  the tests that take minutes, and the share of the code that they run
 # make check   ruff and mypy
 # make docs    build the documentation as a site, in site/
 # make wheel   build dist/fcn_pipeline-*.whl
@@ -11,11 +12,12 @@
 # VENV=path    use another virtual environment; it is rebuilt only when the lock has changed
 PYTHON ?= python3
 VENV ?= .venv
+COVERED := tests/fcn tests/pipeline $(addprefix tests/jobs/,logs settings test_models.py test_import_weights.py test_label.py)
 DOCS := .venv-docs
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: install check test test-cluster check-infra docs demo demo-weights demo-picture bench wheel lock clean
+.PHONY: install check test test-cluster check-infra coverage docs demo demo-weights demo-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -45,6 +47,10 @@ check: install
 
 test: install
 	$(RUN) -m pytest
+
+# Of one process: what Ray's workers run is not seen.
+coverage: install
+	$(RUN) -m pytest --cov --cov-report=term:skip-covered $(COVERED)
 
 test-cluster: install
 	$(RUN) -m pytest -m cluster
