@@ -4,7 +4,7 @@
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test    the tests
 # make coverage  the tests that take minutes, and the share of the code that they run
-# make check   ruff and mypy
+# make check   ruff, mypy and import-linter
 # make docs    build the documentation as a site, in site/
 # make wheel   build dist/fcn_pipeline-*.whl
 # make check-infra CRDS=folder  check infra/kuberay against KubeRay's definitions
@@ -17,7 +17,7 @@ DOCS := .venv-docs
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: install check test test-cluster check-infra coverage docs demo demo-weights demo-picture bench wheel lock clean
+.PHONY: gpu-rehearsal install check test test-cluster check-infra coverage docs demo demo-weights demo-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -44,6 +44,7 @@ check: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: install
 	$(RUN) -m pytest
@@ -54,6 +55,10 @@ coverage: install
 
 test-cluster: install
 	$(RUN) -m pytest -m cluster
+
+# Every line of the check for GPUs, on this machine's CPU.
+gpu-rehearsal: install
+	$(RUN) tests/gpu/check.py --device cpu --tiny --limit-factor 6 --budget 3000 --out gpu-rehearsal
 
 bench: install
 	$(RUN) -m tests.benchmarks

@@ -6,22 +6,27 @@ predictions = fcn.Predictor(network, record).predict(images)
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing these loads torch
+    from fcn.inference.predictor import Predictor
+    from fcn.models import build
+    from fcn.weights.loading import load
+else:
+    _HOMES = {
+        "Predictor": "fcn.inference.predictor",
+        "build": "fcn.models",
+        "load": "fcn.weights.loading",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Find a name where it lives: torch is loaded by its first use and not by the package.
+
+        Planning and verifying know the checkpoint records and run where no torch is installed.
+        """
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
 
 __all__ = ["Predictor", "build", "load"]
-
-_HOMES = {
-    "Predictor": "fcn.inference.predictor",
-    "build": "fcn.models",
-    "load": "fcn.weights.loading",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Find a name where it lives: torch is loaded by its first use and not by the package.
-
-    Planning and verifying know the checkpoint records and run where no torch is installed.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)

@@ -1,37 +1,104 @@
 """python -m jobs COMMAND, and the console command `fcn`: the same.
 
+A command has two phases: its settings are read, and what is wrong with them is said at once; then
+the module that does the work is imported, which may load Ray or torch, and is given the settings.
+
 The exit code tells the truth; `pipeline.errors` says which is which.
 """
 
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-from jobs import evaluate, import_weights, label, models, plan, report, submit, train, verify
-from jobs.demo import demo
-from jobs.doctor import doctor
-from jobs.logs.logs import log_to_stderr
+from jobs.logs.logs import configure, log_to_stderr
 from jobs.logs.output import say
-from jobs.settings.parser import environment, first_log_format
+from jobs.settings.demo import DemoSettings
+from jobs.settings.parser import environment, first_log_format, read_settings
+from jobs.settings.submission import read_submission
 from pipeline.cluster.connect import stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
+from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import JobFields, NoSettings, OutputSettings
+from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.weights import ImportSettings
 
 _log = logging.getLogger("fcn")
 
-Command = Callable[[Sequence[str], Mapping[str, str]], int]
 
-COMMANDS: dict[str, tuple[Command, str]] = {
-    "label": (label.run, "label every image of an input; run it again to go on"),
-    "plan": (plan.run, "say what `label` would do; writes nothing"),
-    "verify": (verify.run, "re-read an output and prove that it is whole"),
-    "report": (report.run, "show what a run has done"),
-    "train": (train.run, "train a network on labelled images; run it again to go on"),
-    "evaluate": (evaluate.run, "label a labelled set and score the masks"),
-    "doctor": (doctor.run, "look for what would stand in the way of `label`, and estimate it"),
-    "submit": (submit.run, "run one of these as a job on a Ray cluster and follow it"),
-    "import-weights": (import_weights.run, "turn published weights into a checkpoint"),
-    "models": (models.run, "list the networks: their size, cost, stride and sources of weights"),
-    "demo": (demo.run, "draw scenes, label them on this machine, show the result"),
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+        settings: Class of its settings.
+        does: module:function that is called with them and gives the exit code.
+        text: What it does, for --help.
+        read: Reads what it is given, where that is more than settings.
+    """
+
+    settings: type[NoSettings]
+    does: str
+    text: str
+    read: Callable[[Sequence[str], Mapping[str, str]], Any] | None = None
+
+    def run(self, name: str, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        """Read the settings, then import what works with them, and let it work."""
+        if self.read is not None:
+            settings = self.read(argv, environ)
+        else:
+            settings = read_settings(self.settings, name, argv, environ)
+        if isinstance(settings, JobFields):
+            configure(settings.log_format)
+        module, _, function = self.does.partition(":")
+        code: int = getattr(import_module(module), function)(settings)
+        return code
+
+
+COMMANDS = {
+    "label": Command(
+        LabelSettings, "jobs.label:run", "label every image of an input; run it again to go on"
+    ),
+    "plan": Command(LabelSettings, "jobs.plan:run", "say what `label` would do; writes nothing"),
+    "verify": Command(
+        OutputSettings, "jobs.verify:run", "re-read an output and prove that it is whole"
+    ),
+    "report": Command(OutputSettings, "jobs.report:run", "show what a run has done"),
+    "train": Command(
+        TrainSettings,
+        "jobs.train:run",
+        "train a network on labelled images; run it again to go on",
+    ),
+    "evaluate": Command(
+        EvaluateSettings, "jobs.evaluate:run", "label a labelled set and score the masks"
+    ),
+    "doctor": Command(
+        DoctorSettings,
+        "jobs.doctor.doctor:run",
+        "look for what would stand in the way of `label`, and estimate it",
+    ),
+    "submit": Command(
+        SubmitSettings,
+        "jobs.submit:run",
+        "run one of these as a job on a Ray cluster and follow it",
+        read_submission,
+    ),
+    "import-weights": Command(
+        ImportSettings, "jobs.import_weights:run", "turn published weights into a checkpoint"
+    ),
+    "models": Command(
+        NoSettings,
+        "jobs.models:run",
+        "list the networks: their size, cost, stride and sources of weights",
+    ),
+    "demo": Command(
+        DemoSettings,
+        "jobs.demo.demo:run",
+        "draw scenes, label them on this machine, show the result",
+    ),
 }
 
 _EXIT_CODES = """exit codes:
@@ -68,7 +135,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
     try:
         if name not in COMMANDS:
             raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
-        return COMMANDS[name][0](argv, environment())
+        return COMMANDS[name].run(name, argv, environment())
     except PipelineError as error:
         # Ray adds advice of its own in further lines.
         message = str(error).partition("\nFailed to apply UDF")[0]
@@ -86,7 +153,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
 
 def _usage() -> str:
     lines = ["usage: fcn COMMAND [--help] ...", "", "commands:"]
-    lines += [f"  {name:<14} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:<14} {command.text}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", _EXIT_CODES])
 
 

@@ -6,36 +6,23 @@ of each image.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.label import exit_code, label_observed
-from jobs.logs import logs
+from jobs.label import exit_code
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import start_ray
-from pipeline.evaluation.evaluate import (
-    METRICS,
-    check_classes,
-    check_ground_truth,
-    describe,
-    identity,
-    score_masks,
-    shown,
-    write,
-)
+from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
+from pipeline.labelling.flow import label
 from pipeline.labelling.session import open_job
 from pipeline.settings.train import EvaluateSettings
-from pipeline.store.uri import normalise_uri
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: EvaluateSettings) -> int:
     """Label the images of a split, score the masks, and write what is found.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code: that of the labelling.
@@ -43,25 +30,29 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
-    settings = read_settings(EvaluateSettings, "evaluate", argv, environ)
-    logs.configure(settings.log_format)
     storage = settings.storage()
     data_set = open_data_set(
         storage, settings.data, settings.classes, settings.truth_coding, settings.split
     )
     samples = data_set.found.split(settings.split)
-    output = normalise_uri(settings.output, "output")
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
-    manifest = f"{output}/evaluations/inputs/{name}.jsonl"
+    manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"
     job = open_job(settings.label_settings(manifest))
     check_classes(job, data_set)
     storage.write(manifest, text)
+    # Ray and matplotlib take seconds to import, which classes that do not fit must not wait for.
+    from pipeline.evaluation.evaluate import (  # noqa: PLC0415
+        check_ground_truth,
+        score_masks,
+        write,
+    )
+
     start_ray(settings.ray_address)
     check_ground_truth(job, data_set, settings.split, samples)
-    outcome = label_observed(job)
+    outcome = label(job)
     matrix, scores = score_masks(job, data_set, samples)
-    folder = f"{output}/evaluations/{name}-{identity(job, data_set, samples)}"
+    folder = f"{settings.output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
     found = describe(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
     write(storage, folder, found, matrix, scores, names)

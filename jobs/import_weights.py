@@ -1,14 +1,9 @@
 """`import-weights`: published weights become a checkpoint."""
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NoReturn
-
-import aiohttp
-import fsspec
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from typing import TYPE_CHECKING
 
 from fcn.architectures import (
     ARCHITECTURES,
@@ -22,12 +17,11 @@ from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, parse_classes
 from fcn.weights.record import Checkpoint
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
-from pipeline.errors import EXIT_OK, ErrorCode, SettingError, StoreError
+from pipeline.errors import EXIT_OK, SettingError, StoreError
 from pipeline.redact import without_secret
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.store.uri import normalise_uri
+from pipeline.store.uri import WEB
 
 if TYPE_CHECKING:  # importing it loads torch
     from fcn.weights.conversion import Imported
@@ -35,8 +29,6 @@ if TYPE_CHECKING:  # importing it loads torch
 
 _ENDING = ".safetensors"
 _TORCHVISION = "torchvision:"
-_HTTP = ("http://", "https://")
-_REFUSALS = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
 # torchvision puts the first digits of the SHA-256 there (torch.hub.HASH_REGEX); others put dates.
 _HASH = re.compile(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.(?:pth|pt|safetensors)$")
 
@@ -51,15 +43,18 @@ class _Source:
     @property
     def shown(self) -> str:
         """The URI without passwords and signatures."""
-        return without_secret(self.uri) if self.uri.startswith(_HTTP) else self.uri
+        return _shown(self.uri)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def _shown(uri: str) -> str:
+    return without_secret(uri) if uri.startswith(WEB) else uri
+
+
+def run(settings: ImportSettings) -> int:
     """Import weights.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code.
@@ -67,43 +62,40 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         SettingError: The source can't be read, does not fit, or something else is at the output.
     """
-    settings = read_settings(ImportSettings, "import-weights", argv, environ)
-    output = _check(settings)
+    _check(settings)
     storage = settings.storage()
     classes = _read_classes(storage, settings)
     source = _find(settings.source)
-    data = _read_source(storage, settings, source)
+    data = _read_source(storage, source)
     imported, record, weights = _convert(settings, source, data, classes)
-    _write(storage, output, record, weights)
-    say(_describe(imported, record, output))
+    _write(storage, settings.output, record, weights)
+    say(_describe(imported, record, settings.output))
     return EXIT_OK
 
 
-def _check(settings: ImportSettings) -> str:
-    """Refuse what can be refused before anything is read; gives the output's URI."""
+def _check(settings: ImportSettings) -> None:
+    """Refuse what can be refused before anything is read."""
     try:
         check_choices(settings.network, FULL_WIDTH, settings.padding, "fixed")
     except ValueError as error:
         raise SettingError(str(error)) from error
-    output = normalise_uri(settings.output, "output")
-    if not output.endswith(_ENDING):
+    if not settings.output.endswith(_ENDING):
         raise SettingError(f"output={settings.output!r} must end in {_ENDING}")
-    return output
 
 
 def _read_classes(storage: Storage, settings: ImportSettings) -> tuple[ClassLabel, ...] | None:
     if settings.classes is None:
         return None
     try:
-        return parse_classes(_read(storage, normalise_uri(settings.classes, "classes"), "classes"))
+        return parse_classes(_read(storage, settings.classes, "classes"))
     except CheckpointError as error:
         raise SettingError(f"classes={settings.classes!r}: {error}") from error
 
 
 def _find(source: str) -> _Source:
     if not source.startswith(_TORCHVISION):
-        return _Source(source if source.startswith(_HTTP) else normalise_uri(source, "source"))
-    # Only here and in models: the other commands run where no torch is installed.
+        return _Source(source)
+    # torch takes seconds to import, which a source that is not there must not wait for.
     from fcn.weights.published import published  # noqa: PLC0415
 
     try:
@@ -113,11 +105,8 @@ def _find(source: str) -> _Source:
     return _Source(found.url, found.preprocessing)
 
 
-def _read_source(storage: Storage, settings: ImportSettings, source: _Source) -> bytes:
-    if source.uri.startswith(_HTTP):
-        data = _download(settings, source)
-    else:
-        data = _read(storage, source.uri, "source")
+def _read_source(storage: Storage, source: _Source) -> bytes:
+    data = _read(storage, source.uri, "source")
     named = _HASH.search(source.shown)
     found = sha256_hex(data)
     if named and not found.startswith(named[1]):
@@ -132,48 +121,9 @@ def _read(storage: Storage, uri: str, field: str) -> bytes:
     try:
         return storage.read(uri)
     except StoreError as error:
-        if error.code in _REFUSALS:
-            raise SettingError(f"{field}={uri!r} can't be read: {error}") from error
+        if error.refused:
+            raise SettingError(f"{field}={_shown(uri)!r} can't be read: {error}") from error
         raise
-
-
-def _download(settings: ImportSettings, source: _Source) -> bytes:
-    silence = settings.io_timeout_s
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
-    web = fsspec.filesystem("http", client_kwargs={"timeout": timeout}, skip_instance_cache=True)
-    try:
-        for attempt in Retrying(
-            retry=retry_if_exception(_may_pass),
-            stop=stop_after_attempt(settings.io_attempts),
-            wait=wait_random_exponential(multiplier=0.2, max=20),
-            reraise=True,
-        ):
-            with attempt:
-                data: bytes = web.cat_file(source.uri)
-    except (OSError, ValueError, aiohttp.ClientError) as error:
-        _raise_http(error, source)
-    return data
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether to ask again: not after a signal, and not after a refusal."""
-    return isinstance(error, Exception) and not _is_refusal(error)
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether asking again can't help: no such file, no such form of a URL, answers 4xx."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return 400 <= error.status < 500 and error.status not in (408, 429)
-    return isinstance(error, FileNotFoundError | ValueError)
-
-
-def _raise_http(error: Exception, source: _Source) -> NoReturn:
-    missing = isinstance(error, FileNotFoundError)
-    reason = "it does not exist" if missing else getattr(error, "message", "") or str(error)
-    if _is_refusal(error):
-        raise SettingError(f"source={source.shown!r} can't be read: {reason}") from error
-    reason = reason or type(error).__name__
-    raise StoreError(ErrorCode.TIMEOUT, f"{source.shown}: no answer: {reason}") from error
 
 
 def _convert(
@@ -182,12 +132,11 @@ def _convert(
     data: bytes,
     classes: tuple[ClassLabel, ...] | None,
 ) -> tuple["Imported", Checkpoint, bytes]:
-    # As in _find.
-    from fcn.weights.conversion import Wanted, convert, read_tensors  # noqa: PLC0415
-    from fcn.weights.files import save  # noqa: PLC0415
+    # As in _find: not before the source is read.
+    from fcn.weights import conversion, files  # noqa: PLC0415
 
     published = source.preprocessing
-    wanted = Wanted(
+    wanted = conversion.Wanted(
         network=settings.network,
         padding=settings.padding,
         num_classes=settings.num_classes,
@@ -202,8 +151,8 @@ def _convert(
         },
     )
     try:
-        imported = convert(read_tensors(data, source.shown), wanted)
-        return (imported, *save(imported.record, imported.network))
+        imported = conversion.convert(conversion.read_tensors(data, source.shown), wanted)
+        return (imported, *files.save(imported.record, imported.network))
     except CheckpointError as error:
         raise SettingError(f"source={source.shown!r}: {error}") from error
 
@@ -218,7 +167,7 @@ def _write(storage: Storage, output: str, record: Checkpoint, weights: bytes) ->
     storage = replace(storage, conditional_put=False)
     record_uri = output.removesuffix(_ENDING) + ".json"
     try:
-        there = storage.read(record_uri) if storage.exists(record_uri) else None
+        there = storage.find(record_uri)
         if (there is not None and not _same(there, record)) or not storage.create(output, weights):
             raise SettingError(
                 f"output={output!r}: another checkpoint is there, and none is ever replaced; "
@@ -227,7 +176,7 @@ def _write(storage: Storage, output: str, record: Checkpoint, weights: bytes) ->
         if there is None:
             storage.write(record_uri, record.to_json().encode())
     except StoreError as error:
-        if error.code in _REFUSALS:
+        if error.refused:
             raise SettingError(f"output={output!r} can't be written: {error}") from error
         raise
 

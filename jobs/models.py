@@ -1,11 +1,13 @@
 """`models`: the networks that there are, and what they cost."""
 
-import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 from fcn.architectures import ARCHITECTURES, PADDING, PADDINGS
+from fcn.cost import count
+from fcn.weights.published import sources_of
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
+from pipeline.settings.shared import NoSettings
 
 _NUM_CLASSES = 21
 _SIZE = (500, 500)
@@ -20,20 +22,12 @@ stride       pixels per step of its finest scores, before the last upsampling
 weights, for `fcn import-weights`:"""
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001 - as every command
+def run(_: NoSettings) -> int:
     """Print a table of the networks.
-
-    Args:
-        argv: Flags; there are none but --help.
-        environ: Not used: the networks are the same everywhere.
 
     Returns:
         The exit code.
     """
-    argparse.ArgumentParser("fcn models", description=__doc__).parse_args(list(argv))
-    # Only here and in import-weights: the other commands run where no torch is installed.
-    from fcn.weights.published import sources_of  # noqa: PLC0415
-
     say("\n".join(_table([_HEADINGS, *_rows()])))
     say(_NOTES)
     for name in ARCHITECTURES:
@@ -42,8 +36,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001
 
 
 def _rows() -> Iterator[tuple[str, ...]]:
-    from fcn.cost import count  # noqa: PLC0415 - as above
-
     for name, choices in ARCHITECTURES.items():
         for padding in PADDINGS if PADDING in choices else PADDINGS[:1]:
             cost = count(name, _NUM_CLASSES, _SIZE, padding=padding)

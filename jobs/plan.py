@@ -1,29 +1,22 @@
 """`plan`: what `label` with the same flags would do."""
 
-from collections.abc import Mapping, Sequence
-
 import pyarrow.compute as pc
 
-from jobs.logs import logs
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: LabelSettings) -> int:
     """Say what would be done; writes nothing and starts nothing.
 
     Args:
-        argv: Flags, those of `label`.
-        environ: Environment variables.
+        settings: Those of `label`, from file, environment and flags.
 
     Returns:
         The exit code.
     """
-    settings = read_settings(LabelSettings, "plan", argv, environ)
-    logs.configure(settings.log_format)
     job = open_job(settings)
     say("\n".join(_describe(job, job.look())))
     return EXIT_OK
@@ -59,7 +52,8 @@ def _describe_run(job: Job, found: Found) -> list[str]:
     todo = run.missing()
     num_done = run.record.num_images - run.num_images(todo)
     done = f"already done     {num_done:,} of this run, {run.record.num_skipped:,} by earlier ones"
-    state = "is finished" if run.finished() else "would be continued"
+    [finished] = job.history.finished([run])
+    state = "is finished" if finished else "would be continued"
     return [
         f"run {run.run_id} {state}",
         f"images to do     {run.num_images(todo):,} of {run.record.num_images:,}",

@@ -1,22 +1,17 @@
 """`report`: show what a run has done."""
 
-from collections.abc import Mapping, Sequence
-
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
-from pipeline.labelling.runs import require_runs
+from pipeline.labelling.history import History
 from pipeline.settings.shared import OutputSettings
-from pipeline.store.uri import normalise_uri
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: OutputSettings) -> int:
     """Print the report of one run, or of all that are published.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code.
@@ -24,10 +19,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         InputError: There is no run.
     """
-    settings = read_settings(OutputSettings, "report", argv, environ)
-    output = normalise_uri(settings.output, "output")
     texts = []
-    for one in require_runs(settings.storage(), output, settings.run_id):
+    history = History(settings.storage(), settings.output)
+    for one in history.require(settings.run_id):
         manifest = one.manifest()
         if manifest is None:
             todo = one.missing()

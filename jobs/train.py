@@ -1,29 +1,25 @@
 """`train`: a network from labelled images, on one machine or a cluster."""
 
 import logging
-from collections.abc import Mapping, Sequence
 
 from fcn.weights.record import Checkpoint
-from jobs.logs import logs
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK
+from pipeline.log_context import belong_to
 from pipeline.settings.train import TrainSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage
-from pipeline.training.driver import train
 from pipeline.training.plan import open_plan
 from pipeline.training.run_folder import TrainingRun
 
 _log = logging.getLogger(__name__)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: TrainSettings) -> int:
     """Train a network, or go on with its training.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         The exit code.
@@ -31,8 +27,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
-    settings = read_settings(TrainSettings, "train", argv, environ)
-    logs.configure(settings.log_format)
     plan = open_plan(settings)
     if settings.recipe != "modern" and plan.start is None:
         _log.warning(
@@ -44,10 +38,13 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     storage = writable_storage(plan.storage, plan.folder)
     training = TrainingRun(storage, plan.folder)
     with Lock(storage, f"{plan.folder}/locks", settings.lock_lease_s) as lock:
-        logs.configure(settings.log_format, settings.run_name, lock.number)
+        belong_to(settings.run_name, lock.number)
         training.check(plan)
         record = training.model()
         if record is None:
+            # Ray and torch take seconds to import, which a finished run must not wait for.
+            from pipeline.training.driver import train  # noqa: PLC0415
+
             record = train(plan, training, lock)
         else:
             say("Nothing to do: the run was finished before.")

@@ -2,26 +2,22 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
 
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
-from pipeline.labelling.runs import require_runs
+from pipeline.labelling.history import History
 from pipeline.labelling.verify import Verdict, verify
 from pipeline.settings.shared import OutputSettings
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: OutputSettings) -> int:
     """Verify one run or all of an output.
 
     Args:
-        argv: Flags.
-        environ: Environment variables.
+        settings: From file, environment and flags.
 
     Returns:
         0 if what is finished is whole, 5 if what was asked for is unfinished: the run that
@@ -30,10 +26,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Raises:
         BrokenPromise: Something contradicts something.
     """
-    settings = read_settings(OutputSettings, "verify", argv, environ)
-    output = normalise_uri(settings.output, "output")
+    output = settings.output
     broken = unfinished = 0
-    runs = require_runs(settings.storage(), output, settings.run_id)
+    runs = History(settings.storage(), output).require(settings.run_id)
     for one in runs:
         verdict = verify(one, threads=2 * (os.cpu_count() or 1))
         say(f"run {one.run_id}: {_describe(verdict)}")

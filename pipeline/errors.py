@@ -121,6 +121,11 @@ class StoreError(PipelineError):
         self.code = code
         self.message = str(self)
 
+    @property
+    def refused(self) -> bool:
+        """Whether there is no such object, or it may not be touched: asking again can't help."""
+        return self.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
+
     def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str]]:
         """Travel between processes with both arguments."""
         return (type(self), (self.code, self.message))

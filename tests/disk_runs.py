@@ -13,6 +13,7 @@ from PIL import Image
 from fcn.weights.classes import numbered_classes
 from fcn.weights.record import Checkpoint
 from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.history import History
 from pipeline.labelling.network import Network
 from pipeline.labelling.plan import draft
 from pipeline.labelling.plan import start_run as write_plan
@@ -97,7 +98,8 @@ def start_run(folder: Path, source: object, **fields: Any) -> Run:
     """Plan a run of an input in the output `folder`/out."""
     settings = make_settings(folder, source, **fields)
     network = network_record(settings.weights)
-    return write_plan(Storage(), settings, network, draft(Storage(), settings, network))
+    history = History(Storage(), settings.output)
+    return write_plan(Storage(), settings, network, draft(history, settings, network))
 
 
 def segmenter(run: Run, predictor: Any) -> Segmenter:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from jobs.__main__ import main
 from jobs.demo.scenes import draw_scene
-from pipeline.labelling.runs import Run, list_runs
+from pipeline.labelling.history import History
+from pipeline.labelling.runs import Run
 from pipeline.store.storage import Storage
 
 # A network so small that the flow around it is what a test waits for.
@@ -56,7 +57,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], lo
 
 def the_run(output: str, storage: Storage | None = None) -> Run:
     """Give the newest run of an output."""
-    return list_runs(storage or Storage(), output)[-1]
+    return History(storage or Storage(), output).runs()[-1]
 
 
 def tables(run: Run) -> tuple[list[dict], list[dict]]:

@@ -1,12 +1,14 @@
-"""Which module may import which: section 3 of the design, held by the source text."""
+"""Who may import whom: import-linter's contracts (pyproject.toml), and what they can't say.
 
-import ast
+They hold every module of the product, at any depth of a function. Here stand what is loaded at
+start-up, and names.
+"""
+
 import subprocess
 import sys
-from collections.abc import Iterator
-from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 from pipeline.labelling.publish import publish
@@ -14,33 +16,16 @@ from tests.disk_runs import draw_images, label_run, start_run
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("fcn", "pipeline", "jobs")
-_STEPS = frozenset(
-    f"pipeline.labelling.{step}"
-    for step in ("plan", "fetch", "segment", "write", "publish", "report", "verify")
-)
-# From the bottom up: a room imports from those below it, and not from those beside it.
-_ROOMS = (
-    {"fcn"},
-    {"pipeline.redact", "pipeline.versions", "pipeline.memory"},
-    {"pipeline.errors"},
-    {"pipeline.images", "pipeline.store"},
-    {"pipeline.inputs", "pipeline.settings"},
-    {"pipeline.cluster"},
-    {"pipeline.labelling", "pipeline.training"},
-    {"pipeline.evaluation"},
-    {"jobs"},
-)
-# Imports that go up nevertheless.
-_UPWARD = {
-    ("pipeline.cluster.actor_pool", "pipeline.labelling.replicas"),
-}
 # What loads Ray or torch is itself loaded once they are needed.
 _HEAVY = frozenset(
     f"pipeline.{name}"
     for name in (
-        *("cluster.actor_pool", "cluster.inspection", "cluster.job_server", "cluster.nodes"),
-        *("cluster.reservation", "cluster.tasks", "labelling.prometheus"),
-        *("training.fit", "training.ingest", "training.loop", "training.messages"),
+        *("cluster.actor_pool", "cluster.data_context", "cluster.inspection"),
+        *("cluster.instruments", "cluster.job_server", "cluster.mailbox", "cluster.nodes"),
+        *("cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
+        *("labelling.pool", "labelling.preflight", "labelling.prometheus"),
+        *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
+        *("training.loop", "training.messages"),
         *("training.metrics_log", "training.state_file", "training.worker"),
     )
 )
@@ -48,10 +33,6 @@ _HEAVY = frozenset(
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
-
-
-def _room(module: str) -> str:
-    return ".".join(module.split(".")[: 2 if module.startswith("pipeline.") else 1])
 
 
 def _module_name(path: Path) -> str:
@@ -66,166 +47,54 @@ _FILES = {
 }
 
 
-class _Imports(ast.NodeVisitor):
-    """Collects imported names at any depth, without those for types only."""
-
-    def __init__(self) -> None:
-        self.found: set[str] = set()
-        self.relative = False
-
-    def visit_If(self, node: ast.If) -> None:
-        if "TYPE_CHECKING" not in ast.unparse(node.test):
-            self.generic_visit(node)
-            return
-        for other in node.orelse:
-            self.visit(other)
-
-    def visit_Import(self, node: ast.Import) -> None:
-        self.found.update(alias.name for alias in node.names)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.relative |= node.level > 0
-        for alias in node.names:
-            submodule = f"{node.module}.{alias.name}"
-            self.found.add(submodule if submodule in _FILES else str(node.module))
+def _lint(config: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / "lint-imports"
+    return subprocess.run(
+        [program, "--no-cache", "--no-logo", "--config", config],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def _walk(source: str) -> _Imports:
-    imports = _Imports()
-    imports.visit(ast.parse(source))
-    return imports
+def test_imports_are_as_the_contracts_say() -> None:
+    """All contracts on who imports whom are kept."""
+    linted = _lint(_ROOT / "pyproject.toml")
+
+    assert linted.returncode == 0, linted.stdout
 
 
-_GRAPH = {name: _walk(path.read_text()).found for name, path in _FILES.items()}
+def test_the_contracts_see_every_module() -> None:
+    """The graph that they are held against has every module: no folder lacks its __init__.py."""
+    assert grimp.build_graph(*_PACKAGES, cache_dir=None).modules == set(_FILES)
 
 
-def _edges() -> Iterator[tuple[str, str]]:
-    return ((importer, name) for importer, names in _GRAPH.items() for name in names)
+@pytest.mark.parametrize(
+    ("allowed", "importer"),
+    [
+        ('"pipeline.training.ingest",', "pipeline.training.ingest -> ray"),
+        ('"pipeline.training.state_file",', "pipeline.training.state_file -> torch"),
+        ('"pipeline.inputs.data_set",', "pipeline.inputs.data_set -> fcn"),
+    ],
+)
+def test_an_import_that_is_not_allowed_is_found(
+    allowed: str, importer: str, tmp_path: Path
+) -> None:
+    """Without its entry in a contract, an import of Ray, torch or the networks breaks that."""
+    contracts = (_ROOT / "pyproject.toml").read_text()
+    assert allowed in contracts
+    (tmp_path / "pyproject.toml").write_text(contracts.replace(allowed, ""))
+
+    linted = _lint(tmp_path / "pyproject.toml")
+
+    assert linted.returncode == 1
+    assert importer in linted.stdout
 
 
-def _importers(*packages: str) -> set[str]:
-    return {importer for importer, name in _edges() if _package(name) in packages}
-
-
-def test_the_walk_sees_every_form_of_import() -> None:
-    """Imports inside functions and branches count, those for type checkers do not."""
-    source = """
-import a.b, c as d
-from typing import TYPE_CHECKING
-if TYPE_CHECKING:
-    import hidden
-else:
-    import shown
-def f():
-    from e import g
-    import pipeline.labelling.plan
-    from pipeline.labelling import plan as p
-    from pipeline.store import storage
-"""
-    assert _walk(source).found == {
-        *("a.b", "c", "typing", "shown", "e", "pipeline.labelling.plan", "pipeline.store.storage"),
-    }
-
-
-def test_the_modules_are_found() -> None:
-    """The rules below are held against every module: all steps and rooms are among them."""
-    assert set(_FILES) >= _STEPS | _HEAVY | {"pipeline.labelling.flow", "jobs.__main__"}
-    rooms = {_room(name) for name in _FILES}
-    assert rooms - {"pipeline"} == {room for rooms in _ROOMS for room in rooms}
-
-
-def test_steps_never_import_each_other() -> None:
-    """No step of the flow imports another step."""
-    assert [edge for edge in _edges() if set(edge) <= _STEPS] == []
-
-
-def test_rooms_import_from_those_below_them() -> None:
-    """Imports go down, or stay in the room; those that go up are known."""
-    height = {room: level for level, rooms in enumerate(_ROOMS) for room in rooms}
-    upward = {
-        (importer, name)
-        for importer, name in _edges()
-        if name in _FILES
-        and (above := _room(importer)) != (below := _room(name))
-        and height[above] <= height[below]
-    }
-    assert upward == _UPWARD
-
-
-def test_few_modules_import_ray() -> None:
-    """Ray appears in pipeline/cluster/, in the flow and its metrics, in trainings, in doctor."""
-    elsewhere = {
-        module for module in _importers("ray") if not module.startswith("pipeline.cluster.")
-    }
-    assert elsewhere == {
-        *("pipeline.labelling.flow", "pipeline.labelling.prometheus"),
-        *(f"pipeline.training.{name}" for name in ("fit", "ingest", "messages", "worker")),
-        *("jobs.doctor.cluster", "jobs.doctor.estimate"),
-    }
-
-
-def test_only_fcn_and_the_training_workers_import_torch() -> None:
-    """The flow and all commands run where no torch is installed; a training's workers do not."""
-    importers = _importers("torch", "torchvision", "safetensors")
-    assert {module for module in importers if _package(module) != "fcn"} == {
-        f"pipeline.training.{name}" for name in ("loop", "metrics_log", "state_file", "worker")
-    }
-
-
-def test_few_modules_import_the_network() -> None:
-    """Of labelling only segment and what it loads know the networks, of what is below two."""
-    importers = {module for module in _importers("fcn") if _package(module) == "pipeline"}
-    assert {
-        name
-        for name in importers
-        if _room(name) not in ("pipeline.training", "pipeline.evaluation")
-    } == {
-        *("pipeline.labelling.network", "pipeline.labelling.segment"),
-        *("pipeline.inputs.data_set", "pipeline.settings.train"),
-    }
-
-
-def test_the_network_stands_alone() -> None:
-    """The networks know nothing of the flow, the commands, Ray or Arrow."""
-    foreign = ("pipeline", "jobs", "ray", "pyarrow", "s3fs")
-    importers = {module for module in _importers(*foreign) if _package(module) == "fcn"}
-    assert importers == set()
-
-
-def test_only_checkpoints_are_read_by_the_network_package() -> None:
-    """Of the package of the networks only one module opens files and objects."""
-    importers = {module for module in _importers("fsspec") if _package(module) == "fcn"}
-    assert importers == {"fcn.weights.loading"}
-
-
-def test_the_pipeline_does_not_know_the_commands() -> None:
-    """Imports run from jobs to pipeline and never back."""
-    assert {_package(module) for module in _importers("jobs")} <= {"jobs"}
-
-
-def test_only_commands_start_the_flow() -> None:
-    """Nobody but the commands imports the flow; a line per shard knows its observers' form."""
-    importers = {importer for importer, name in _edges() if name == "pipeline.labelling.flow"}
-    assert {_package(module) for module in importers - {"pipeline.labelling.shard_lines"}} == {
-        "jobs"
-    }
-
-
-def test_nothing_is_imported_from_infra_or_tests() -> None:
-    """The product does not depend on its deployment or its tests."""
-    assert _importers("infra", "tests") == set()
-
-
-def test_imports_have_no_cycles() -> None:
-    """The modules can be put in an order in which each imports only earlier ones."""
-    order = list(TopologicalSorter(_GRAPH).static_order())
-    assert set(order) >= set(_FILES)
-
-
-def test_no_import_is_relative() -> None:
-    """Every import names the module that it means."""
-    relative = {name for name, path in _FILES.items() if _walk(path.read_text()).relative}
-    assert relative == set()
+def test_what_loads_ray_or_torch_is_there() -> None:
+    """The modules that the rules on start-up leave out exist."""
+    assert set(_FILES) >= _HEAVY | {"jobs.__main__"}
 
 
 def test_no_module_is_a_drawer() -> None:

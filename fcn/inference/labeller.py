@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fcn.geometry import Size
 from fcn.inference.scorer import Scorer
 from fcn.inference.tiling import Region, tiles, whole
-from fcn.kernels import are_usable
+from fcn.kernels import find_kernels
 
 # Confidences are summed as whole multiples of 2^-20: such sums are exact, in float64 too up to 2^33
 # pixels, so that neither their order nor the number of threads nor tiles change them.
@@ -106,11 +106,8 @@ def find_labelling(device: torch.device) -> Callable[..., _Found]:
     Args:
         device: Where the scores are.
     """
-    if not are_usable(device):
-        return label_plainly
-    from fcn.kernels.label import label_in_one_pass  # noqa: PLC0415 - Triton is for GPUs only
-
-    return label_in_one_pass
+    kernels = find_kernels(device)
+    return label_plainly if kernels is None else kernels.label_in_one_pass
 
 
 class Launched:

@@ -113,7 +113,11 @@ class Predictor:
         self._batch_size = batch_size
         self._max_whole_pixels = max_whole_pixels
         self._memory_bytes = memory_bytes
-        self._estimate = MemoryEstimate(network, record.in_channels, record.num_classes, seen_at)
+        self._estimate: MemoryEstimate | None = None
+        if memory_bytes is not None:
+            self._estimate = MemoryEstimate(
+                network, record.in_channels, record.num_classes, seen_at
+            )
         self._margin = network.margin
         self._uploader = Uploader(self._device)
         self.num_backoffs = 0
@@ -214,7 +218,7 @@ class Predictor:
 
     def _fits(self, labeller: Labeller, picture_pixels: int, part: tuple[int, int, int]) -> bool:
         """Whether (number, height, width) can be labelled beside pictures of so many pixels."""
-        if self._memory_bytes is None:
+        if self._memory_bytes is None or self._estimate is None:
             return True
         of_scores = _FLOAT_BYTES * self._num_classes if labeller.with_scores else 0
         free = self._memory_bytes - (_PICTURE_BYTES + of_scores) * picture_pixels

@@ -6,23 +6,34 @@ Triton's interpreter on a CPU (tests/fcn/test_kernels.py) and on a GPU (tests/gp
 
 import functools
 import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
 _log = logging.getLogger(__name__)
 
 
+class Kernels(NamedTuple):
+    """What there is on GPUs, each named after its module's function."""
+
+    max_pool: Callable[[torch.Tensor], torch.Tensor]
+    label_in_one_pass: Callable[..., Any]
+
+
 @functools.cache
-def are_usable(device: torch.device) -> bool:
-    """Return whether kernels run on a device; where they should and don't, the log says why.
+def find_kernels(device: torch.device) -> Kernels | None:
+    """Return the kernels for a device; where they should run and don't, the log says why.
 
     Args:
         device: Where the tensors are.
     """
     if device.type != "cuda":
-        return False
+        return None
     try:
-        from fcn.kernels.pool import max_pool  # noqa: PLC0415 - Triton is there for GPUs only
+        # Triton is there for GPUs only.
+        from fcn.kernels.label import label_in_one_pass  # noqa: PLC0415
+        from fcn.kernels.pool import max_pool  # noqa: PLC0415
 
         max_pool(torch.zeros(1, 8, 2, 2, device=device).to(memory_format=torch.channels_last))
     except (ImportError, RuntimeError, OSError) as error:
@@ -31,5 +42,5 @@ def are_usable(device: torch.device) -> bool:
             "networks label more slowly. It needs a C compiler and Python's headers",
             error,
         )
-        return False
-    return True
+        return None
+    return Kernels(max_pool, label_in_one_pass)

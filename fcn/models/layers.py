@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fcn.kernels import are_usable
+from fcn.kernels import find_kernels
 
 # cuDNN 9.19 computes fc6 (7x7, on maps of 12x16) in bf16 without the matrix units, at a tenth of
 # what a matrix product of the same numbers takes. 3x3 convolutions are what it is good at.
@@ -86,13 +86,11 @@ def pool_2x2(pool: nn.MaxPool2d, features_NCHW: torch.Tensor) -> torch.Tensor:
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
         or not features_NCHW.is_contiguous(memory_format=torch.channels_last)
-        or not are_usable(features_NCHW.device)
+        or not (kernels := find_kernels(features_NCHW.device))
     ):
         pooled: torch.Tensor = pool(features_NCHW)
         return pooled
-    from fcn.kernels.pool import max_pool  # noqa: PLC0415 - Triton is there for GPUs only
-
-    return max_pool(features_NCHW)
+    return kernels.max_pool(features_NCHW)
 
 
 def is_fused(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> bool:

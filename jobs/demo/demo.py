@@ -1,31 +1,31 @@
 """`demo`: the whole job on drawn scenes, on this machine, in a minute."""
 
-import argparse
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs import evaluate, label, verify
 from jobs.demo.scenes import write_demo_images, write_demo_truths
 from jobs.demo.weights import FOLDER, NAMES
 from jobs.logs.output import say
+from jobs.settings.demo import DemoSettings
+from jobs.settings.parser import read_settings
+from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import OutputSettings
+from pipeline.settings.train import EvaluateSettings
 
 _NUM_SCENES = 56
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001 - as every command
+def run(settings: DemoSettings) -> int:
     """Draw scenes, label and verify them, score the masks, and say where everything is.
 
     Args:
-        argv: Flags.
-        environ: Not used: the demo is the same everywhere.
+        settings: Where to.
 
     Returns:
         The exit code of the labelling, or of what comes after if that fails.
     """
-    parser = argparse.ArgumentParser("fcn demo", description=__doc__)
-    parser.add_argument("--folder", default="demo", help="where to draw and label (default: demo)")
-    folder = Path(parser.parse_args(list(argv)).folder).absolute()
+    folder = Path(settings.folder).absolute()
     number = write_demo_images(folder / "images", _NUM_SCENES)
     say(f"Drew {number} image files in {folder / 'images'}; five are broken on purpose.")
     manifest = write_demo_truths(folder, folder / "images", _NUM_SCENES)
@@ -37,8 +37,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:  # noqa: ARG001
     arguments = ["--input", f"{folder}/images", *places, *shards]
     say("Running: fcn label " + " ".join(arguments))
     # On this machine and with these settings, whatever the environment says.
-    code = label.run(arguments, {})
-    code = verify.run([f"{folder}/output"], {}) or code
+    code = label.run(read_settings(LabelSettings, "label", arguments, {}))
+    code = verify.run(read_settings(OutputSettings, "verify", [f"{folder}/output"], {})) or code
     arguments = ["--data", f"{manifest}", *places]
     say("Running: fcn evaluate " + " ".join(arguments))
-    return evaluate.run(arguments, {}) or code
+    return evaluate.run(read_settings(EvaluateSettings, "evaluate", arguments, {})) or code

@@ -1,16 +1,16 @@
 """`doctor`: what would stand in the way of `label` with the same flags, and what it would take."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-from jobs.doctor.finding import Finding, Level, as_table, change
-from jobs.doctor.places import DRIVER, Places, look, look_at_weights, look_for_images
-from jobs.logs import logs
+from jobs.doctor.cluster import check_cluster
+from jobs.doctor.estimate import estimate
 from jobs.logs.output import say
-from jobs.settings.parser import read_settings
 from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
+from pipeline.labelling.finding import Finding, Level, as_table, change
+from pipeline.labelling.places import DRIVER, Places, look, look_at_weights, look_for_images
 from pipeline.labelling.replicas import Replicas
 from pipeline.labelling.session import open_job
 from pipeline.settings.cluster import DoctorSettings
@@ -18,18 +18,15 @@ from pipeline.settings.cluster import DoctorSettings
 _log = logging.getLogger(__name__)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(settings: DoctorSettings) -> int:
     """Look at everything that the job needs; writes only the probe that every start writes.
 
     Args:
-        argv: Flags, those of `label` and a few more.
-        environ: Environment variables.
+        settings: Those of `label` and a few more, from file, environment and flags.
 
     Returns:
         0 if the job can start, 2 if something must be changed before.
     """
-    settings = read_settings(DoctorSettings, "doctor", argv, environ)
-    logs.configure(settings.log_format)
     findings = list(_examine(settings))
     say("\n".join(as_table(findings)))
     changes = sum(finding.level is Level.CHANGE for finding in findings)
@@ -53,9 +50,6 @@ def _examine(settings: DoctorSettings) -> Iterator[Finding]:
     except SettingError as error:
         yield change("Ray", str(error), "start the cluster, or give its ray_address")
         return
-    # Ray takes seconds to import, which it has done by now.
-    from jobs.doctor.cluster import check_cluster  # noqa: PLC0415
-
     _log.info("asking every node")
     replicas, of_cluster = check_cluster(settings, places, before)
     yield from of_cluster
@@ -65,8 +59,6 @@ def _examine(settings: DoctorSettings) -> Iterator[Finding]:
 
 
 def _estimate(settings: DoctorSettings, replicas: Replicas) -> Iterator[Finding]:
-    from jobs.doctor.estimate import estimate  # noqa: PLC0415 - as above
-
     _log.info("listing the input and labelling a sample of it")
     try:
         job = open_job(settings)

@@ -2,18 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-import ray
 
-from jobs.doctor.finding import Finding, change, note, ok
-from pipeline.cluster.nodes import alive_nodes
-from pipeline.errors import ImageError, own_error
+from pipeline.cluster.nodes import NoRoom, ProcessFailed, alive_nodes, ask_one_process
+from pipeline.errors import ImageError
 from pipeline.images.decode import decode_image
-from pipeline.labelling.fetch import fetch_image
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.replicas import FETCH_CPUS, Replicas
 from pipeline.labelling.runs import read_shard
 from pipeline.labelling.schema import ImageRow, ShardRow
@@ -60,18 +58,19 @@ def estimate(settings: DoctorSettings, job: Job, found: Found, replicas: Replica
     num_images, images = _to_do(job, found, settings.sample)
     if not images:
         return [ok("to do", "nothing: all images are done")]
-    task = ray.remote(num_cpus=replicas.num_cpus, num_gpus=replicas.num_gpus, max_calls=1)(_measure)
-    asked = task.options(max_retries=0).remote(job, settings, replicas, images)
     try:
-        measured = ray.get(asked, timeout=_WAIT_S)
-    except ray.exceptions.GetTimeoutError:
-        ray.cancel(asked, force=True)
+        measured = ask_one_process(
+            *(_measure, job, settings, replicas, images),
+            num_cpus=replicas.num_cpus,
+            num_gpus=replicas.num_gpus,
+            timeout_s=_WAIT_S,
+        )
+    except NoRoom:
         remedy = "see `ray status` for what it waits for"
         return [note("estimate", f"no room for a replica within {_WAIT_S:.0f} s", remedy)]
-    except ray.exceptions.RayError as error:
-        reason = str(own_error(error)).strip().splitlines()[-1]
+    except ProcessFailed as error:
         remedy = "run label on one of the images for the whole story"
-        return [change("sample", f"labelling {len(images)} images failed: {reason}", remedy)]
+        return [change("sample", f"labelling {len(images)} images failed: {error}", remedy)]
     return [*_speeds(measured), _reckon(measured, num_images, replicas, settings)]
 
 
@@ -92,9 +91,7 @@ def _measure(
     job: Job, settings: DoctorSettings, replicas: Replicas, images: Sequence[ImageRow]
 ) -> Measured:
     started = time.perf_counter()
-    with ThreadPoolExecutor(settings.io_threads) as pool:
-        fetch = partial(fetch_image, job.storage, settings.max_image_bytes)
-        fetched = list(pool.map(fetch, images))
+    fetched = Fetch(job.storage, settings.max_image_bytes, settings.io_threads).images(images)
     fetch_s = time.perf_counter() - started
     decode_s = _decode(fetched, settings.max_image_pixels)
     started = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 from jobs.logs.stderr_lines import stderr_as_lines
+from pipeline.log_context import belong_to_no_run, belonging
 from pipeline.redact import masked
 from pipeline.settings.shared import LogFormat
 
@@ -34,20 +35,19 @@ def log_to_stderr(log_format: LogFormat) -> Iterator[None]:
         handler = _Handler(opened)
         root.addHandler(handler)
         opened.callback(root.removeHandler, handler)
+        opened.callback(belong_to_no_run)
         configure(log_format)
         yield
 
 
-def configure(log_format: LogFormat, run: str | None = None, attempt: int | None = None) -> None:
-    """Say how lines look, and what they belong to, from now on.
+def configure(log_format: LogFormat) -> None:
+    """Say how lines look from now on.
 
     Args:
         log_format: `text` or `json`.
-        run: Name of the run, once it is known.
-        attempt: Number of the command's lock, once it is taken.
     """
     for handler in _handlers():
-        handler.setFormatter(_formatter(log_format, run, attempt))
+        handler.setFormatter(_formatter(log_format))
         if log_format == "json":
             handler.take_all()
 
@@ -80,11 +80,10 @@ def _handlers() -> list[_Handler]:
     return [one for one in logging.getLogger().handlers if isinstance(one, _Handler)]
 
 
-def _formatter(log_format: LogFormat, run: str | None, attempt: int | None) -> logging.Formatter:
+def _formatter(log_format: LogFormat) -> logging.Formatter:
     if log_format == "text":
         return _Text("%(asctime)s %(levelname)s %(message)s")
-    belongs = {"run": run, "shard": None, "attempt": attempt}
-    return _Json(_FIELDS, defaults=belongs, rename_fields=_NAMES, timestamp=True)
+    return _Json(_FIELDS, rename_fields=_NAMES, timestamp=True)
 
 
 class _Text(logging.Formatter):
@@ -96,6 +95,12 @@ class _Text(logging.Formatter):
 
 class _Json(JsonFormatter):
     """One object per line, without secrets in what libraries say."""
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        log_data.update(belonging())
+        super().add_fields(log_data, record, message_dict)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         return {

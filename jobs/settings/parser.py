@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from jobs.settings.demo import DemoSettings
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
@@ -48,6 +49,7 @@ _KINDS: tuple[type[BaseModel], ...] = (
     EvaluateSettings,
     DoctorSettings,
     SubmitSettings,
+    DemoSettings,
 )
 _RUN_IDS = ("run_id", "run_name")
 _NAMES = dict.fromkeys(name for kind in _KINDS for name in kind.model_fields)

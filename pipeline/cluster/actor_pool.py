@@ -2,32 +2,35 @@
 
 import logging
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import ray.data
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
+from pipeline.cluster.data_context import watch_execution
 from pipeline.cluster.nodes import alive_nodes
-from pipeline.labelling.replicas import room_for
+from pipeline.cluster.reservation import give_back
 
 _log = logging.getLogger(__name__)
 
 # How often a run looks for nodes that were added.
 _GROW_S = 5.0
 
+# Takes the nodes, and the CPUs and GPUs of a replica; returns how many there is room for.
+RoomFor = Callable[[Sequence[dict[str, Any]], float, float], int]
 
-def watch_replicas(room: PlacementGroup, max_replicas: int) -> None:
+
+def watch_replicas(room: PlacementGroup, max_replicas: int, room_for: RoomFor) -> None:
     """Watch the replicas of what Ray Data does next.
 
     Args:
         room: Is given back once Ray Data has asked for its replicas.
         max_replicas: More are not started.
+        room_for: Counts how many the nodes have room for.
     """
-    # Ray types the list as one of classes; it calls what is in there.
-    watch: Any = partial(_ReplicaWatch, room, max_replicas)
-    ray.data.DataContext.get_current().custom_execution_callback_classes = [watch]
+    watch_execution(partial(_ReplicaWatch, room, max_replicas, room_for))
 
 
 class _ReplicaWatch:
@@ -35,30 +38,30 @@ class _ReplicaWatch:
 
     Ray starts more by itself only where all steps' equal shares of the cluster's CPUs allow it,
     which they do not where replicas have most of them. It has no public way for either: this is an
-    `ExecutionCallback` of Ray, called at every step.
+    `ExecutionCallback` of Ray, called at every step, and the functions below touch its private
+    parts.
     """
 
-    def __init__(self, room: PlacementGroup, max_replicas: int) -> None:
+    def __init__(self, room: PlacementGroup, max_replicas: int, room_for: RoomFor) -> None:
         self._room: PlacementGroup | None = room
         self._max_replicas = max_replicas
-        self._seen: tuple[int, int] | None = None
+        self._room_for = room_for
+        self._seen: tuple[int, ...] | None = None
         self._looked_at = 0.0
 
     def on_execution_step(self, executor: Any) -> None:
-        for operator in executor._topology:  # noqa: SLF001 - as above
-            for pool in operator.get_autoscaling_actor_pools():
-                self._release()
-                self._tell(pool.get_actor_info())
-                self._grow(pool)
+        for pool in _pools(executor):
+            self._release()
+            self._tell(*_counts(pool))
+            self._grow(pool)
 
     def _release(self) -> None:
         # The replicas have been asked for by now.
         if self._room is not None:
-            remove_placement_group(self._room)
+            give_back(self._room)
             self._room = None
 
-    def _tell(self, pool: Any) -> None:
-        seen = pool.running, pool.pending + pool.restarting
+    def _tell(self, *seen: int) -> None:
         # At the end there are none, and none are waited for.
         if seen != self._seen and self._seen is not None and any(seen):
             _log.info("%d replica(s) at work, %d waiting for a node or being loaded", *seen)
@@ -68,11 +71,9 @@ class _ReplicaWatch:
         if time.monotonic() - self._looked_at < _GROW_S:
             return
         self._looked_at = time.monotonic()
-        each, config = pool.per_actor_resource_usage(), pool._config  # noqa: SLF001 - as above
-        number = min(room_for(alive_nodes(), each.cpu, each.gpu), self._max_replicas)
-        if number > config.min_size:
-            bounds = dict.fromkeys(("min_size", "max_size", "initial_size"), number)
-            pool._config = replace(config, **bounds)  # noqa: SLF001 - as above
+        each = pool.per_actor_resource_usage()
+        number = min(self._room_for(alive_nodes(), each.cpu, each.gpu), self._max_replicas)
+        _enlarge(pool, number)
 
     def before_execution_starts(self, executor: Any) -> None:
         """Nothing is known before."""
@@ -82,3 +83,26 @@ class _ReplicaWatch:
 
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
         """What has failed is said by the job."""
+
+
+def _pools(executor: Any) -> Iterator[Any]:
+    """List the pools of actors that an execution has; nothing public leads to them."""
+    for operator in executor._topology:  # noqa: SLF001 - as above
+        yield from operator.get_autoscaling_actor_pools()
+
+
+def _counts(pool: Any) -> tuple[int, int]:
+    """Count the actors of a pool: at work, and not yet; Ray shows them in its progress bars."""
+    info = pool.get_actor_info()
+    return info.running, info.pending + info.restarting
+
+
+def _enlarge(pool: Any, number: int) -> None:
+    """Let a pool have a number of actors, if it has less: Ray reads its bounds at every step.
+
+    Its own scaling up by requests is bounded by what it was begun with.
+    """
+    config = pool._config  # noqa: SLF001 - there is no setter
+    if number > config.min_size:
+        bounds = dict.fromkeys(("min_size", "max_size", "initial_size"), number)
+        pool._config = replace(config, **bounds)  # noqa: SLF001 - as above

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from pipeline.cluster.tasks import in_tasks, own_errors, wait_for_a_task
+from pipeline.cluster.ray_errors import own_errors
+from pipeline.cluster.tasks import in_tasks, wait_for_a_task
 from pipeline.inputs.inspect import Chunk, Finding, Inspect
 from pipeline.settings.shared import JobFields
 

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import aiohttp
-from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobErrorType, JobSubmissionClient
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -26,10 +25,9 @@ from tenacity import (
 
 from pipeline.errors import ClusterLost, LockHeld, SettingError
 
-_log = logging.getLogger(__name__)
+__all__ = ["JobDetails", "RayJobs", "node_lost"]
 
-# It reports how each stream was closed; what that means is said here.
-logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -100,7 +98,7 @@ class RayJobs:
         try:
             self._ask(submit)
         except RuntimeError as error:
-            if "already exists" not in str(error):
+            if not _name_taken(error):
                 reason = str(error).strip().splitlines()[-1]
                 raise SettingError(f"Ray refuses the job: {reason}") from error
             standing = self._ask(lambda: self._client.get_job_info(submission_id))
@@ -165,6 +163,7 @@ class RayJobs:
             _log.warning("the log of %s can't be read: %s", submission_id, str(error)[:500])
 
     def _connect(self, address: str | None) -> JobSubmissionClient:
+        _quieten()
         if address is not None:
             # Ray lets its variables go before the argument, which here comes from a flag.
             os.environ["RAY_API_SERVER_ADDRESS"] = address
@@ -233,5 +232,30 @@ def _number(name: str, job: JobDetails) -> int | None:
 def _may_pass(error: BaseException) -> bool:
     """Whether asking again can help: no connection, or a server that is in trouble itself."""
     if isinstance(error, RuntimeError):
-        return "status code 5" in str(error) and "already exists" not in str(error)
+        return _in_trouble(error) and not _name_taken(error)
     return isinstance(error, OSError)
+
+
+def _in_trouble(error: RuntimeError) -> bool:
+    """Whether the server has answered with 5xx; the number stands in the text alone."""
+    return "Request failed with status code 5" in str(error)
+
+
+def _name_taken(error: RuntimeError) -> bool:
+    """Whether a submission id is taken; Ray answers with 500 and this text."""
+    return "already exists" in str(error)
+
+
+def node_lost(job: JobDetails) -> bool:
+    """Say whether a job's node has gone, or was never there.
+
+    Args:
+        job: That has ended.
+    """
+    lost = (JobErrorType.JOB_SUPERVISOR_ACTOR_DIED, JobErrorType.JOB_SUPERVISOR_ACTOR_START_TIMEOUT)
+    return job.error_type in {one.value for one in lost}
+
+
+def _quieten() -> None:
+    """Silence how each stream was closed: what that means is said here."""
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
+
+# Nothing public tells where Ray keeps its session.
+from ray._private.worker import global_worker
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.cluster.ray_errors import last_line
 from pipeline.errors import SettingError
 from pipeline.versions import differences, versions
 
@@ -69,8 +73,58 @@ def ask_every_node(
             ray.cancel(answer, force=True)
             failed[name] = f"no answer within {timeout_s:.0f} s"
         except ray.exceptions.RayError as error:
-            failed[name] = str(error).strip().splitlines()[-1]
+            failed[name] = last_line(error)
     return Answers(given, failed)
+
+
+class NoRoom(Exception):
+    """No process could be started in time."""
+
+
+class ProcessFailed(Exception):
+    """A process has ended with an error, whose last line this holds."""
+
+
+def ask_one_process(
+    question: Callable[..., _T],
+    *arguments: object,
+    num_cpus: float,
+    num_gpus: float,
+    timeout_s: float,
+) -> _T:
+    """Call a function once in a process of its own, wherever there is room for it.
+
+    Args:
+        question: What to call; it and its answer travel.
+        arguments: Of the call.
+        num_cpus: CPUs that it needs.
+        num_gpus: GPUs that it needs.
+        timeout_s: Seconds for all of it, waiting for room included.
+
+    Raises:
+        NoRoom: There was no answer in that time.
+        ProcessFailed: The function raised, or its process died.
+    """
+    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_calls=1, max_retries=0)(question)
+    asked = task.remote(*arguments)
+    try:
+        answer: _T = ray.get(asked, timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(asked, force=True)
+        raise NoRoom(f"no answer within {timeout_s:.0f} s") from None
+    except ray.exceptions.RayError as error:
+        raise ProcessFailed(last_line(error)) from error
+    return answer
+
+
+def session_folder() -> str:
+    """Return where Ray keeps its session on this node, and with it what it spills.
+
+    Called in a worker of Ray.
+    """
+    assert global_worker.node is not None, "called in a worker of Ray"
+    folder: str = global_worker.node.get_session_dir_path()
+    return folder
 
 
 def check_versions() -> None:

@@ -35,7 +35,7 @@ def wait_for_room(
         settings: They say how long to wait, and how often to say so.
 
     Returns:
-        The room, to be removed when the actors have been asked for.
+        The room, to be given back when the actors have been asked for.
 
     Raises:
         WaitedTooLong: There was none in that time.
@@ -44,6 +44,11 @@ def wait_for_room(
     if not room.wait(_LOOK_S):
         _wait(room, f"{number} {what} with {_words(each)} each", settings)
     return room
+
+
+def give_back(room: PlacementGroup) -> None:
+    """Give back room that was set aside."""
+    remove_placement_group(room)
 
 
 def _wait(room: PlacementGroup, wanted: str, settings: JobFields) -> None:
@@ -59,7 +64,7 @@ def _wait(room: PlacementGroup, wanted: str, settings: JobFields) -> None:
     while not room.wait(_LOOK_S):
         now = time.monotonic()
         if now - started > 60 * settings.max_wait_minutes:
-            remove_placement_group(room)
+            give_back(room)
             raise WaitedTooLong(
                 f"the cluster has had no room for {wanted} for {limit}; it has "
                 f"{_words(_cluster_resources())} in all"

@@ -1,20 +1,17 @@
-"""Tasks: rows through Ray Data, one task for each, and errors of ours as they were raised."""
+"""Tasks: rows through Ray Data, one task for each."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray.data
-from ray.util.placement_group import remove_placement_group
 
-from pipeline.cluster.reservation import wait_for_room
-from pipeline.errors import WaitedTooLong, own_error
+from pipeline.cluster.data_context import set_switches
+from pipeline.cluster.reservation import give_back, wait_for_room
 from pipeline.settings.shared import JobFields
 
 # What Ray sets aside for a task: less than a worker of a training of any size, so that they never
 # fuse, and small enough that two fit beside a worker on two cores.
 TASK_CPUS = 0.5
-_NO_LIMIT = -1
 
 
 def wait_for_a_task(settings: JobFields) -> None:
@@ -22,7 +19,7 @@ def wait_for_a_task(settings: JobFields) -> None:
     if settings.ray_address is None:
         return
     each = {"CPU": TASK_CPUS}
-    remove_placement_group(wait_for_room(1, "task(s)", each, {}, settings))
+    give_back(wait_for_room(1, "task(s)", each, {}, settings))
 
 
 def in_tasks(
@@ -41,22 +38,5 @@ def in_tasks(
     source: Any = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows))
     done = source.map(work, num_cpus=TASK_CPUS)
     done.context.execution_options.preserve_order = True
-    done.context.enable_progress_bars = False
-    done.context.max_errored_blocks = 0
-    done.context.raise_original_map_exception = True
-    limit_s = _NO_LIMIT if max_wait_minutes is None else 60 * max_wait_minutes
-    done.context.execution_no_progress_timeout_s = limit_s
+    set_switches(done.context, max_wait_minutes)
     return done
-
-
-@contextmanager
-def own_errors() -> Iterator[None]:
-    """Raise what tasks have raised without what Ray has wrapped it in."""
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
-    except ray.data.exceptions.ExecutionTimeoutError as error:
-        raise WaitedTooLong(
-            "no task has got on for max_wait_minutes: they wait for nodes or hang; see `ray status`"
-        ) from error

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fcn.metrics import ConfusionMatrix
-from pipeline.errors import BrokenPromise, ErrorCode, InputError, StoreError
+from pipeline.errors import BrokenPromise, InputError
 from pipeline.images.ground_truth import Coding, TruthError, decode_truth
 from pipeline.images.masks import decode_mask
 from pipeline.store.storage import Storage
@@ -83,12 +83,11 @@ class Score:
         return ConfusionMatrix.of(truth, mask, self.coding.num_classes)
 
     def _mask(self, uri: str) -> NDArray[np.uint8]:
+        data = self.storage.find(uri)
+        if data is None:
+            raise BrokenPromise(_broken(uri, "is gone"))
         try:
-            return decode_mask(self.storage.read(uri))
-        except StoreError as error:
-            if error.code is not ErrorCode.NOT_FOUND:
-                raise
-            raise BrokenPromise(_broken(uri, "is gone")) from error
+            return decode_mask(data)
         except ValueError as error:
             raise BrokenPromise(_broken(uri, f"can't be read: {error}")) from error
 

@@ -13,11 +13,10 @@ from fcn.weights.classes import (
     ClassLabel,
     parse_classes,
 )
-from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.errors import InputError, SettingError, StoreError
 from pipeline.images.ground_truth import Coding, TruthError, is_coloured
 from pipeline.inputs.layouts import Labelled, Sample, find_labelled
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,14 @@ def as_table(samples: Sequence[Sample]) -> pa.Table:
 
 
 def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[ClassLabel, ...]:
-    uri = found.classes_uri if classes is None else normalise_uri(classes, "classes")
+    uri = classes or found.classes_uri
     if uri is not None:
         try:
             return parse_classes(storage.read(uri))
         except CheckpointError as error:
             raise SettingError(f"classes={uri!r}: {error}") from error
         except StoreError as error:
-            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            if error.refused:
                 raise SettingError(f"classes={uri!r}: {error}") from error
             raise
     if found.layout == "voc":
@@ -96,7 +95,7 @@ def _coding(storage: Storage, found: Labelled, split: str) -> str:
     except TruthError as error:
         raise InputError(f"{first.mask_uri}: {error}") from error
     except StoreError as error:
-        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+        if error.refused:
             hint = "; relative paths of a manifest start at the current directory"
             is_manifest = found.layout == "manifest"
             raise InputError(error.message + hint * is_manifest) from error

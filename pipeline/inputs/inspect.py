@@ -104,7 +104,7 @@ class Inspect:
             uri = mask_uri
             truth = decode_truth(self.storage.read(mask_uri), self.coding)
         except StoreError as error:
-            if not error.code.transient or error.code in ("not_found", "forbidden"):
+            if error.refused or not error.code.transient:
                 return {**finding, "problem": error.message}
             raise
         except (ImageError, TruthError) as error:

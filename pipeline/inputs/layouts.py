@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.errors import InputError, StoreError
 from pipeline.inputs.listing import is_image
 from pipeline.inputs.manifests import MANIFEST_ENDINGS, read_manifest
 from pipeline.store.storage import Storage
@@ -64,17 +64,16 @@ class Labelled:
         return self.splits[name]
 
 
-def find_labelled(storage: Storage, data: str) -> Labelled:
+def find_labelled(storage: Storage, uri: str) -> Labelled:
     """Find out how a data set lies there, and list it.
 
     Args:
         storage: Where it is.
-        data: Folder, bucket prefix or manifest.
+        uri: Folder, bucket prefix or manifest.
 
     Raises:
         InputError: It is none of the layouts, or images and truths do not belong together.
     """
-    uri = normalise_uri(data, "data")
     try:
         if uri.lower().endswith(MANIFEST_ENDINGS):
             return _manifest(storage, uri)
@@ -85,12 +84,12 @@ def find_labelled(storage: Storage, data: str) -> Labelled:
             return _cityscapes(storage, uri)
         found = _folders(storage, uri, names)
     except StoreError as error:
-        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
-            raise InputError(f"data={data!r}: {error.message}") from error
+        if error.refused:
+            raise InputError(f"data={uri!r}: {error.message}") from error
         raise
     if not found.splits:
         raise InputError(
-            f"data={data!r} is no labelled data set: it needs images/ and masks/ (at best below "
+            f"data={uri!r} is no labelled data set: it needs images/ and masks/ (at best below "
             "train/ and val/), JPEGImages/ (PASCAL VOC), leftImg8bit/ (Cityscapes), or is a "
             f"manifest ({', '.join(MANIFEST_ENDINGS)}); it holds "
             f"{', '.join(sorted(names)[:10]) or 'nothing'}"

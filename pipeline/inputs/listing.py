@@ -7,13 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from fsspec.utils import glob_translate
-
 from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
 from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_uris
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
-from pipeline.store.uri import as_folder, has_wildcard, local_path, normalise_uri
+from pipeline.store.uri import (
+    as_folder,
+    has_wildcard,
+    local_path,
+    normalise_uri,
+    wildcard_pattern,
+)
 
 # A file with one of these endings is planned, also where the decoder does not read the format:
 # then its row says so. Others (checksums, thumbnails' databases, notes) are not images.
@@ -74,7 +78,7 @@ class Sources:
         try:
             yield from self._find()
         except StoreError as error:
-            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            if error.refused:
                 raise InputError(f"input={self._input!r}: {error.message}") from error
             raise
 
@@ -144,7 +148,7 @@ class Sources:
         fixed = as_folder(re.split(r"[*?\[]", self._input, maxsplit=1)[0].rpartition("/")[0])
         if fixed == "s3://":
             raise InputError(f"input={self._input!r}: a bucket's name can't be a pattern")
-        pattern = re.compile(glob_translate(self._input))
+        pattern = wildcard_pattern(self._input)
         for source in self._folder(fixed):
             if pattern.match(source.uri):
                 yield source
@@ -165,7 +169,7 @@ class Sources:
         try:
             entry = self._storage.stat(uri)
         except StoreError as error:
-            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            if error.refused:
                 return Source(key, uri, None, None)
             raise
         return Source(key, uri, entry.version, entry.num_bytes)

@@ -3,6 +3,7 @@
 In: a ShardTask. Out: a ShardRow whose images have `data`, or the error that stood in the way.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -35,23 +36,27 @@ class Fetch:
             StoreError: The plan can't be read; an image that can't be read is a row.
         """
         work, storage = Work(), self._storage.counting()
-        with work.timed("fetch"), ThreadPoolExecutor(self._threads) as pool:
-            planned = read_shard(storage, task)
-            fetch = partial(fetch_image, storage, self._max_image_bytes)
-            images = list(pool.map(fetch, planned))
+        with work.timed("fetch"):
+            images = self._fetch(storage, read_shard(storage, task))
         work.read_bytes = sum(len(image["data"] or b"") for image in images)
         work.retried(storage.retries)
         return ShardRow(shard=task["shard"], images=images, work=work.model_dump())
 
+    def images(self, planned: Sequence[ImageRow]) -> list[ImageRow]:
+        """Fetch images that are in no shard yet; one that can't be read is a row.
 
-def fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:
-    """Fetch one image; one that can't be read has the error in its row.
+        Args:
+            planned: The images.
+        """
+        return self._fetch(self._storage, planned)
 
-    Args:
-        storage: Of the image.
-        max_image_bytes: A larger one is not read.
-        image: As planned.
-    """
+    def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(partial(_fetch_image, storage, self._max_image_bytes), planned))
+
+
+def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:
+    """Fetch one image; one that can't be read has the error in its row."""
     data: bytes | None = None
     code: ErrorCode | None = None
     message: str | None = None

@@ -1,24 +1,25 @@
 """The flow: the whole job as one chain, one Ray row per shard.
 
-    plan -> shards | fetch | segment | write | receipts -> publish
+    look -> lock -> plan or resume -> connect -> shards | fetch | segment | write -> publish
 
 What each step gets is stated here; how much a replica is, in replicas.py.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.errors import WaitedTooLong, own_error
+from pipeline.cluster.connect import connect
 from pipeline.labelling import publish, report, segment
 from pipeline.labelling.fetch import Fetch
-from pipeline.labelling.progress import Progress
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
 from pipeline.labelling.session import Job, Outcome
+from pipeline.labelling.watch import watched
 from pipeline.labelling.write import Write
+from pipeline.log_context import belong_to
 from pipeline.memory import release_free_memory
 from pipeline.settings.label import LabelSettings
 
@@ -28,23 +29,11 @@ _log = logging.getLogger(__name__)
 _CALLS_PER_REPLICA = 3
 
 
-class Observer(Protocol):
-    """Sees every committed shard."""
-
-    def add(self, receipt: Receipt) -> None:
-        """See one."""
-
-
-def label(
-    job: Job, begin: Callable[[Run], None], open_ray: Callable[[Run, list[ShardTask]], Observer]
-) -> Outcome:
+def label(job: Job) -> Outcome:
     """Do the whole job, or what is missing of it.
 
     Args:
         job: What to do.
-        begin: Is told which run it is, once its lock is taken.
-        open_ray: Connects to a cluster that has room for the replicas, or starts one, and makes an
-            observer of the run and of the shards that are to be done. Called only if there are any.
 
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
@@ -52,55 +41,64 @@ def label(
     found = job.look()
     if (done := job.nothing_left(found)) is not None:
         return done
-    with job.locked(found) as held:
-        if isinstance(held, Outcome):
-            return held
-        run, lock = held
-        begin(run)
+    job = job.writable()
+    with job.lock() as lock:
+        found = job.look_again(found)
+        if (done := job.nothing_left(found)) is not None:
+            return done
+        run = job.open_run(found, lock.number)
+        belong_to(run.run_id, run.attempt)
         release_free_memory()
         todo = run.missing()
-        num_done = run.record.num_images - run.num_images(todo)
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
-        observer = open_ray(run, todo) if todo else None
-        with Progress(run.record.num_images, num_done, job.settings.log_interval_s) as progress:
-            if observer is not None:
-                load = partial(segment.open_predictor, run.storage, job.network)
-                for receipt in label_shards(run, todo, job.settings, load):
-                    progress.add(receipt)
-                    observer.add(receipt)
-                    lock.check()
-        manifest = publish.publish(run, partial(report.as_html, run))
-    return Outcome.of_run(run, manifest, progress.images_per_s)
+        if todo:
+            _join_cluster(run, todo, job.settings)
+        with watched(run, todo, job.settings) as watch:
+            load = partial(segment.open_predictor, run.storage, job.network)
+            for _ in watch.show(label_shards(run, todo, job.settings, load)):
+                lock.check()
+            manifest = publish.publish(run, partial(report.as_html, run))
+    return Outcome.of_run(run, manifest, watch.images_per_s)
+
+
+def _join_cluster(run: Run, todo: list[ShardTask], settings: LabelSettings) -> None:
+    connect(settings.ray_address)
+    # Ray takes seconds to import, which a run with nothing to do must not wait for.
+    from pipeline.labelling.preflight import check_start  # noqa: PLC0415
+
+    check_start(run, todo[0], settings)
 
 
 def label_shards(
     run: Run, todo: list[ShardTask], settings: LabelSettings, load: segment.LoadPredictor
 ) -> Iterator[Receipt]:
-    """Run shards through Ray Data and give a receipt for each committed one, in any order.
+    """Run shards through Ray Data, once there is room for it.
 
     Args:
         run: Whose shards they are.
-        todo: The shards.
+        todo: The shards; with none, Ray need not be there.
         settings: Of the job.
         load: Gives a replica its network.
-    """
-    # Ray takes seconds to import, which a run with nothing to do must not wait for.
-    import ray.data  # noqa: PLC0415
 
-    context = ray.data.DataContext.get_current()
-    context.max_errored_blocks = 0
-    context.max_consecutive_actor_init_deaths = 5
-    context.execution_no_progress_timeout_s = 60 * settings.max_wait_minutes
-    context.enable_progress_bars = False
-    context.raise_original_map_exception = True  # an error of ours keeps its exit code
-    if len(ray.nodes()) > 1 and "file://" in (run.record.input[:7], run.output[:7]):  # type: ignore[no-untyped-call]  # Ray's
-        _log.warning("several nodes and local paths: they must lie on a disk that all nodes share")
-    replicas = choose_replicas(settings, ray.nodes(), len(todo))  # type: ignore[no-untyped-call]  # Ray's
+    Returns:
+        A receipt for each committed shard, in any order.
+    """
+    if not todo:
+        return iter(())
+    import ray.data  # noqa: PLC0415 - as above
+
+    from pipeline.cluster.data_context import set_switches  # noqa: PLC0415
+    from pipeline.cluster.nodes import alive_nodes  # noqa: PLC0415
+    from pipeline.labelling.pool import wait_for_replicas  # noqa: PLC0415
+
+    wait_for_replicas(settings, len(todo))
+    set_switches(ray.data.DataContext.get_current(), settings.max_wait_minutes)
+    replicas = choose_replicas(settings, alive_nodes(), len(todo))
     _log.info("%s", replicas)
     threads = settings.io_threads
     # Ray types every row as dict[str, Any], ours are TypedDicts.
     shards: Any = ray.data.from_items([dict(task) for task in todo], override_num_blocks=len(todo))
-    receipts = (
+    return _receipts(
         shards.map(Fetch(run.storage, settings.max_image_bytes, threads), num_cpus=FETCH_CPUS)
         .map(
             segment.Segmenter,
@@ -113,14 +111,16 @@ def label_shards(
                 enable_true_multi_threading=True,
             ),
         )
-        .map(Write(run, threads), num_cpus=WRITE_CPUS)
+        .map(Write(run, threads), num_cpus=WRITE_CPUS),
+        settings.max_wait_minutes,
     )
-    try:
-        yield from receipts.iter_rows()
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
-    except ray.data.exceptions.ExecutionTimeoutError as error:
-        raise WaitedTooLong(
-            f"no shard has got on for {settings.max_wait_minutes:g} minutes (max_wait_minutes): "
-            "the replicas wait for nodes, or hang; see `ray status`"
-        ) from error
+
+
+def _receipts(chain: Any, max_wait_minutes: float) -> Iterator[Receipt]:
+    from pipeline.cluster.ray_errors import own_errors  # noqa: PLC0415 - as above
+
+    with own_errors(
+        f"no shard has got on for {max_wait_minutes:g} minutes (max_wait_minutes): "
+        "the replicas wait for nodes, or hang"
+    ):
+        yield from chain.iter_rows()

@@ -10,12 +10,11 @@ from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, WIDTH
 from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel, numbered_classes, parse_classes
 from fcn.weights.record import Checkpoint, refuse_untrained
-from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.errors import SettingError, StoreError
 from pipeline.images.decode import DECODER
 from pipeline.labelling.runs import ClassRecord, NetworkRecord
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 if TYPE_CHECKING:  # importing these loads torch
     pass
@@ -81,8 +80,7 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
                 f"weights={settings.weights!r} must end in .safetensors; `fcn import-weights` "
                 "makes such a checkpoint of what others have published"
             )
-        uri = normalise_uri(settings.weights, "weights")
-        record_uri = uri.removesuffix(".safetensors") + ".json"
+        record_uri = settings.weights.removesuffix(".safetensors") + ".json"
         record = Checkpoint.from_json(_read(storage, record_uri, "weights"))
         refuse_untrained(record)
         if settings.padding is not None:
@@ -90,7 +88,7 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
     except CheckpointError as error:
         raise SettingError(f"weights={settings.weights!r}: {error}") from error
     _check_expectations(record, settings)
-    return _network(record, uri, settings)
+    return _network(record, settings.weights, settings)
 
 
 def _network(record: Checkpoint, uri: str | None, settings: LabelSettings) -> Network:
@@ -132,11 +130,10 @@ def _default_width(network: str) -> int:
 def _classes(storage: Storage, settings: LabelSettings) -> tuple[ClassLabel, ...]:
     if settings.classes is None:
         return numbered_classes(settings.num_classes or _DEFAULT_NUM_CLASSES)
-    uri = normalise_uri(settings.classes, "classes")
-    classes = parse_classes(_read(storage, uri, "classes"))
+    classes = parse_classes(_read(storage, settings.classes, "classes"))
     if settings.num_classes not in (None, len(classes)):
         raise SettingError(
-            f"num_classes={settings.num_classes}, but {uri} has {len(classes)} classes"
+            f"num_classes={settings.num_classes}, but {settings.classes} has {len(classes)} classes"
         )
     return classes
 
@@ -163,6 +160,6 @@ def _read(storage: Storage, uri: str, field: str) -> bytes:
     try:
         return storage.read(uri)
     except StoreError as error:
-        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+        if error.refused:
             raise SettingError(f"{field}: {error.message}") from error
         raise

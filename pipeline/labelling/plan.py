@@ -20,20 +20,18 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.labelling.history import History
 from pipeline.labelling.runs import (
     NetworkRecord,
     PlanPart,
     Run,
     RunRecord,
     find_run,
-    finished_ids,
-    list_runs,
     run_folder,
 )
 from pipeline.labelling.schema import ERROR, OK, PLAN
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.store.uri import normalise_uri
 from pipeline.versions import versions
 
 _SHARDS_PER_FILE = 64
@@ -72,14 +70,18 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
         settings: Of the command.
         fingerprint: Of the network.
     """
-    place = normalise_uri(settings.input, "input")
-    return sha256_hex(f"{fingerprint}\0{place}\0{settings.mask_name}".encode())[:16]
+    return sha256_hex(f"{fingerprint}\0{settings.input}\0{settings.mask_name}".encode())[:16]
 
 
 def run_to_continue(
-    storage: Storage, settings: LabelSettings, network: NetworkRecord
+    history: History, settings: LabelSettings, network: NetworkRecord
 ) -> Run | None:
-    """Find the run that the command goes on with.
+    """Find the run that the command resumes.
+
+    Args:
+        history: Of the output.
+        settings: Of the command.
+        network: That it labels with.
 
     Returns:
         The run named by `run_id`, finished or not; without a name the newest unfinished run of
@@ -89,13 +91,12 @@ def run_to_continue(
         FingerprintMismatch: The named run was started with something else.
         SettingError: The named run has another input, or is finished and asked to retry.
     """
-    output = normalise_uri(settings.output, "output")
     if settings.run_id is None:
         wanted = identity(settings, network.fingerprint)
-        same = [run for run in list_runs(storage, output) if run.record.identity == wanted]
-        finished = finished_ids(same)
-        return next((run for run in reversed(same) if run.run_id not in finished), None)
-    run = find_run(storage, output, settings.run_id)
+        same = [run for run in history.runs() if run.record.identity == wanted]
+        pairs = zip(same, history.finished(same), strict=True)
+        return next((run for run, done in reversed(list(pairs)) if not done), None)
+    run = history.find(settings.run_id)
     if run is not None:
         _check_same_work(run, settings, network)
     return run
@@ -116,22 +117,26 @@ def _check_same_work(run: Run, settings: LabelSettings, network: NetworkRecord) 
         )
 
 
-def draft(storage: Storage, settings: LabelSettings, network: NetworkRecord) -> Draft:
+def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> Draft:
     """List the input and leave out what earlier runs have answered for.
+
+    Args:
+        history: Of the output.
+        settings: Of the command.
+        network: That it labels with.
 
     Raises:
         InputError: There are no images, or two would get one mask name.
     """
-    output = normalise_uri(settings.output, "output")
-    sources = Sources(storage, normalise_uri(settings.input, "input"), output, settings.io_threads)
+    sources = Sources(history.storage, settings.input, settings.output, settings.io_threads)
     listed = _to_table(sources, settings.mask_name)
     if listed.num_rows == 0:
         raise InputError(
             f"input={settings.input!r} holds no images ({sources.num_ignored} other files). Is the "
             "path right? A folder's images are told by their endings; a manifest names any object"
         )
-    _check_names(listed, local=output.startswith("file://"))
-    earlier = _earlier_rows(storage, output, network.fingerprint)
+    _check_names(listed, local=settings.output.startswith("file://"))
+    earlier = _earlier_rows(history, network.fingerprint)
     done, failed = _answered(earlier, settings)
     skip = pc.is_in(listed["image_id"], done)
     images = listed.filter(pc.invert(skip)).sort_by("key")
@@ -151,15 +156,14 @@ def start_run(
     Raises:
         StoreError: The output can't be written.
     """
-    output = normalise_uri(settings.output, "output")
     now = datetime.now(UTC)
     run_id = settings.run_id or f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     record = RunRecord(
         run_id=run_id,
         identity=identity(settings, network.fingerprint),
         created_at=now,
-        input=normalise_uri(settings.input, "input"),
-        output=output,
+        input=settings.input,
+        output=settings.output,
         network=network,
         settings=settings.model_dump(),
         versions=versions(),
@@ -168,11 +172,11 @@ def start_run(
         num_shards=drafted.num_shards,
         num_skipped=drafted.num_skipped,
         num_skipped_failed=drafted.num_skipped_failed,
-        plan=list(_write_plan(storage, f"{run_folder(output, run_id)}/plan", drafted)),
+        plan=list(_write_plan(storage, f"{run_folder(settings.output, run_id)}/plan", drafted)),
     )
-    uri = f"{run_folder(output, run_id)}/run.json"
+    uri = f"{run_folder(settings.output, run_id)}/run.json"
     storage.create(uri, record.model_dump_json(indent=1).encode())
-    run = find_run(storage, output, run_id)
+    run = find_run(storage, settings.output, run_id)
     assert run is not None, f"{uri} was written and is not there"
     # Another driver may have been first to take the name.
     _check_same_work(run, settings, network)
@@ -269,17 +273,20 @@ def _check_local_names(names: set[str]) -> None:
 _EARLIER = ["image_id", "status", "error_code", "num_bytes", "height", "width"]
 
 
-def _earlier_rows(storage: Storage, output: str, fingerprint: str) -> pa.Table:
-    runs = [
-        run for run in list_runs(storage, output) if run.record.network.fingerprint == fingerprint
-    ]
+def _earlier_rows(history: History, fingerprint: str) -> pa.Table:
+    runs = history.of_network(fingerprint)
     schema = pa.schema(
         [("image_id", pa.string()), ("status", pa.string()), ("error_code", pa.string()),
          ("num_bytes", pa.int64()), ("height", pa.int32()), ("width", pa.int32())]
     )  # fmt: skip
     # Only what is published counts: the commits of an unfinished run are in no table, and nobody
     # but its own command ever finishes it.
-    tables = (table.cast(schema) for run in runs for table in run.published(_EARLIER))
+    tables = (
+        table.cast(schema)
+        for run, manifest in zip(runs, history.manifests(runs), strict=True)
+        if manifest is not None
+        for table in run.published(manifest, _EARLIER)
+    )
     return pa.concat_tables([schema.empty_table(), *tables])
 
 

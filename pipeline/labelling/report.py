@@ -83,7 +83,7 @@ def _failed(run: Run, manifest: Manifest) -> Iterator[tuple[str, str, str]]:
     if not manifest.num_failed:
         return
     left = _MAX_FAILED_SHOWN
-    for table in run.published(["key", "status", "error_code", "error_message"]):
+    for table in run.published(manifest, ["key", "status", "error_code", "error_message"]):
         bad = table.filter(pc.equal(table["status"], ERROR)).slice(0, left)
         left -= bad.num_rows
         for row in bad.to_pylist():

@@ -4,11 +4,11 @@
 a run.json has a whole plan. _SUCCESS appears last of all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +30,9 @@ class _Json(BaseModel):
     """An object that stands in the output: what a newer version adds is left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+_Object = TypeVar("_Object", bound=_Json)
 
 
 class ClassRecord(_Json):
@@ -167,13 +170,7 @@ class Run:
 
     def manifest(self) -> Manifest | None:
         """Read the manifest; None before every shard is committed."""
-        if not self.storage.exists(self.manifest_uri):
-            return None
-        try:
-            return Manifest.model_validate_json(self.storage.read(self.manifest_uri))
-        except ValueError as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"{self.manifest_uri} is damaged: {reason}; {_REPAIR}") from error
+        return _read(self.storage, self.manifest_uri, Manifest)
 
     def committed(self) -> list[int]:
         """List the shards that have a commit record, in order."""
@@ -224,14 +221,14 @@ class Run:
                 for data in pool.map(self.storage.read, uris):
                     yield pq.read_table(pa.BufferReader(data), columns=columns)
 
-    def published(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Read the published images table, file by file; nothing before there is a manifest.
+    def published(self, manifest: Manifest, columns: list[str]) -> Iterator[pa.Table]:
+        """Read the published images table, file by file.
 
         Args:
+            manifest: Of the run, which names the files.
             columns: Of `schema.IMAGES`.
         """
-        manifest = self.manifest()
-        for part in manifest.images if manifest else ():
+        for part in manifest.images:
             try:
                 data = self.storage.read(f"{self.output}/{part.file}")
                 yield pq.read_table(pa.BufferReader(data), columns=columns).select(columns)
@@ -260,41 +257,15 @@ def read_shard(storage: Storage, task: ShardTask) -> list[ImageRow]:
 
 def find_run(storage: Storage, output: str, run_id: str) -> Run | None:
     """Look a run up by name; None if there is no such run with a whole plan."""
-    uri = f"{run_folder(output, run_id)}/run.json"
-    if not storage.exists(uri):
-        return None
+    record = _read(storage, f"{run_folder(output, run_id)}/run.json", RunRecord)
+    return None if record is None else Run(storage, output, record)
+
+
+def _read(storage: Storage, uri: str, kind: type[_Object]) -> _Object | None:
+    """Read an object of a run; None if there is none. Raises InputError if it is damaged."""
+    data = storage.find(uri)
     try:
-        record = RunRecord.model_validate_json(storage.read(uri))
+        return None if data is None else kind.model_validate_json(data)
     except ValueError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{uri} is damaged: {reason}; {_REPAIR}") from error
-    return Run(storage, output, record)
-
-
-def list_runs(storage: Storage, output: str) -> list[Run]:
-    """List the runs of an output, oldest first."""
-    names = storage.children(f"{output}/runs")
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = pool.map(lambda name: find_run(storage, output, name), names)
-        runs = [run for run in found if run is not None]
-    return sorted(runs, key=lambda run: (run.record.created_at, run.run_id))
-
-
-def finished_ids(runs: Sequence[Run]) -> set[str]:
-    """Look up which runs are finished, many at a time: an output may hold years of nights."""
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        finished = pool.map(Run.finished, runs)
-        return {run.run_id for run, yes in zip(runs, finished, strict=True) if yes}
-
-
-def require_runs(storage: Storage, output: str, run_id: str | None) -> list[Run]:
-    """List the runs that a reader asked for.
-
-    Raises:
-        InputError: There are none.
-    """
-    runs = [run for run in list_runs(storage, output) if run_id in (None, run.run_id)]
-    if not runs:
-        what = "no run" if run_id is None else f"no run {run_id!r}"
-        raise InputError(f"output={output!r} holds {what}; `label` makes runs")
-    return runs

@@ -4,37 +4,32 @@ Between the steps, which know nothing of each other, and the flow, which runs th
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.errors import SettingError, StoreError
 from pipeline.labelling import plan
+from pipeline.labelling.history import History
 from pipeline.labelling.network import Network, check_weights, describe_network
 from pipeline.labelling.plan import Draft
-from pipeline.labelling.runs import Manifest, NetworkRecord, Run, finished_ids, list_runs
+from pipeline.labelling.runs import Manifest, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 
 
-_REFUSALS = (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND)
-
-
 @dataclass(frozen=True)
 class Found:
-    """What a command finds: a run to go on with, or the draft of a new one.
+    """What a command finds: a run to resume, or the draft of a new one.
 
-    `runs` are the runs of this network that it saw, each with whether it was finished.
+    `runs` are the runs of this network that the draft knows, each with whether it was published.
     """
 
     run: Run | None
     draft: Draft | None
-    runs: frozenset[tuple[str, bool]]
+    runs: frozenset[tuple[str, bool]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -97,6 +92,7 @@ class Job:
     output: str
     network: Network
     record: NetworkRecord
+    history: History
 
     def look(self) -> Found:
         """Find out what is to be done; reads, and changes nothing.
@@ -105,8 +101,7 @@ class Job:
             InputError: As `plan.draft`.
             FingerprintMismatch: As `plan.run_to_continue`.
         """
-        runs = self._runs()
-        run = plan.run_to_continue(self.storage, self.settings, self.record)
+        run = self._to_continue()
         if run is not None:
             if self.settings.retry_failed:
                 _log.warning(
@@ -114,20 +109,21 @@ class Job:
                     "retry_failed",
                     run.run_id,
                 )
-            return Found(run, None, runs)
-        drafted = plan.draft(self.storage, self.settings, self.record)
+            return Found(run, None)
+        drafted = plan.draft(self.history, self.settings, self.record)
         _log.info(
             "%d images to do, %d done before, %d other files that are no images by their name",
             drafted.images.num_rows,
             drafted.num_skipped,
             drafted.num_ignored,
         )
-        return Found(None, drafted, runs)
+        return Found(None, drafted, self._runs())
 
     def nothing_left(self, found: Found) -> Outcome | None:
         """Give the outcome of earlier work if it leaves nothing to do, else None."""
         if found.run is not None:
-            manifest = found.run.manifest() if found.run.finished() else None
+            [finished] = self.history.finished([found.run])
+            [manifest] = self.history.manifests([found.run]) if finished else [None]
             if manifest is None:
                 return None
             return Outcome.of_run(found.run, manifest, None)
@@ -140,67 +136,85 @@ class Job:
 
     def earlier_images_per_s(self) -> float | None:
         """Give the speed of the newest finished run of this network; None without one."""
-        for run in reversed(list_runs(self.storage, self.output)):
-            manifest = run.manifest()
-            if manifest is None or run.record.network.fingerprint != self.record.fingerprint:
+        for run in reversed(self.history.of_network(self.record.fingerprint)):
+            [manifest] = self.history.manifests([run])
+            if manifest is None or manifest.work is None:
                 continue
-            if manifest.num_images and manifest.work is not None and manifest.work.work_seconds:
+            if manifest.num_images and manifest.work.work_seconds:
                 return manifest.num_images / manifest.work.work_seconds
         return None
 
-    @contextmanager
-    def locked(self, found: Found) -> Iterator[tuple[Run, Lock] | Outcome]:
-        """Take the lock and open the run.
-
-        Args:
-            found: What `look` has found before the lock was asked for.
-
-        Yields:
-            The run and the lock; an outcome if somebody else has done the work meanwhile.
+    def writable(self) -> "Job":
+        """Find out whether the output can be written, and how safely.
 
         Raises:
-            LockHeld: Another process is at it.
-            SettingError: The output can't be written, or the weights are not what they should be.
+            SettingError: It can't.
         """
-        storage = writable_storage(self.storage, self.output)
+        return replace(self, storage=writable_storage(self.storage, self.output))
+
+    def lock(self) -> Lock:
+        """Return the lock on this input and network, which is to be taken with `with`."""
         place = f"{self.output}/locks/{plan.identity(self.settings, self.record.fingerprint)}"
-        with Lock(storage, place, self.settings.lock_lease_s) as lock:
-            if self._runs() != found.runs:
-                found = self.look()
-            if (done := self.nothing_left(found)) is not None:
-                yield done
-                return
-            check_weights(storage, self.network)
-            run = found.run
-            if run is None:
-                assert found.draft is not None, "either a run or a draft"
-                run = plan.start_run(storage, self.settings, self.record, found.draft)
-            yield replace(run, storage=storage, attempt=lock.number), lock
+        return Lock(self.storage, place, self.settings.lock_lease_s)
+
+    def look_again(self, found: Found) -> Found:
+        """Look again, under the lock, if others have been at work meanwhile.
+
+        Args:
+            found: What `look` has found before.
+        """
+        self.history.refresh()
+        return self.look() if self._changed(found) else found
+
+    def open_run(self, found: Found, attempt: int) -> Run:
+        """Open the run that there is, or start a new one; under the lock.
+
+        Args:
+            found: What there is to do.
+            attempt: Number of the lock.
+
+        Raises:
+            SettingError: The weights are not what they should be.
+        """
+        check_weights(self.storage, self.network)
+        run = found.run
+        if run is None:
+            assert found.draft is not None, "either a run or a draft"
+            run = plan.start_run(self.storage, self.settings, self.record, found.draft)
+        return replace(run, storage=self.storage, attempt=attempt)
+
+    def _to_continue(self) -> Run | None:
+        return plan.run_to_continue(self.history, self.settings, self.record)
+
+    def _changed(self, found: Found) -> bool:
+        """Whether others have done something meanwhile that decides what is to be done."""
+        if found.run is None:
+            return self._runs() != found.runs
+        run = self._to_continue()
+        return run is None or run.run_id != found.run.run_id
 
     def _runs(self) -> frozenset[tuple[str, bool]]:
-        runs = [
-            run
-            for run in list_runs(self.storage, self.output)
-            if run.record.network.fingerprint == self.record.fingerprint
-        ]
-        finished = finished_ids(runs)
-        return frozenset((run.run_id, run.run_id in finished) for run in runs)
+        runs = self.history.of_network(self.record.fingerprint)
+        manifests = self.history.manifests(runs)
+        return frozenset(
+            (run.run_id, manifest is not None)
+            for run, manifest in zip(runs, manifests, strict=True)
+        )
 
 
 def open_job(settings: LabelSettings) -> Job:
     """Check what can be checked without a listing.
 
     Raises:
-        SettingError: A URI or the checkpoint is wrong.
+        SettingError: The checkpoint is wrong, or the output can't be read.
     """
     storage = settings.storage()
-    normalise_uri(settings.input, "input")
-    output = normalise_uri(settings.output, "output")
     network = describe_network(storage, settings)
+    history = History(storage, settings.output)
     try:
-        storage.children(f"{output}/runs")
+        history.refresh()
     except StoreError as error:
-        if error.code in _REFUSALS:
+        if error.refused:
             raise SettingError(f"output={settings.output!r} can't be read: {error}") from error
         raise
-    return Job(settings, storage, output, network, network.record())
+    return Job(settings, storage, settings.output, network, network.record(), history)

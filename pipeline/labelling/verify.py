@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.errors import ErrorCode, InputError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work, WorkSum
@@ -124,12 +124,12 @@ def _read_manifest(run: Run, breaks: Breaks) -> Manifest | None:
 def _read_table(run: Run, uri: str, breaks: Breaks) -> pa.Table | None:
     """Read one Parquet file of the run; a break and None if it is missing or damaged."""
     name = uri.removeprefix(f"{run.output}/")
-    try:
-        return pq.read_table(pa.BufferReader(run.storage.read(uri)))
-    except StoreError as error:
-        if error.code is not ErrorCode.NOT_FOUND:
-            raise
+    data = run.storage.find(uri)
+    if data is None:
         breaks.add("file is missing", name)
+        return None
+    try:
+        return pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         breaks.add("file is unreadable", f"{name}: {error}")
     return None
@@ -183,13 +183,11 @@ def _check_mask(run: Run, row: dict[str, Any]) -> list[tuple[str, str]]:
         return _check_error(row)
     # Where the output is now, be it moved or a copy of what the tables point at.
     uri = row["mask_uri"].replace(_first_masks_folder(run), run.masks_folder, 1)
-    try:
-        data = run.storage.read(uri)
-        mask = decode_mask(data)
-    except StoreError as error:
-        if error.code is not ErrorCode.NOT_FOUND:
-            raise
+    data = run.storage.find(uri)
+    if data is None:
         return [("mask is missing", uri)]
+    try:
+        mask = decode_mask(data)
     except ValueError as error:
         return [("mask is unreadable", str(error))]
     counts = {entry["class_id"]: entry["pixel_count"] for entry in row["classes"]}

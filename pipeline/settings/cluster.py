@@ -1,17 +1,18 @@
 """Settings of `submit` and `doctor`."""
 
 import os
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
+from fcn_pipeline import others_in
 from pipeline.redact import holds_secret
 from pipeline.settings.label import LabelSettings
+from pipeline.settings.shared import NoSettings
 
 
-class SubmitSettings(BaseModel):
+class SubmitSettings(NoSettings):
     """Where to submit a command to; those of the command itself follow after `--`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     wait: bool = Field(
         default=True,
@@ -64,6 +65,12 @@ class SubmitSettings(BaseModel):
             )
         if value is not None and "://" not in value and not os.path.isdir(value):
             raise ValueError("there is no such folder; give one, or the URI of a .zip file")
+        others = others_in(Path(value)) if value is not None and "://" not in value else []
+        if others:
+            raise ValueError(
+                f"its own {', '.join(others)} would come before fcn-pipeline's on Python's path; "
+                "rename it, or give a folder without it"
+            )
         return value
 
 

@@ -1,22 +1,33 @@
 """Settings of `label`, `plan` and whatever else labels."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings
+from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings, Uri, normalised
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
 
+def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
+    return value if value.startswith("random:") else normalised(value, info)
+
+
 class _LabelFields(BaseModel):
-    input: str = Field(
+    input: Uri = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
         "(.parquet, .csv, .jsonl); local, file:// or s3://"
     )
-    output: str = Field(description="folder or bucket prefix for masks and tables")
-    weights: str = Field(
+    output: Uri = Field(description="folder or bucket prefix for masks and tables")
+    weights: Annotated[str, AfterValidator(_checkpoint_or_random)] = Field(
         description="checkpoint: URI of a .safetensors file with its .json record beside it; "
         "random:SEED runs an untrained network, for trying things out"
     )
@@ -39,7 +50,7 @@ class _LabelFields(BaseModel):
         description="number of classes, background included; refuses a checkpoint with another; "
         "for random:SEED the default is 21",
     )
-    classes: str | None = Field(
+    classes: Uri | None = Field(
         None,
         description="only for random:SEED: JSON file with names and colours, "
         '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}',

@@ -4,25 +4,46 @@ Nothing below `jobs/` reads the environment; `jobs/settings/` merges file, envir
 """
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import CliPositionalArg
 
 from pipeline.redact import holds_secret
 from pipeline.store.storage import Storage
+from pipeline.store.uri import normalise_uri
 
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RUN_ID_WORDS = "up to 100 letters, digits and . _ - are wanted, as in 2026-11-22"
 
 
-# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
-# first, these last.
-class StoreSettings(BaseModel):
-    """How to reach object storage; credentials come the way AWS tools find them."""
+def normalised(value: str, info: ValidationInfo) -> str:
+    """Bring a place into the form of all URIs here. Raises SettingError."""
+    return normalise_uri(value, str(info.field_name))
+
+
+# A path, file:// or s3:// as typed; whoever reads the setting finds it normalised.
+Uri = Annotated[str, AfterValidator(normalised)]
+
+
+class NoSettings(BaseModel):
+    """Settings of a command that has none of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Pydantic takes the fields of bases from right to left, and --help follows: a command's own come
+# first, these last.
+class StoreSettings(NoSettings):
+    """How to reach object storage; credentials come the way AWS tools find them."""
 
     s3_endpoint_url: str | None = Field(
         None,
@@ -56,7 +77,7 @@ class StoreSettings(BaseModel):
 
 
 class _OutputFields(BaseModel):
-    output: CliPositionalArg[str] = Field(
+    output: CliPositionalArg[Uri] = Field(
         description="folder or bucket prefix that the runs were written to"
     )
     run_id: str | None = Field(

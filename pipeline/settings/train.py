@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 from fcn.architectures import ARCHITECTURES, WIDTH, check_choices
 from fcn.training.recipes import find_recipe
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings
+from pipeline.settings.shared import RUN_ID_PATTERN, JobFields, StoreSettings, Uri
 
 _TRUTH_HELP = (
     "how the truths' files name classes: indices (grey or palette, 255 is no class), colors "
@@ -26,8 +26,8 @@ _CLASSES_HELP = (
 
 
 class _TrainFields(BaseModel):
-    data: str = Field(description=_DATA_HELP)
-    output: str = Field(
+    data: Uri = Field(description=_DATA_HELP)
+    output: Uri = Field(
         description="folder or bucket prefix; the run is written to OUTPUT/RUN_NAME, its "
         "checkpoint for labelling to OUTPUT/RUN_NAME/model.safetensors"
     )
@@ -43,13 +43,13 @@ class _TrainFields(BaseModel):
         "modern (AdamW, balanced classes, varied scale, place, side and colour); the first three "
         "are for weights that exist already",
     )
-    weights: str | None = Field(
+    weights: Uri | None = Field(
         None,
         description="checkpoint to start from (.safetensors with its record beside it), of the "
         "same network; score layers of other classes start anew; default: from scratch",
     )
 
-    classes: str | None = Field(None, description=_CLASSES_HELP)
+    classes: Uri | None = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
     train_split: str = Field("train", description="which split to train on")
     val_split: str = Field(
@@ -213,9 +213,9 @@ class TrainSettings(StoreSettings, JobFields, _TrainFields):
 
 
 class _EvaluateFields(BaseModel):
-    data: str = Field(description=_DATA_HELP)
+    data: Uri = Field(description=_DATA_HELP)
     split: str = Field("val", description="which split to label and to score")
-    classes: str | None = Field(None, description=_CLASSES_HELP)
+    classes: Uri | None = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
 
 

@@ -1,24 +1,32 @@
 """Settings of `import-weights`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     ValidationInfo,
     field_validator,
 )
 
-from pipeline.settings.shared import StoreSettings
+from pipeline.settings.shared import StoreSettings, Uri, normalised
+from pipeline.store.uri import WEB
+
+_NO_PLACES = (*WEB, "torchvision:")
+
+
+def _file_or_published(value: str, info: ValidationInfo) -> str:
+    return value if value.startswith(_NO_PLACES) else normalised(value, info)
 
 
 class _ImportFields(BaseModel):
     network: str = Field(description="architecture that the weights are for; see `fcn models`")
-    source: str = Field(
+    source: Annotated[str, AfterValidator(_file_or_published)] = Field(
         description="file of tensors (.pth, .pt, .safetensors): local, file://, s3://, http(s)://, "
         "or torchvision:NAME, as in torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
     )
-    output: str = Field(
+    output: Uri = Field(
         description="where to: NAME.safetensors, its record becomes NAME.json beside it; local, "
         "file:// or s3://"
     )
@@ -29,7 +37,7 @@ class _ImportFields(BaseModel):
         description="number of classes, background included; default: that of the source, which "
         "a classifier does not tell",
     )
-    classes: str | None = Field(
+    classes: Uri | None = Field(
         None,
         description="JSON file with names and colours, "
         '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}; default: PASCAL '

@@ -12,6 +12,7 @@ from typing import NoReturn
 import fsspec
 
 from pipeline.errors import ErrorCode, StoreError, UnsupportedError
+from pipeline.store.attempts import Tally
 from pipeline.store.entry import Entry, changed_since, check_size
 from pipeline.store.uri import local_path
 
@@ -25,8 +26,17 @@ _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 class Local:
     """A disk. Link and rename make a file appear whole, or not at all."""
 
+    def __init__(self, requests: Tally) -> None:
+        """Open it.
+
+        Args:
+            requests: Counts what a bucket would be asked for the same.
+        """
+        self._requests = requests
+
     def read(self, uri: str, version: str | None, max_bytes: int | None) -> bytes:
         """As `Storage.read_version`."""
+        self._requests.count("read")
         path = local_path(uri)
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
@@ -44,6 +54,7 @@ class Local:
 
     def write(self, uri: str, data: bytes) -> None:
         """As `Storage.write`."""
+        self._requests.count("write")
         path = local_path(uri)
         try:
             os.replace(_write_temporary(path, data), path)
@@ -52,6 +63,7 @@ class Local:
 
     def create(self, uri: str, data: bytes) -> bool:
         """As `Storage.create`, but an answer that was lost counts as False."""
+        self._requests.count("write")
         path = local_path(uri)
         try:
             if os.path.lexists(path):
@@ -75,6 +87,7 @@ class Local:
 
     def stat(self, uri: str) -> Entry:
         """As `Storage.stat`."""
+        self._requests.count("look")
         try:
             found = os.stat(local_path(uri))
         except OSError as error:
@@ -85,6 +98,7 @@ class Local:
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
         """As `Storage.walk`."""
+        self._requests.count("list")
 
         def refuse(error: OSError) -> NoReturn:
             _raise_local(error, f"file://{error.filename}")
@@ -103,6 +117,7 @@ class Local:
 
     def children(self, folder_uri: str) -> list[str]:
         """As `Storage.children`."""
+        self._requests.count("list")
         try:
             return sorted(name for name in os.listdir(local_path(folder_uri)))
         except FileNotFoundError:

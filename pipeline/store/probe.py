@@ -4,12 +4,10 @@ import logging
 import uuid
 from dataclasses import replace
 
-from pipeline.errors import ErrorCode, SettingError, StoreError, UnsupportedError
+from pipeline.errors import SettingError, StoreError, UnsupportedError
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
-
-_REFUSALS = (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND)
 
 
 def writable_storage(storage: Storage, output: str) -> Storage:
@@ -29,7 +27,7 @@ def writable_storage(storage: Storage, output: str) -> Storage:
     try:
         conditional_put = probe_conditional_put(storage, output)
     except StoreError as error:
-        if output.startswith("s3://") and error.code not in _REFUSALS:
+        if output.startswith("s3://") and not error.refused:
             raise
         raise SettingError(
             f"output={output!r} can't be written: {error}; is there such a bucket or disk, and "

@@ -1,7 +1,7 @@
 """A bucket as a store, through s3fs; its errors are translated here."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -16,9 +16,10 @@ from botocore.exceptions import (
     ProxyConnectionError,
 )
 from fsspec.asyn import sync
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying
 
 from pipeline.errors import ErrorCode, StoreError, UnsupportedError
+from pipeline.store.attempts import Tally, retrying
 from pipeline.store.entry import Entry, changed_since, check_size
 
 _NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
@@ -37,11 +38,17 @@ class S3:
     """A bucket, through s3fs; botocore retries the requests."""
 
     def __init__(
-        self, endpoint_url: str | None, timeout_s: float, attempts: int, retries: Counter[str]
+        self,
+        endpoint_url: str | None,
+        timeout_s: float,
+        attempts: int,
+        retries: Tally,
+        requests: Tally,
     ) -> None:
         """Open it; arguments as the attributes of `Storage`."""
         self._attempts = attempts
         self._retries = retries
+        self._requests = requests
         self._fs = fsspec.filesystem(
             "s3",
             endpoint_url=endpoint_url,
@@ -73,6 +80,8 @@ class S3:
         return data
 
     def _get(self, uri: str, condition: dict[str, str], max_bytes: int | None) -> tuple[str, bytes]:
+        self._requests.count("read")
+
         async def get() -> tuple[str, bytes]:
             # The public call_s3 waits for the answer alone; the body must be read in the loop.
             answer = await self._fs._call_s3(  # noqa: SLF001
@@ -102,6 +111,7 @@ class S3:
             # 409: another conditional write was under way; S3 asks to try again.
             for attempt in self._retrying("conflict", lambda error: _s3_code(error) in _CONFLICT):
                 with attempt:
+                    self._requests.count("write")
                     answer = self._fs.call_s3("put_object", **_place(uri), Body=data, **condition)
                     self._count(answer)
         except _S3_ERRORS as error:
@@ -117,6 +127,7 @@ class S3:
         place = _place(uri)
         if not place["Key"]:
             raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is a bucket, not an object")
+        self._requests.count("look")
         try:
             found = self._fs.call_s3("head_object", **place)
         except _S3_ERRORS as error:
@@ -153,6 +164,7 @@ class S3:
         prefix = place["Key"].lstrip("/")
         more: dict[str, str] = {}
         while True:
+            self._requests.count("list")
             try:
                 page = self._fs.call_s3(
                     "list_objects_v2", Bucket=place["Bucket"], Prefix=prefix, **options, **more
@@ -167,19 +179,10 @@ class S3:
     def _count(self, answer: dict[str, Any]) -> None:
         """Count what botocore has retried by itself."""
         if again := answer.get("ResponseMetadata", {}).get("RetryAttempts", 0):
-            self._retries["request"] += again
+            self._retries.count("request", again)
 
-    def _retrying(self, kind: str, condition: Any) -> Retrying:
-        def count(_: Any) -> None:
-            self._retries[kind] += 1
-
-        return Retrying(
-            before_sleep=count,
-            retry=retry_if_exception(condition),
-            stop=stop_after_attempt(self._attempts),
-            wait=wait_random_exponential(multiplier=0.2, max=20),
-            reraise=True,
-        )
+    def _retrying(self, kind: str, may_pass: Callable[[BaseException], bool]) -> Retrying:
+        return retrying(self._attempts, may_pass, partial(self._retries.count, kind))
 
 
 class _BodyBroke(OSError):

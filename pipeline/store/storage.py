@@ -1,20 +1,21 @@
-"""The one seam to local disks and object stores; everything goes through fsspec.
+"""The one seam to local disks, object stores and the web; everything goes through fsspec.
 
-Each failure of a library is translated once, in `local.py` and `s3.py`, into `StoreError` with
-the code that an image would get for it.
+Each failure of a library is translated once, in `local.py`, `s3.py` and `http.py`, into
+`StoreError` with the code that an image would get for it.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.errors import ErrorCode, StoreError
+from pipeline.store.attempts import Tally
 from pipeline.store.entry import Entry
+from pipeline.store.http import Http
 from pipeline.store.local import Local
 from pipeline.store.s3 import S3
-from pipeline.store.uri import as_folder
+from pipeline.store.uri import WEB, as_folder
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Storage:
         timeout_s: How long one connection or read may stay silent, in seconds.
         attempts: How often a request is tried before it has failed.
         retries: Requests that were made again in this process, by kind; `counting` starts anew.
+        requests: Requests that were made in this process: read, write, look (at one object) and
+            list (one page of a listing); `counting` starts anew.
         conditional_put: Whether the store honours `If-None-Match`; where it does not, `create`
             looks before it writes, and only one writer is safe.
     """
@@ -34,15 +37,28 @@ class Storage:
     timeout_s: float = 60.0
     attempts: int = 5
     conditional_put: bool = True
-    retries: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+    retries: Tally = field(default_factory=Tally, compare=False, repr=False)
+    requests: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     def counting(self) -> "Storage":
-        """Give the same storage with a count of its own of the requests that it makes again."""
-        return replace(self, retries=Counter())
+        """Return the same storage with counts of its own, which start at nothing."""
+        return replace(self, retries=Tally(), requests=Tally())
 
     def read(self, uri: str) -> bytes:
-        """Read a whole object. Raises StoreError."""
+        """Read a whole object, or a file from the web. Raises StoreError."""
+        if uri.startswith(WEB):
+            web = Http(self.timeout_s, self.attempts, self.retries, self.requests)
+            return web.read(uri)
         return self._backend(uri).read(uri, None, None)
+
+    def find(self, uri: str) -> bytes | None:
+        """Read a whole object; None if there is none. Raises StoreError."""
+        try:
+            return self.read(uri)
+        except StoreError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return None
+            raise
 
     def read_version(self, uri: str, version: str | None, max_bytes: int) -> bytes:
         """Read an object if it still has this version.
@@ -74,12 +90,12 @@ class Storage:
             StoreError: The store did not answer.
         """
         backend = self._backend(uri)
-        if not self.conditional_put and self.exists(uri):
-            return self.read(uri) == data
-        if not self.conditional_put:
-            backend.write(uri, data)
-            return True
-        return backend.create(uri, data) or self.read(uri) == data
+        if self.conditional_put:
+            return backend.create(uri, data) or self.read(uri) == data
+        if (there := self.find(uri)) is not None:
+            return there == data
+        backend.write(uri, data)
+        return True
 
     def stat(self, uri: str) -> Entry:
         """Look an object up. Raises StoreError, with code `not_found` if there is none."""
@@ -109,8 +125,10 @@ class Storage:
 
     def _backend(self, uri: str) -> "_Backend":
         if uri.startswith("s3://"):
-            return S3(self.s3_endpoint_url, self.timeout_s, self.attempts, self.retries)
-        return Local()
+            return S3(
+                self.s3_endpoint_url, self.timeout_s, self.attempts, self.retries, self.requests
+            )
+        return Local(self.requests)
 
 
 def sha256_hex(data: bytes) -> str:

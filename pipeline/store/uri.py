@@ -2,9 +2,15 @@
 
 import glob
 import os
+import re
+
+from fsspec.utils import glob_translate
 
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
+
+# What is read from the web is no place of the pipeline: only the source of published weights.
+WEB = ("http://", "https://")
 
 
 def normalise_uri(text: str, field: str) -> str:
@@ -61,3 +67,8 @@ def _is_utf8(text: str) -> bool:
 def has_wildcard(uri: str) -> bool:
     """Whether the text is a glob pattern."""
     return glob.has_magic(uri)
+
+
+def wildcard_pattern(uri: str) -> re.Pattern[str]:
+    """Compile a glob pattern: `*` stays in a folder, `**` does not."""
+    return re.compile(glob_translate(uri))

@@ -5,10 +5,12 @@ from typing import Any
 
 from fcn.weights.record import Checkpoint
 from pipeline.cluster.connect import start_ray
+from pipeline.cluster.inspection import inspect
 from pipeline.errors import InputError
 from pipeline.inputs.inspect import Inspect, Inspection, summarise
 from pipeline.inputs.layouts import TRAIN, VAL
 from pipeline.store.lock import Lock
+from pipeline.training.fit import fit
 from pipeline.training.plan import TrainingPlan, commit
 from pipeline.training.run_folder import BEST, TrainingRun, completed
 from pipeline.versions import versions
@@ -31,10 +33,6 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
     start_ray(plan.settings.ray_address)
-    # Ray and torch take seconds to import, which a setting's error must not wait for.
-    from pipeline.cluster.inspection import inspect  # noqa: PLC0415
-    from pipeline.training.fit import fit  # noqa: PLC0415
-
     found = training.inspection()
     if found is None:
         names = [label.name for label in plan.classes]

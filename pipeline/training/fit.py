@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import ray.train
 import ray.train.torch
-from ray.util.placement_group import remove_placement_group
 
 from pipeline.cluster.nodes import alive_nodes
-from pipeline.cluster.reservation import wait_for_room
+from pipeline.cluster.ray_errors import tells_of_short_memory
+from pipeline.cluster.reservation import give_back, wait_for_room
 from pipeline.cluster.tasks import TASK_CPUS
 from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
 from pipeline.inputs.inspect import Inspection
@@ -26,8 +26,6 @@ _log = logging.getLogger(__name__)
 
 # Ray's types are those of the first Ray Train, its classes those of the second.
 _TRAIN: Any = ray.train
-# In the words of Ray, of CUDA and of PyTorch's allocator for CPUs.
-_OUT_OF_MEMORY = ("running low on memory", "out of memory", "can't allocate memory")
 _WORKER_ENVIRONMENT = {
     # PyTorch's threads would spin at their barriers and keep the loading tasks from their cores.
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -83,7 +81,7 @@ def _wait_for_room(workers: Workers, settings: TrainSettings) -> None:
         workers.number, "worker(s)", workers.resources, {"CPU": TASK_CPUS}, settings
     )
     # Ray Train sets room aside as well, all at once.
-    remove_placement_group(room)
+    give_back(room)
 
 
 def _scaling(workers: Workers) -> Any:
@@ -98,7 +96,7 @@ def _scaling(workers: Workers) -> Any:
 def _end(messages: Messages, trainer: ray.train.torch.TorchTrainer) -> Any:
     """Give what a training has ended with: a result or an error."""
     try:
-        return messages.until(trainer)
+        return messages.until(trainer.fit)
     except ray.exceptions.RayError as error:  # who takes the messages has died
         return error
 
@@ -117,8 +115,7 @@ def _reason(end: BaseException, plan: TrainingPlan) -> BaseException:
     for one in map(own_error, raised):
         if isinstance(one, PipelineError):
             return one
-    said = "\n".join(map(str, raised)).lower()
-    if any(words in said for words in _OUT_OF_MEMORY):
+    if any(tells_of_short_memory(str(one)) for one in raised):
         return _out_of_memory(plan)
     # When one worker dies, the others fail because its connection is gone.
     died = [one for one in raised if isinstance(one, ray.exceptions.RayActorError)]
@@ -133,8 +130,7 @@ def _reason(end: BaseException, plan: TrainingPlan) -> BaseException:
 def _raised(end: Any) -> list[BaseException]:
     """Give what was raised on the workers, or by Ray Train itself."""
     if isinstance(end, _TRAIN.WorkerGroupError):
-        # Ray Train keeps what a worker raised inside a wrapper that pickles.
-        return [getattr(one, "_base_exc", one) for one in end.worker_failures.values()]
+        return list(end.worker_failures.values())
     # Ray kills its own helpers, too, when a node is short of memory.
     return [end.controller_failure if isinstance(end, _TRAIN.ControllerError) else end]
 

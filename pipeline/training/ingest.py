@@ -22,7 +22,8 @@ import ray
 from numpy.typing import NDArray
 
 from fcn.training.batch import Batch
-from pipeline.cluster.tasks import in_tasks, own_errors
+from pipeline.cluster.ray_errors import own_errors
+from pipeline.cluster.tasks import in_tasks
 from pipeline.errors import ImageError, InputError
 from pipeline.images.augment import Augment
 from pipeline.images.decode import decode_image

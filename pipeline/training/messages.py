@@ -8,11 +8,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-import ray.train.torch
-import ray.util.queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
+from pipeline.cluster.mailbox import Mailbox
 from pipeline.errors import WaitedTooLong
 from pipeline.training.plan import TrainingPlan
 
@@ -20,22 +18,6 @@ _log = logging.getLogger(__name__)
 
 _WAIT_S = 0.2
 _BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-
-
-class Sender:
-    """Sends messages to the driver; travels to workers."""
-
-    def __init__(self, queue: ray.util.queue.Queue) -> None:
-        """Take the queue along.
-
-        Args:
-            queue: The driver's.
-        """
-        self._queue = queue
-
-    def __call__(self, message: dict[str, Any]) -> None:
-        """Send a message; returns when it has arrived."""
-        self._queue.put(message)
 
 
 class Messages:
@@ -51,11 +33,7 @@ class Messages:
         self._check = check
         self._interval_s = plan.settings.log_interval_s
         self._max_wait_minutes = plan.settings.max_wait_minutes
-        # Beside the driver, so that it does not die with a node of workers.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._queue = ray.util.queue.Queue(
-            actor_options={"num_cpus": 0, "scheduling_strategy": here}
-        )
+        self._mailbox = Mailbox()
         self._bar = (
             tqdm(total=100, unit="%", bar_format=_BAR, dynamic_ncols=True)
             if sys.stderr.isatty()
@@ -76,17 +54,17 @@ class Messages:
         """End the bar and the way."""
         if self._bar is not None:
             self._bar.close()
-        self._queue.shutdown(force=True)
+        self._mailbox.close()
 
-    def sender(self) -> Sender:
-        """Give what worker 0 sends with."""
-        return Sender(self._queue)
+    def sender(self) -> Callable[[dict[str, Any]], None]:
+        """Return what worker 0 sends with; it travels."""
+        return self._mailbox.send
 
-    def until(self, trainer: ray.train.torch.TorchTrainer) -> ray.train.Result | BaseException:
+    def until(self, train: Callable[[], Any]) -> Any:
         """Run a training and show its messages until it ends.
 
         Args:
-            trainer: Ray Train's.
+            train: Is called in a thread.
 
         Returns:
             Its result, or what it has raised.
@@ -94,11 +72,11 @@ class Messages:
         Raises:
             WaitedTooLong: The workers were silent for `max_wait_minutes`.
         """
-        ended: list[ray.train.Result | BaseException] = []
+        ended: list[Any] = []
 
         def run() -> None:
             try:
-                ended.append(trainer.fit())
+                ended.append(train())
             except BaseException as error:  # noqa: BLE001 - the main thread judges it
                 ended.append(error)
 
@@ -114,8 +92,8 @@ class Messages:
         return ended[0]
 
     def _show_all(self) -> None:
-        while not self._queue.empty():
-            self._show(self._queue.get())
+        for message in self._mailbox.arrived():
+            self._show(message)
 
     def _mind_silence(self) -> None:
         now = time.monotonic()

@@ -23,7 +23,6 @@ from pipeline.inputs.data_set import DataSet, as_table, open_data_set
 from pipeline.inputs.layouts import TRAIN, VAL, Sample
 from pipeline.settings.train import TrainSettings
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 # Settings that say where and with how many hands the work is done, and not what is computed.
 _NOT_DECIDING = frozenset(
@@ -106,20 +105,19 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         storage, settings.data, settings.classes, settings.truth_coding, settings.train_split
     )
     train, val = _split(data_set, settings)
-    start = None if settings.weights is None else normalise_uri(settings.weights, "weights")
-    start_record = _start_record(storage, start)
+    start_record = _start_record(storage, settings.weights)
     planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = as_table(train), as_table(val)
     return TrainingPlan(
         settings=settings,
         storage=storage,
-        folder=f"{normalise_uri(settings.output, 'output')}/{settings.run_name}",
+        folder=f"{settings.output}/{settings.run_name}",
         classes=data_set.classes,
         coding=data_set.coding,
         train=tables[0],
         val=tables[1],
         stages=planned,
-        start=start,
+        start=settings.weights,
         deciding=_deciding(settings, data_set, planned, tables, start_record),
     )
 
@@ -185,7 +183,7 @@ def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:
     except CheckpointError as error:
         raise SettingError(f"weights={start!r}: {error}") from error
     except StoreError as error:
-        if error.code in ("not_found", "forbidden"):
+        if error.refused:
             raise SettingError(f"weights={start!r}: {error}") from error
         raise
 

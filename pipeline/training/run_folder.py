@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from fcn.weights.record import Checkpoint
-from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, StoreError
+from pipeline.errors import FingerprintMismatch, InputError
 from pipeline.inputs.inspect import Inspection
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.training.plan import TrainingPlan
@@ -62,7 +62,7 @@ class TrainingRun:
 
     def read_checkpoint(self, which: str) -> bytes | None:
         """Read a checkpoint; None if there is none. Raises StoreError."""
-        return self._read(self.checkpoint_uri(which))
+        return self.storage.find(self.checkpoint_uri(which))
 
     def write_checkpoint(self, which: str, data: bytes) -> None:
         """Replace a checkpoint, whole or not at all. Raises StoreError."""
@@ -80,7 +80,7 @@ class TrainingRun:
 
     def model(self) -> Checkpoint | None:
         """Read the record of the finished run; None before its end."""
-        data = self._read(self.record_uri)
+        data = self.storage.find(self.record_uri)
         return None if data is None else Checkpoint.from_json(data)
 
     def write_model(self, record: Checkpoint, data: bytes) -> None:
@@ -111,7 +111,7 @@ class TrainingRun:
         Raises:
             FingerprintMismatch: Something else decides its numbers; it says what.
         """
-        data = self._read(self._run_uri)
+        data = self.storage.find(self._run_uri)
         if data is None:
             return
         try:
@@ -134,7 +134,7 @@ class TrainingRun:
 
     def inspection(self) -> Inspection | None:
         """Read what was found of the data; None before it was looked at."""
-        data = self._read(f"{self.folder}/inspection.json")
+        data = self.storage.find(f"{self.folder}/inspection.json")
         return None if data is None else Inspection.model_validate_json(data)
 
     def write_inspection(self, found: Inspection) -> None:
@@ -144,21 +144,13 @@ class TrainingRun:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl. Raises StoreError."""
-        data = self._read(f"{self.folder}/metrics.jsonl") or b""
+        data = self.storage.find(f"{self.folder}/metrics.jsonl") or b""
         return [json.loads(line) for line in data.splitlines()]
 
     def write_metrics(self, lines: Sequence[dict[str, Any]]) -> None:
         """Replace metrics.jsonl. Raises StoreError."""
         text = "".join(json.dumps(line) + "\n" for line in lines)
         self.storage.write(f"{self.folder}/metrics.jsonl", text.encode())
-
-    def _read(self, uri: str) -> bytes | None:
-        try:
-            return self.storage.read(uri)
-        except StoreError as error:
-            if error.code is ErrorCode.NOT_FOUND:
-                return None
-            raise
 
 
 def completed(record: Checkpoint, data: bytes, provenance: dict[str, Any]) -> Checkpoint:

@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 
 from pipeline.cluster.connect import start_ray
 from pipeline.labelling.flow import label_shards
-from pipeline.labelling.runs import list_runs
+from pipeline.labelling.history import History
 from pipeline.labelling.segment import LoadPredictor
-from pipeline.labelling.session import Outcome, open_job
+from pipeline.labelling.session import open_job
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.benchmarks.processes import Sample, Watch
@@ -67,10 +67,9 @@ def label_with(load: LoadPredictor, photos: Path, output: Path, max_shard_images
         weights="random:0",
         max_shard_images=max_shard_images,
     )
-    job = open_job(settings)
-    with job.locked(job.look()) as held:
-        assert not isinstance(held, Outcome), "a new output has nothing done"
-        run, _ = held
+    job = open_job(settings).writable()
+    with job.lock() as lock:
+        run = job.open_run(job.look(), lock.number)
         start_ray(settings.ray_address)
         receipts = list(label_shards(run, run.missing(), settings, load))
     assert sum(receipt["num_failed"] for receipt in receipts) == 0, "photographs are not broken"
@@ -83,7 +82,7 @@ def commit_times(output: Path) -> list[tuple[float, int]]:
     Returns:
         Seconds since the epoch and number of images of every shard, in order of time.
     """
-    (run,) = list_runs(Storage(), f"file://{output}")
+    (run,) = History(Storage(), f"file://{output}").runs()
     tables = run.commits(["labelled_at"])
     return sorted(
         (pc.max(table["labelled_at"]).as_py().timestamp(), table.num_rows) for table in tables

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.labelling.history import History
 from pipeline.labelling.plan import draft, start_run
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import COMMIT
@@ -98,7 +99,7 @@ def main(num_images: int, kind: str) -> None:
         settings = make_settings(Path(name), source, io_threads=16)
         network = network_record()
         with _measured(f"draft of {num_images:,}"):
-            drafted = draft(storage, settings, network)
+            drafted = draft(History(storage, settings.output), settings, network)
         with _measured(f"start, {drafted.num_shards:,} shards"):
             run = start_run(storage, settings, network, drafted)
         assert run.record.num_images == num_images
@@ -108,7 +109,7 @@ def main(num_images: int, kind: str) -> None:
         assert len(missing) == drafted.num_shards // 2
         del drafted
         with _measured("second draft"):
-            drafted = draft(storage, settings, network)
+            drafted = draft(History(storage, settings.output), settings, network)
         print(f"{drafted.num_skipped:,} skipped, {drafted.images.num_rows:,} left")
 
 

@@ -30,19 +30,19 @@ NUM_CLASSES = 21
 # early as a rule, and each gets what is left at most.
 SECTIONS = (
     ("env", 45),
-    ("pieces", 28),
-    ("exact", 24),
-    ("replica", 20),
-    ("hazards", 20),
-    ("speed", 70),
-    ("compare", 24),
-    ("train", 26),
-    ("oom", 22),
+    ("speed", 120),
+    ("oom", 50),
+    ("compare", 45),
+    ("exact", 60),
+    ("hazards", 35),
     ("profile", 35),
+    ("train", 75),
     ("variants", 45),
+    ("pieces", 60),
     ("labelling", 25),
     ("newsizes", 25),
     ("codecs", 40),
+    ("replica", 40),
     ("baselines", 25),
     ("two", 40),
     ("compile", 80),
@@ -275,7 +275,7 @@ class Section:
     def record(self, name, padding="paper", width=None, classes=NUM_CLASSES, **fields):
         from fcn.architectures import ARCHITECTURES
         from fcn.weights.classes import numbered_classes
-from fcn.weights.record import Checkpoint
+        from fcn.weights.record import Checkpoint
 
         scalable = "width" in ARCHITECTURES[name]
         width = (4 if self.tiny else 64) if width is None else width

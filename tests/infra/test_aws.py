@@ -15,8 +15,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from fcn.weights.classes import numbered_classes
 from fcn.weights.record import Checkpoint
 from pipeline.labelling import verify
+from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import list_runs
 from pipeline.store.lock import Lock
 from pipeline.store.probe import probe_conditional_put
 from pipeline.store.storage import Storage
@@ -131,7 +131,7 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> set[Request]:
             label_run(run)
             publish(run, str)
             lock.check()
-        for one in list_runs(Storage(), output):
+        for one in History(Storage(), output).runs():
             assert verify.verify(one, 2).finished
         _train(folder)
     return found

@@ -16,12 +16,16 @@ _LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock
 
 
 def test_steps_are_those_of_the_makefile():
-    """Every command in the image is the Makefile's, but for installing its wheel and its user."""
+    """Every command in the image is the Makefile's, but for its wheel, user and C compiler."""
     steps = [plain(arguments) for name, arguments in dockerfile() if name == "RUN"]
 
     others = [step for step in steps if step not in recipes()]
     assert len(steps) - len(others) == 3
     assert others == [
+        (
+            "apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends "
+            "gcc libc6-dev && rm -rf /var/lib/apt/lists/*"
+        ),
         "python -m pip install --quiet --no-deps /tmp/dist/*.whl",
         "useradd --create-home --uid 1000 fcn",
     ]
@@ -100,11 +104,11 @@ def test_the_wheel_is_whole(tmp_path: Path):
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
         [entry] = [name for name in names if name.endswith("entry_points.txt")]
-        assert "fcn = jobs.__main__:main" in wheel.read(entry).decode()
+        assert "fcn = fcn_pipeline:main" in wheel.read(entry).decode()
     sources = {
         str(file.relative_to(REPOSITORY))
         for package in ("fcn", "jobs", "pipeline")
         for file in (REPOSITORY / package).rglob("*")
         if file.is_file() and not fnmatch(str(file), "*__pycache__*")
     }
-    assert sources <= names
+    assert sources | {"fcn_pipeline.py", "fcn/py.typed"} <= names

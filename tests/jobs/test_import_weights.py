@@ -272,9 +272,11 @@ def test_a_hash_in_a_name_is_held(
 def test_a_web_that_does_not_answer_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """No such file is a wrong setting; no server is a reason to run the command again."""
     with _web({"/gone.pth": [(404, b"")], "/closed.pth": [(403, b"")]}) as url:
-        for name, words in (("gone", "it does not exist"), ("closed", "Forbidden")):
+        for name, words in (("gone", "does not exist"), ("closed", "Forbidden")):
             assert _import(f"{url}/{name}.pth?key=secret", tmp_path / "net.safetensors") == 2
-            assert f"'{url}/{name}.pth' can't be read: {words}" in caplog.messages[-1]
+            shown = f"{url}/{name}.pth"
+            assert f"'{shown}' can't be read: {shown}" in caplog.messages[-1]
+            assert words in caplog.messages[-1]
     assert _import(f"{url}/a.pth", tmp_path / "n.safetensors", "--io-attempts", "1") == 5
     assert "run the same command again" in caplog.messages[-1]
     assert "secret" not in caplog.text
@@ -310,7 +312,7 @@ def test_the_published_names_carry_their_hash():
     [
         ({"--network": "unet"}, "network='unet' is unknown; there are: fcn32s_vgg16"),
         ({"--padding": "tight"}, "padding='tight' does not apply to fcn_all_skips"),
-        ({"--output": "net.pth"}, "output='net.pth' must end in .safetensors"),
+        ({"--output": "net.pth"}, "net.pth' must end in .safetensors"),
         ({"--output": "ftp://x/n.safetensors"}, "scheme 'ftp' is not supported"),
         ({"--output": "/proc/n.safetensors"}, "output='file:///proc/n.safetensors' can't be wri"),
         ({"--source": "gone.pth"}, "gone.pth' can't be read: file:///"),

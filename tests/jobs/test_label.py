@@ -184,9 +184,9 @@ def test_bucket_and_disk_give_the_same(labelled: Path, photographs: Path, s3: Se
 
 
 def the_run_named_first(output: Path):
-    from pipeline.labelling.runs import list_runs  # noqa: PLC0415 - beside the_run, which gives the last
+    from pipeline.labelling.history import History  # noqa: PLC0415 - beside the_run, which gives the last
 
-    return list_runs(Storage(), f"file://{output}")[0]
+    return History(Storage(), f"file://{output}").runs()[0]
 
 
 def test_a_store_that_ignores_the_header_is_named_and_used(

@@ -16,7 +16,7 @@ import pytest
 
 from jobs.__main__ import main
 from pipeline.labelling.cost import Work
-from pipeline.labelling.runs import list_runs
+from pipeline.labelling.history import History
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Gate, fault_proxy
 from tests.jobs.test_kill import Undisturbed, assert_same
@@ -222,7 +222,7 @@ def test_two_schedules_at_once_do_nothing_twice(
     assert labelled_once(output)
     after = snapshot(output)
     assert {name: after[name] for name in before} == before
-    [run] = [run for run in list_runs(Storage(), f"file://{output}") if run.record.num_images]
+    [run] = [run for run in History(Storage(), f"file://{output}").runs() if run.record.num_images]
     assert mask_hashes(run) == undisturbed.masks
 
 

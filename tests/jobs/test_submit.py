@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from ray.dashboard.modules.job.pydantic_models import JobDetails
+from ray.job_submission import JobDetails
 
 from jobs.__main__ import main
-from jobs.submit import exit_code, submission_name
+from jobs.settings.submission import submission_name
+from jobs.submit import exit_code
 from pipeline.labelling import plan
 from pipeline.labelling.session import open_job
 from pipeline.settings.label import LabelSettings

@@ -106,3 +106,9 @@ def test_a_bug_stays_a_bug() -> None:
     bug = RuntimeError("bug")
     bug.__cause__ = KeyError("deeper")
     assert own_error(bug) is bug
+
+
+def test_a_store_refuses_what_is_missing_or_forbidden() -> None:
+    """Of all codes these two say that asking again can't help."""
+    refused = {code for code in ErrorCode if StoreError(code, "what happened").refused}
+    assert refused == {ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN}

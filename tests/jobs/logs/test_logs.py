@@ -79,14 +79,17 @@ _PROGRAM = """
 import logging, os, sys, threading, warnings
 from jobs import __main__ as program
 from jobs.logs import logs
+from pipeline.log_context import belong_to
+from pipeline.settings.shared import NoSettings
 
 SECRET = sys.argv.pop()
 
 def fail(*_):
     raise KeyError(SECRET)
 
-def chat(_, environ):
-    logs.configure(environ["FCN_LOG_FORMAT"], run="r", attempt=3)
+def chat(_):
+    logs.configure(os.environ["FCN_LOG_FORMAT"])
+    belong_to("r", 3)
     warnings.warn(f"a library warns of {SECRET}\\nin lines")
     print(f"printed {SECRET}", file=sys.stderr)
     thread = threading.Thread(target=fail, name="worker")
@@ -97,7 +100,9 @@ def chat(_, environ):
     logging.getLogger("a.library").warning("of %d %% of\\n%s", 9, "lines", extra=extra)
     return 0
 
-program.COMMANDS |= {"fail": (fail, ""), "chat": (chat, "")}
+program.COMMANDS |= {
+    name: program.Command(NoSettings, f"__main__:{name}", "") for name in ("fail", "chat")
+}
 code = program.main(sys.argv[1:])
 print("after", file=sys.stderr)
 sys.exit(code)

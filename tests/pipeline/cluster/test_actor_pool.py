@@ -33,13 +33,12 @@ def test_the_pool_grows_to_what_there_is_room_for(
 
     The room that was set aside is given back.
     """
-    monkeypatch.setattr(actor_pool, "room_for", lambda *_: 2)
     monkeypatch.setattr(actor_pool, "_GROW_S", 0.1)
     context = ray.data.DataContext.get_current()
     monkeypatch.setattr(context, "custom_execution_callback_classes", [])
     monkeypatch.setattr(context, "enable_progress_bars", False)
     room = placement_group([{"CPU": 0.1}])
-    watch_replicas(room, max_replicas)
+    watch_replicas(room, max_replicas, lambda *_: 2)
     rows = ray.data.range(60, override_num_blocks=60)
     pool = ray.data.ActorPoolStrategy(size=1)
 

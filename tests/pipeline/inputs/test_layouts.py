@@ -27,7 +27,7 @@ def test_folders_with_splits(tmp_path: Path):
     touch(tmp_path, "train/images/b/c.PNG", "train/masks/b/c.png", "train/images/notes.txt")
     touch(tmp_path, "val/images/d.jpg", "val/masks/d.png", "other/x.txt")
 
-    found = find_labelled(Storage(), str(tmp_path))
+    found = find_labelled(Storage(), f"file://{tmp_path}")
 
     assert found.layout == "folders"
     assert _names(found.splits["train"]) == [("a.jpg", "a.png"), ("c.PNG", "c.png")]
@@ -41,7 +41,7 @@ def test_one_folder_is_the_training_split(tmp_path: Path):
     """images/ and masks/ alone are `train`."""
     touch(tmp_path, "images/a.jpg", "masks/a.png")
 
-    assert list(find_labelled(Storage(), str(tmp_path)).splits) == ["train"]
+    assert list(find_labelled(Storage(), f"file://{tmp_path}").splits) == ["train"]
 
 
 def test_pascal_voc(tmp_path: Path):
@@ -51,7 +51,7 @@ def test_pascal_voc(tmp_path: Path):
         (tmp_path / f"ImageSets/Segmentation/{name}.txt").write_text(stems)
     touch(tmp_path, "JPEGImages/2007_1.jpg", "SegmentationClass/2007_1.png")
 
-    found = find_labelled(Storage(), str(tmp_path))
+    found = find_labelled(Storage(), f"file://{tmp_path}")
 
     assert found.layout == "voc"
     assert {name: _names(some) for name, some in found.splits.items()} == {
@@ -68,7 +68,7 @@ def test_cityscapes(tmp_path: Path, kind: str):
         touch(tmp_path, f"gtFine/{split}/{city}/{stem}_gtFine_labelIds.png")
         touch(tmp_path, f"gtFine/{split}/{city}/{stem}_gtFine_{kind}.png")
 
-    found = find_labelled(Storage(), str(tmp_path))
+    found = find_labelled(Storage(), f"file://{tmp_path}")
 
     assert found.layout == "cityscapes"
     assert found.raw_ids == (kind == "labelIds")
@@ -94,7 +94,7 @@ def test_manifests(tmp_path: Path, ending: str):
             "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
         )
 
-    found = find_labelled(Storage(), str(path))
+    found = find_labelled(Storage(), f"file://{path}")
 
     assert _names(found.splits["train"]) == [("a.jpg", "a.png"), ("c.jpg", "c.png")]
     assert _names(found.splits["val"]) == [("b.jpg", "b.png")]
@@ -106,7 +106,7 @@ def test_a_bucket(s3: Server):
     for key in ("set/train/images/a.jpg", "set/train/masks/a.png", "set/classes.json"):
         s3.put(bucket, key, b"")
 
-    found = find_labelled(Storage(s3.endpoint_url), f"s3://{bucket}/set/")
+    found = find_labelled(Storage(s3.endpoint_url), f"s3://{bucket}/set")
 
     prefix = f"s3://{bucket}/set"
     assert found.splits == {
@@ -133,10 +133,10 @@ def test_what_does_not_belong_together_is_named(tmp_path: Path, names: list[str]
     place = tmp_path / names[0] if names[0].endswith(".csv") else tmp_path
 
     with pytest.raises(InputError, match=words):
-        find_labelled(Storage(), str(place))
+        find_labelled(Storage(), f"file://{place}")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
     """A wrong path is an error about the path."""
     with pytest.raises(InputError, match="it holds nothing"):
-        find_labelled(Storage(), str(tmp_path / "nowhere"))
+        find_labelled(Storage(), f"file://{tmp_path}/nowhere")

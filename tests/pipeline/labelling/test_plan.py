@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
+from pipeline.labelling.history import History
 from pipeline.labelling.plan import (
     Draft,
     _cut,
@@ -45,8 +46,13 @@ def _make(folder: Path, *names: str) -> Path:
     return folder / "in"
 
 
+def _history(given: LabelSettings) -> History:
+    return History(_STORAGE, given.output)
+
+
 def _draft(folder: Path, **fields: Any) -> Draft:
-    return draft(_STORAGE, make_settings(folder, folder / "in", **fields), _NETWORK)
+    given = make_settings(folder, folder / "in", **fields)
+    return draft(_history(given), given, _NETWORK)
 
 
 def _keys(drafted: Draft) -> list[str]:
@@ -175,7 +181,7 @@ def test_an_image_named_twice_is_an_input_error(tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text(f"uri\n{source}/a.jpg\n{source}/a.jpg\n")
     with pytest.raises(InputError, match=r"lists '.*a\.jpg' 2 times; list it once"):
-        draft(_STORAGE, make_settings(tmp_path, manifest), _NETWORK)
+        _draft(tmp_path, input=str(manifest))
 
 
 def test_a_name_too_long_for_a_disk_is_an_input_error(tmp_path: Path) -> None:
@@ -275,7 +281,7 @@ def test_another_network_starts_from_nothing(tmp_path: Path) -> None:
     """What a run of another fingerprint has done is not skipped."""
     _commit(start_run(tmp_path, _make(tmp_path, "a.jpg")), {})
     other = make_settings(tmp_path, tmp_path / "in", weights="random:1")
-    drafted = draft(_STORAGE, other, network_record("random:1"))
+    drafted = draft(_history(other), other, network_record("random:1"))
     assert (_keys(drafted), drafted.num_skipped) == (["a.jpg"], 0)
 
 
@@ -299,7 +305,7 @@ def test_masks_of_another_output_are_no_photographs(tmp_path: Path) -> None:
     source = _make(tmp_path, "a.jpg", "old/masks/run=x/b.png", "new/masks/run=y/c.png")
     (tmp_path / "link").symlink_to(source)
     settings = make_settings(tmp_path, tmp_path / "link", output=str(source / "new"))
-    assert _keys(draft(_STORAGE, settings, network_record())) == ["a.jpg"]
+    assert _keys(draft(_history(settings), settings, network_record())) == ["a.jpg"]
 
 
 def test_a_run_id_taken_by_another_network_meanwhile_is_refused(tmp_path: Path) -> None:
@@ -387,7 +393,7 @@ def test_an_error_in_the_bytes_settles_an_image(first: str, second: str, tmp_pat
 
 
 def _change(name: str, value: object) -> Callable[[LabelSettings], LabelSettings]:
-    return lambda given: given.model_copy(update={name: value})
+    return lambda given: LabelSettings(**{**given.model_dump(exclude_unset=True), name: value})
 
 
 def test_the_same_work_has_one_identity(tmp_path: Path) -> None:
@@ -408,7 +414,7 @@ def test_the_same_work_has_one_identity(tmp_path: Path) -> None:
 
 def _continued(folder: Path, **fields: Any) -> str | None:
     given = make_settings(folder, folder / "in", **fields)
-    run = run_to_continue(_STORAGE, given, _NETWORK)
+    run = run_to_continue(_history(given), given, _NETWORK)
     return None if run is None else run.run_id
 
 
@@ -431,7 +437,7 @@ def test_other_work_does_not_go_on_unnamed(tmp_path: Path) -> None:
     assert _continued(tmp_path, input=str(source / "b")) is None
     assert _continued(tmp_path, mask_name="full") is None
     given = make_settings(tmp_path, source)
-    assert run_to_continue(_STORAGE, given, network_record("random:1")) is None
+    assert run_to_continue(_history(given), given, network_record("random:1")) is None
 
 
 def test_a_named_run_goes_on(tmp_path: Path) -> None:
@@ -451,7 +457,7 @@ def test_another_network_under_the_name_is_refused(tmp_path: Path) -> None:
     other = network_record("random:1")
     other = other.model_copy(update={"deciding": {**other.deciding, "precision": "bf16"}})
     with pytest.raises(FingerprintMismatch, match="run_id='nightly'") as caught:
-        run_to_continue(_STORAGE, given, other)
+        run_to_continue(_history(given), given, other)
     assert "weights_sha256: 'random:0' then, 'random:1' now" in str(caught.value)
     assert "precision: 'fp32' then, 'bf16' now" in str(caught.value)
     assert "width" not in str(caught.value)
@@ -581,7 +587,7 @@ def test_a_run_does_not_need_the_option_to_be_found(tmp_path: Path) -> None:
     """A run is found by its record, whichever way its store creates objects."""
     start_run(tmp_path, _make(tmp_path, "a.jpg"), run_id="nightly")
     given = make_settings(tmp_path, tmp_path / "in", run_id="nightly")
-    naive = replace(_STORAGE, conditional_put=False)
+    naive = History(replace(_STORAGE, conditional_put=False), given.output)
     found = run_to_continue(naive, given, _NETWORK)
     assert found is not None
     assert found.run_id == "nightly"

@@ -14,8 +14,9 @@ import pytest
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.images.masks import decode_mask, encode_mask, make_palette
+from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import Run, list_runs
+from pipeline.labelling.runs import Run
 from pipeline.labelling.verify import Breaks, Verdict, verify
 from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, label_run, start_run
@@ -370,7 +371,7 @@ def test_a_copy_is_verified_where_it_is(tmp_path: Path) -> None:
     """The masks of a copied output are read from the copy: without them it is broken."""
     run = _published(tmp_path)
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
-    copy = list_runs(Storage(), f"file://{tmp_path}/copy")[0]
+    copy = History(Storage(), f"file://{tmp_path}/copy").runs()[0]
     assert not verify(copy, 2).breaks
     shutil.rmtree(tmp_path / "copy/masks")
     assert set(verify(copy, 2).breaks.numbers) == {"mask is missing"}

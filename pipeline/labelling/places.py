@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from jobs.doctor.finding import Finding, change, note, ok
 from pipeline.errors import ErrorCode, PipelineError, StoreError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.network import Network, check_weights, describe_network
 from pipeline.settings.label import LabelSettings
 from pipeline.store.probe import probe_conditional_put
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
 
 DRIVER = "the driver"
 # A place that does not answer is found out about soon enough.
@@ -49,8 +48,8 @@ class Places:
         storage = settings.storage()
         return Places(
             replace(storage, attempts=min(_ATTEMPTS, storage.attempts)),
-            normalise_uri(settings.input, "input"),
-            normalise_uri(settings.output, "output"),
+            settings.input,
+            settings.output,
             settings.max_image_bytes,
         )
 

@@ -1,0 +1,38 @@
+"""The switches of Ray Data, which stand here for all that runs on it."""
+
+from typing import Any
+
+import ray.data
+
+_NO_LIMIT = -1
+
+
+def set_switches(context: ray.data.DataContext, max_wait_minutes: float | None) -> None:
+    """Let what runs in a context fail as the rest of the product does.
+
+    Args:
+        context: Of one dataset, or the current one, which all later datasets take over.
+        max_wait_minutes: Without any progress; None where somebody else minds it.
+    """
+    # An image's failure is a row; what is left is the run's.
+    context.max_errored_blocks = 0
+    # An error of ours keeps its exit code.
+    context.raise_original_map_exception = True
+    # Ray's bars count blocks; ours counts images.
+    context.enable_progress_bars = False
+    # Waiting for a GPU must not end a run, a hang must.
+    context.execution_no_progress_timeout_s = (
+        _NO_LIMIT if max_wait_minutes is None else 60 * max_wait_minutes
+    )
+    # Out of memory while it loads: five times, and it is no accident.
+    context.max_consecutive_actor_init_deaths = 5
+
+
+def watch_execution(watch: Any) -> None:
+    """Call something at every step of what Ray Data does next in this process.
+
+    Args:
+        watch: Builds an `ExecutionCallback` of Ray; is called without arguments.
+    """
+    # Ray types the list as one of classes; it calls what is in there.
+    ray.data.DataContext.get_current().custom_execution_callback_classes = [watch]

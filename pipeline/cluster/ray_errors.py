@@ -1,0 +1,47 @@
+"""Ray's errors, translated: into ours, and into what they mean for the run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+import ray.data
+
+from pipeline.errors import WaitedTooLong, own_error
+
+
+@contextmanager
+def own_errors(
+    waited: str = "no task has got on for max_wait_minutes: they wait for nodes or hang",
+) -> Iterator[None]:
+    """Raise what tasks and actors have raised without what Ray has wrapped it in.
+
+    Args:
+        waited: What it means if Ray Data has not got on for as long as it may.
+
+    Raises:
+        WaitedTooLong: It has not.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error
+    except ray.data.exceptions.ExecutionTimeoutError as error:
+        raise WaitedTooLong(f"{waited}; see `ray status`") from error
+
+
+def last_line(error: BaseException) -> str:
+    """Return the line of an error that says what happened; Ray puts its tracebacks before it."""
+    return str(own_error(error)).strip().splitlines()[-1]
+
+
+def tells_of_short_memory(text: str) -> bool:
+    """Say whether an error tells that a node ran short of memory.
+
+    Ray has a class for it, which does not outlive the way through Ray Train: only its text does.
+    The other words are those of CUDA and of PyTorch's allocator for CPUs.
+
+    Args:
+        text: Of the error.
+    """
+    words = ("running low on memory", "out of memory", "can't allocate memory")
+    return any(one in text.lower() for one in words)

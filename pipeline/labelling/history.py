@@ -1,0 +1,112 @@
+"""The history: the runs of an output, each object of which is read once, whoever asks."""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pipeline.errors import InputError
+from pipeline.labelling.runs import Manifest, Run, find_run
+from pipeline.store.storage import Storage
+
+_READ_THREADS = 16
+_Answer = TypeVar("_Answer")
+
+
+class History:
+    """The runs of an output.
+
+    Nothing is read before it is asked for. Records and manifests never change, and a finished
+    run stays finished: such answers are kept. That there is no such thing is kept until
+    `refresh`, which looks for what others have done meanwhile.
+    """
+
+    def __init__(self, storage: Storage, output: str) -> None:
+        """Name the output, without reading anything.
+
+        Args:
+            storage: Of the output.
+            output: URI of its folder.
+        """
+        self.storage = storage
+        self.output = output
+        self._names: list[str] | None = None
+        self._runs: dict[str, Run | None] = {}
+        self._manifests: dict[str, Manifest | None] = {}
+        self._finished: dict[str, bool] = {}
+
+    def refresh(self) -> None:
+        """List the runs again. Raises StoreError."""
+        self._names = self.storage.children(f"{self.output}/runs")
+        self._runs = {name: run for name, run in self._runs.items() if run}
+        self._manifests = {name: found for name, found in self._manifests.items() if found}
+        self._finished = {name: done for name, done in self._finished.items() if done}
+
+    def runs(self) -> list[Run]:
+        """Read the records of all runs that have a whole plan, oldest first.
+
+        Raises:
+            InputError: A record is damaged.
+        """
+        if self._names is None:
+            self.refresh()
+        found = self._read(self._runs, self._names or (), self._find)
+        runs = [run for run in found if run is not None]
+        return sorted(runs, key=lambda run: (run.record.created_at, run.run_id))
+
+    def of_network(self, fingerprint: str) -> list[Run]:
+        """Select the runs of one network, oldest first. Raises as `runs`."""
+        return [run for run in self.runs() if run.record.network.fingerprint == fingerprint]
+
+    def find(self, run_id: str) -> Run | None:
+        """Look one run up by name, without the others; None if there is none with a whole plan.
+
+        Raises:
+            InputError: Its record is damaged.
+        """
+        if self._names is not None and run_id not in self._names:
+            return None
+        return self._read(self._runs, (run_id,), self._find)[0]
+
+    def require(self, run_id: str | None) -> list[Run]:
+        """List the runs that a reader asked for, oldest first.
+
+        Args:
+            run_id: Only this one; None lists all.
+
+        Raises:
+            InputError: There are none, or a record is damaged.
+        """
+        named = None if run_id is None else self.find(run_id)
+        runs = self.runs() if run_id is None else [named] if named else []
+        if not runs:
+            what = "no run" if run_id is None else f"no run {run_id!r}"
+            raise InputError(f"output={self.output!r} holds {what}; `label` makes runs")
+        return runs
+
+    def manifests(self, runs: Sequence[Run]) -> list[Manifest | None]:
+        """Read the manifests of some runs; None for those that are not committed to the end.
+
+        Raises:
+            InputError: A manifest is damaged.
+        """
+        by_id = {run.run_id: run for run in runs}
+        return self._read(self._manifests, by_id, lambda run_id: by_id[run_id].manifest())
+
+    def finished(self, runs: Sequence[Run]) -> list[bool]:
+        """Look up which of some runs are published to the end."""
+        by_id = {run.run_id: run for run in runs}
+        return self._read(self._finished, by_id, lambda run_id: by_id[run_id].finished())
+
+    def _find(self, run_id: str) -> Run | None:
+        return find_run(self.storage, self.output, run_id)
+
+    @staticmethod
+    def _read(
+        known: dict[str, _Answer], names: Collection[str], ask: Callable[[str], _Answer]
+    ) -> list[_Answer]:
+        """Answer for every name, many at a time: an output may hold years of nights."""
+        new = [name for name in names if name not in known]
+        if new:
+            with ThreadPoolExecutor(_READ_THREADS) as pool:
+                known.update(zip(new, pool.map(ask, new), strict=True))
+        return [known[name] for name in names]

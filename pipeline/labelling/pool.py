@@ -1,0 +1,25 @@
+"""The pool of replicas on a cluster: room is waited for, and more replicas join as nodes do."""
+
+from pipeline.cluster.actor_pool import watch_replicas
+from pipeline.cluster.nodes import alive_nodes
+from pipeline.cluster.reservation import wait_for_room
+from pipeline.labelling.replicas import BESIDE_CPUS, choose_replicas, room_for
+from pipeline.settings.label import LabelSettings
+
+
+def wait_for_replicas(settings: LabelSettings, num_shards: int) -> None:
+    """Wait until a cluster, if it is one, has room for the replicas that a run begins with.
+
+    Args:
+        settings: Of the job.
+        num_shards: To do.
+
+    Raises:
+        WaitedTooLong: It has had none for `max_wait_minutes`.
+    """
+    if settings.ray_address is None:
+        return
+    number = min(settings.min_replicas, num_shards)
+    each = choose_replicas(settings, alive_nodes(), number).resources
+    room = wait_for_room(number, "replica(s)", each, {"CPU": BESIDE_CPUS}, settings)
+    watch_replicas(room, min(settings.max_replicas or num_shards, num_shards), room_for)

@@ -1,0 +1,79 @@
+"""Who watches a run: a person, the log, and Prometheus."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from pipeline.labelling.progress import Progress
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import Receipt, ShardTask
+from pipeline.labelling.shard_lines import log_shard
+from pipeline.settings.label import LabelSettings
+
+
+@contextmanager
+def watched(run: Run, todo: list[ShardTask], settings: LabelSettings) -> Iterator["Watch"]:
+    """Show what becomes of a run until the block ends.
+
+    Args:
+        run: What is labelled.
+        todo: What of it is left; if there is something, Ray has to be there.
+        settings: They say how lines look, and how often one comes.
+    """
+    num_images, num_to_do = run.record.num_images, run.num_images(todo)
+    begin = partial(Progress, num_images, num_images - num_to_do, settings.log_interval_s)
+    with ExitStack() as opened:
+        see: list[Callable[[Receipt], None]] = []
+        if settings.log_format == "json":
+            # For people there are the lines of progress.
+            see.append(log_shard)
+        if todo:
+            # Ray takes seconds to import, which a run with nothing to do must not wait for.
+            from pipeline.labelling.prometheus import RunMetrics  # noqa: PLC0415
+
+            # The metrics show a run also while it waits for room.
+            see.append(opened.enter_context(RunMetrics(run, num_to_do)).add)
+        yield Watch(begin, see, opened)
+
+
+class Watch:
+    """Shows receipts to all who watch."""
+
+    def __init__(
+        self,
+        begin: Callable[[], Progress],
+        see: list[Callable[[Receipt], None]],
+        opened: ExitStack,
+    ) -> None:
+        """Take along who watches.
+
+        Args:
+            begin: Makes the progress.
+            see: Are called with every receipt.
+            opened: Ends the progress, in whatever way the work ends.
+        """
+        self._begin = begin
+        self._see = see
+        self._opened = opened
+        self._progress: Progress | None = None
+
+    def show(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
+        """Show receipts, and pass them on; the speed counts from here.
+
+        Args:
+            receipts: Of committed shards.
+        """
+        # Ends here, or with the block if the work fails.
+        opened = self._opened.enter_context(ExitStack())
+        self._progress = progress = opened.enter_context(self._begin())
+        for receipt in receipts:
+            for see in (progress.add, *self._see):
+                see(receipt)
+            yield receipt
+        opened.close()
+
+    @property
+    def images_per_s(self) -> float:
+        """Images committed per second, loading of the network included."""
+        assert self._progress is not None, "nothing has been shown"
+        return self._progress.images_per_s

@@ -1,0 +1,60 @@
+"""The web as a store that is only read; its errors are translated here."""
+
+from functools import partial
+from typing import NoReturn
+
+import aiohttp
+import fsspec
+
+from pipeline.errors import ErrorCode, StoreError
+from pipeline.redact import without_secret
+from pipeline.store.attempts import Tally, retrying
+
+_ASK_AGAIN = (408, 429)
+
+
+class Http:
+    """A file behind http:// or https://; a query may hold a signature, which no message shows."""
+
+    def __init__(self, timeout_s: float, attempts: int, retries: Tally, requests: Tally) -> None:
+        """Open it; arguments as the attributes of `Storage`."""
+        self._attempts = attempts
+        self._retries = retries
+        self._requests = requests
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
+        self._fs = fsspec.filesystem(
+            "http", client_kwargs={"timeout": timeout}, skip_instance_cache=True
+        )
+
+    def read(self, uri: str) -> bytes:
+        """As `Storage.read`."""
+        note = partial(self._retries.count, "request")
+        try:
+            for attempt in retrying(self._attempts, _may_pass, note):
+                with attempt:
+                    self._requests.count("read")
+                    data: bytes = self._fs.cat_file(uri)
+        except (OSError, ValueError, aiohttp.ClientError) as error:
+            _raise_http(error, without_secret(uri))
+        return data
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether to ask again: not after a signal, and not after a refusal."""
+    return isinstance(error, Exception) and not _is_refusal(error)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether asking again can't help: no such file, no such form of a URL, answers 4xx."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return 400 <= error.status < 500 and error.status not in _ASK_AGAIN
+    return isinstance(error, FileNotFoundError | ValueError)
+
+
+def _raise_http(error: Exception, shown: str) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
+        raise StoreError(ErrorCode.NOT_FOUND, f"{shown} does not exist") from error
+    reason = getattr(error, "message", "") or str(error) or type(error).__name__
+    if _is_refusal(error):
+        raise StoreError(ErrorCode.FORBIDDEN, f"{shown}: {reason}") from error
+    raise StoreError(ErrorCode.TIMEOUT, f"{shown}: no answer: {reason}") from error
