@@ -30,6 +30,7 @@ def draw_picture(path: Path) -> None:
     network, record = fcn.load(str(FOLDER / "model.safetensors"))
     scene, _ = draw_scene(_SEED, _HEIGHT, _WIDTH)
     [prediction] = fcn.Predictor(network, record, device="cpu").predict([scene])
+    assert prediction is not None
     colours = np.array([one.color for one in record.classes], np.uint8)
     figure = Figure(figsize=(10, 2.15), dpi=120, layout="constrained", facecolor="white")
     left, middle, right = figure.subplots(1, 3, width_ratios=(16, 16, 13))
