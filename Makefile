@@ -68,7 +68,7 @@ check-infra: install
 	$(RUN) -m tests.infra.check_crds $(CRDS)
 
 docs: $(DOCS)/.installed
-	$(DOCS)/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 $(DOCS)/.installed: requirements-docs.lock
 	$(PYTHON) -m venv $(DOCS)
