@@ -50,7 +50,7 @@ _FILES = {
 def _lint(config: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).parent / "lint-imports"
     return subprocess.run(
-        [program, "--no-cache", "--no-logo", "--config", config],
+        [program, "--no-cache", "--no-logo", config],
         cwd=_ROOT,
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ from pipeline.labelling.history import History
 from pipeline.labelling.plan import draft, start_run
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run
-from pipeline.labelling.session import Outcome, open_job
+from pipeline.labelling.session import open_job
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.disk_runs import NUM_CLASSES, draw_images, label_run
@@ -74,8 +74,9 @@ def _asked(settings: LabelSettings) -> Counter[str]:
     job = open_job(settings)
     found = job.look()
     assert job.nothing_left(found) is None
-    with job.locked(found) as (run, _):
-        assert run.missing()
+    job = job.writable()
+    with job.lock() as lock:
+        assert job.open_run(job.look_again(found), lock.number).missing()
         return Counter(job.storage.requests)
 
 
@@ -173,11 +174,12 @@ def test_runs_that_begin_meanwhile_are_seen_under_the_lock(tmp_path: Path) -> No
     job = open_job(_settings(tmp_path))
     found = job.look()
     other = _started(tmp_path)
-    with job.locked(found) as (run, _):
-        assert run.run_id == other.run_id
+    with job.lock() as lock:
+        assert job.open_run(job.look_again(found), lock.number).run_id == other.run_id
     label_run(other)
     found = open_job(_settings(tmp_path)).look()
     publish(other, str)
-    with job.locked(found) as done:
-        assert isinstance(done, Outcome)
-        assert (done.run, done.num_skipped) == (None, 2)
+    with job.lock():
+        done = job.nothing_left(job.look_again(found))
+    assert done is not None
+    assert (done.run, done.num_skipped) == (None, 2)
