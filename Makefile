@@ -1,20 +1,25 @@
 # make demo    label drawn scenes on this machine and show the result
 # make demo-weights  train the demo's checkpoint anew
+# make demo-picture  draw the README's picture anew
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test    the tests
+# make coverage  the tests that take minutes, and the share of the code that they run
 # make check   ruff, mypy and import-linter
 # make docs-settings  write docs/settings.md anew, of the settings' classes
+# make docs    build the documentation as a site, in site/
 # make wheel   build dist/fcn_pipeline-*.whl
 # make check-infra CRDS=folder  check infra/kuberay against KubeRay's definitions
 # make lock    pin every dependency again (needs uv)
 # VENV=path    use another virtual environment; it is rebuilt only when the lock has changed
 PYTHON ?= python3
 VENV ?= .venv
+COVERED := tests/fcn tests/pipeline $(addprefix tests/jobs/,logs settings test_models.py test_import_weights.py test_label.py)
+DOCS := .venv-docs
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: gpu-rehearsal install check test test-cluster check-infra demo demo-weights bench \
-	docs-settings wheel lock clean
+.PHONY: gpu-rehearsal install check test test-cluster check-infra coverage docs docs-settings demo \
+	demo-weights demo-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -34,6 +39,9 @@ demo: install
 demo-weights: install
 	$(RUN) -m jobs.demo.weights
 
+demo-picture: install
+	$(RUN) -m jobs.demo.picture
+
 check: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -42,6 +50,10 @@ check: install
 
 test: install
 	$(RUN) -m pytest
+
+# Of one process: what Ray's workers run is not seen.
+coverage: install
+	$(RUN) -m pytest --cov --cov-report=term:skip-covered $(COVERED)
 
 test-cluster: install
 	$(RUN) -m pytest -m cluster
@@ -61,6 +73,14 @@ docs-settings: install
 check-infra: install
 	$(RUN) -m tests.infra.check_crds $(CRDS)
 
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.installed: requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --require-hashes -r requirements-docs.lock
+	@touch $@
+
 wheel: install
 	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
@@ -68,6 +88,7 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group build -c requirements-dev.lock -o requirements-build.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group docs -c requirements-dev.lock -o requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(DOCS) site demo

@@ -2,16 +2,19 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
+from PIL import Image
 
 from fcn.weights.classes import numbered_classes
 from fcn.weights.files import random_network, save
 from fcn.weights.record import Checkpoint
 from jobs.__main__ import COMMANDS, _usage, main
+from jobs.demo.picture import draw_picture
 from jobs.settings.parser import read_settings
 from pipeline.errors import ErrorCode
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
@@ -20,12 +23,25 @@ from pipeline.settings.weights import ImportSettings
 from tests.disk_runs import random_pixels
 from tests.product import REPOSITORY
 
-_README = (REPOSITORY / "README.md").read_text()
-_OPERATIONS = (REPOSITORY / "docs" / "operations.md").read_text()
+_PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text()
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+}
+_LINKING = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "infra/README.md")
 
 
-def blocks(language: str, text: str = _README) -> list[str]:
+def blocks(language: str, text: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def lines(language: str, text: str) -> list[str]:
+    found = (block.replace("\\\n", " ") for block in blocks(language, text))
+    return [line for block in found for line in block.splitlines()]
+
+
+def with_blocks(language: str) -> pytest.MarkDecorator:
+    names = [name for name, text in _PAGES.items() if blocks(language, text)]
+    return pytest.mark.parametrize("page", names)
 
 
 @pytest.fixture(scope="module")
@@ -61,57 +77,67 @@ def test_the_demo_shows_what_a_newcomer_wants_to_see(
         assert words in shown
 
 
-@pytest.mark.parametrize(
-    ("text", "number"), [(_README, 6), (_OPERATIONS, 4)], ids=["README", "ops"]
-)
-def test_the_commands_of_the_docs_run(
-    after_demo: Path, monkeypatch: pytest.MonkeyPatch, text: str, number: int
-):
-    """Every `fcn` line of an `sh` block runs as it stands, after `make demo`."""
+@with_blocks("sh")
+def test_the_commands_of_the_docs_run(after_demo: Path, monkeypatch: pytest.MonkeyPatch, page: str):
+    """Every `fcn` line of an `sh` block runs after `make demo`; the others are `make`'s."""
     monkeypatch.chdir(after_demo)
-    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
-    commands = [line for line in lines if "fcn " in line]
+    commands = [shlex.split(line) for line in lines("sh", _PAGES[page])]
+    makefile = (REPOSITORY / "Makefile").read_text()
 
-    codes = [main(shlex.split(line)[1:]) for line in commands]
+    for program, *arguments in commands:
+        if program == "make":
+            assert re.search(rf"^{arguments[0]}:", makefile, re.MULTILINE)
+        else:
+            assert (program, main(arguments)) == ("fcn", 0)
 
-    assert codes == [0] * number
+
+@with_blocks("sql")
+def test_the_queries_of_the_docs_run(after_demo: Path, monkeypatch: pytest.MonkeyPatch, page: str):
+    """Each gives rows of the demo's output."""
+    monkeypatch.chdir(after_demo)
+
+    assert all(duckdb.sql(query).fetchall() for query in blocks("sql", _PAGES[page]))
 
 
-def test_the_queries_of_the_docs_run(after_demo: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_queries_of_the_docs_are_right(after_demo: Path, monkeypatch: pytest.MonkeyPatch):
     """They give a row per image, class shares that sum to one, and the failures by code."""
     monkeypatch.chdir(after_demo)
 
-    newest, shares = (duckdb.sql(query).fetchall() for query in blocks("sql"))
+    newest, shares, failures = (
+        duckdb.sql(query).fetchall()
+        for page in ("docs/output.md", "docs/operations.md")
+        for query in blocks("sql", _PAGES[page])
+    )
 
     assert len(newest) == 61
     assert sum(share for _, _, share, _ in shares) == pytest.approx(1)
-    [failures] = (duckdb.sql(query).fetchall() for query in blocks("sql", _OPERATIONS))
     assert sum(number for _, number, _ in failures) == 5
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path):
-    """The README's Python labels an image with a checkpoint and scores the mask."""
+@with_blocks("python")
+def test_the_python_of_the_docs_runs(tmp_path: Path, page: str):
+    """Each page's Python labels an image with a checkpoint."""
     record = Checkpoint("fcn_all_skips", numbered_classes(3), width=2)
     record, data = save(record, random_network(record, 0))
     (tmp_path / "voc.safetensors").write_bytes(data)
     (tmp_path / "voc.json").write_text(record.to_json())
-    [code] = blocks("python")
+    [code] = blocks("python", _PAGES[page])
     code = code.replace("s3://models", str(tmp_path)).replace("cuda", "cpu")
-    names = {"image": random_pixels(0, 40, 50, 3), "truth": np.zeros((40, 50), np.uint8)}
+    names = {"image": random_pixels(0, 40, 50, 3), "ground_truth": np.zeros((40, 50), np.uint8)}
 
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, page, "exec"), names)
 
     assert names["prediction"].confidence.shape == (40, 50)
 
 
-def test_the_commands_about_buckets_take_their_flags():
+@with_blocks("bash")
+def test_the_commands_about_buckets_take_their_flags(page: str):
     """Lines that need the network, a bucket or a cluster have flags that there are."""
-    found = [*blocks("bash"), *blocks("bash", _OPERATIONS)]
-    lines = [line for block in found for line in block.splitlines()]
     kinds = {"import-weights": ImportSettings, "label": LabelSettings, "doctor": DoctorSettings}
 
-    for line in lines:
-        _, command, *flags = shlex.split(line)
+    for line in lines("bash", _PAGES[page]):
+        program, command, *flags = shlex.split(line)
+        assert program == "fcn"
         if command == "submit":
             place = flags.index("--")
             assert read_settings(SubmitSettings, command, flags[:place], {}).address
@@ -119,50 +145,84 @@ def test_the_commands_about_buckets_take_their_flags():
         if "--config" in flags:  # it lies in a bucket
             del flags[flags.index("--config") : flags.index("--config") + 2]
         assert read_settings(kinds[command], command, flags, {}).output.startswith("s3://")
-    assert len(lines) == 6
 
 
-def test_make_targets_of_the_readme_exist():
-    """Every `make` line of the README names a target of the Makefile."""
-    targets = re.findall(r"^make (\w+)$", _README, re.MULTILINE)
-    makefile = (REPOSITORY / "Makefile").read_text()
+def test_every_block_is_of_a_kind_that_is_tested():
+    """No block of code has another language than those above, a diagram's, or none."""
+    languages = {
+        language
+        for text in _PAGES.values()
+        for language in re.findall(r"^ *```(\w+)$", text, re.MULTILINE)
+    }
+    assert languages == {"sh", "bash", "sql", "python", "mermaid"}
 
-    assert targets == ["demo", "test"]
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
-
-@pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/operations.md"]
-)
+@pytest.mark.parametrize("name", [*_PAGES, *_LINKING])
 def test_links_lead_somewhere(name: str):
-    """Every relative link names a file of the repository."""
-    text = (REPOSITORY / name).read_text()
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
-
+    """Every relative link names a file of the repository, and a heading that it has."""
     folder = (REPOSITORY / name).parent
-    assert [link for link in links if not (folder / link).exists()] == []
+    links = re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", (REPOSITORY / name).read_text())
+
+    for link, anchor in links:
+        path = folder / link if link else REPOSITORY / name
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path.read_text()), f"{link}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """Give the anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+def test_every_page_can_be_reached():
+    """The site's navigation and the README, between them, name every page."""
+    site = (REPOSITORY / "mkdocs.yml").read_text()
+
+    assert {name for name in _PAGES if name.startswith("docs/")} == {
+        f"docs/{name}" for name in re.findall(r"([\w-]+\.md)", site) if name != "index.md"
+    }
+
+
+def test_the_picture_is_small_and_can_be_drawn(tmp_path: Path):
+    """The README's picture is the product's own work, and no burden to who clones."""
+    draw_picture(tmp_path / "demo.png")
+
+    kept = REPOSITORY / "docs" / "images" / "demo.png"
+    assert kept.stat().st_size < 150_000
+    with Image.open(kept) as ours, Image.open(tmp_path / "demo.png") as drawn:
+        assert ours.size == drawn.size
+
+
+def test_the_changelog_ends_at_the_version():
+    """The newest section of the changelog is about the version of the project."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+
+    newest = re.search(r"^## (?!Unreleased)(\S+)", changelog, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == project["version"]
 
 
 def test_codes_are_documented():
-    """Every error code of an image, and every exit code, stands in the README and the help."""
-    transient, permanent = re.search(
-        r"Transient,(.*?)\nPermanent:(.*?)\n", _README, re.DOTALL
-    ).groups()  # fmt: skip
+    """Every error code of an image, and every exit code, stands in the docs and the help."""
+    kinds = dict(re.findall(r"^\| `(\w+)` .*\| (\w+) \|$", _PAGES["docs/output.md"], re.MULTILINE))
 
-    for code in ErrorCode:
-        assert f"`{code}`" in (transient if code.transient else permanent)
+    assert kinds == {code: "transient" if code.transient else "permanent" for code in ErrorCode}
     for number in range(8):
-        assert f"| {number} | " in _README
-        assert number == 0 or f"| {number} | " in _OPERATIONS
+        assert f"| {number} | " in _PAGES["docs/resume-and-exit-codes.md"]
+        assert number == 0 or f"| {number} | " in _PAGES["docs/operations.md"]
         assert re.search(rf"^  {number}  ", _usage(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
-    """`fcn COMMAND --help` prints its flags and exits 0, and the README names the command."""
+    """`fcn COMMAND --help` prints its flags and exits 0, and the docs name the command."""
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
 
     assert ended.value.code == 0
     assert f"usage: fcn {command}" in capsys.readouterr().out
-    assert re.search(rf"(fcn|make) +{command}", _README)
+    assert any(re.search(rf"(fcn|make|`) ?{command}", text) for text in _PAGES.values())

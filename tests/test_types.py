@@ -1,4 +1,4 @@
-"""Types reach the user: mypy sees them in the README's Python, from outside of the checkout."""
+"""Types reach the user: mypy sees them in the docs' Python, from outside of the checkout."""
 
 import re
 import subprocess
@@ -7,19 +7,20 @@ from pathlib import Path
 
 from tests.product import REPOSITORY
 
-# What the README's reader has at hand.
+_PAGES = ("README.md", "docs/networks.md")
+# What the reader has at hand.
 _GIVEN = """import numpy as np
 from numpy.typing import NDArray
 
 image: NDArray[np.uint8]
-truth: NDArray[np.uint8]
+ground_truth: NDArray[np.uint8]
 """
 _ASKED = """
 reveal_type(network)
 reveal_type(record.classes)
 reveal_type(predictor.predict([image]))
 reveal_type(fcn.build("fcn_resnet50", num_classes=3))
-reveal_type(ConfusionMatrix.of(truth, prediction.mask, 3).metrics().mean_iu)
+reveal_type(ConfusionMatrix.of(ground_truth, prediction.mask, 3).metrics().mean_iu)
 fcn.Predictor(network, record, device=7)
 """
 
@@ -33,9 +34,10 @@ def _mypy(folder: Path, code: str) -> str:
     return found.stdout + found.stderr
 
 
-def test_the_python_of_the_readme_has_its_types(tmp_path: Path):
+def test_the_python_of_the_docs_has_its_types(tmp_path: Path):
     """The checker accepts it, knows the type of every result, and refuses a wrong argument."""
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    text = "".join((REPOSITORY / page).read_text() for page in _PAGES)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
     said = _mypy(tmp_path, "\n".join([_GIVEN, *blocks, _ASKED]))
 

@@ -1,17 +1,14 @@
 """Pictures on their way to the device."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
 
 from fcn.inference.memory import if_it_fits
-
-# A decoder's arrays are read-only, and nothing here writes to them.
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 Images = Sequence[NDArray[np.uint8]]
 
@@ -77,5 +74,6 @@ def stack(images: Images, device: torch.device) -> torch.Tensor:
         pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
         np.stack(images, out=pinned.numpy())
         return pinned
-    # One image is not copied: it may be a picture of gigabytes.
-    return torch.from_numpy(images[0][None] if len(images) == 1 else np.stack(images))
+    # One image is not copied: it may be a picture of gigabytes. A decoder's arrays are read-only,
+    # which `from_numpy` warns of; nothing writes to them.
+    return from_dlpack(images[0][None] if len(images) == 1 else np.stack(images))
