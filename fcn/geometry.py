@@ -121,7 +121,7 @@ def _sides(layer: nn.Module) -> tuple[int, int, int]:
 
 
 def _side(value: object) -> int:
-    """Give the one number of a square layer's pair."""
+    """Return the one number of a square layer's pair."""
     side = value[0] if isinstance(value, tuple) else value
     assert isinstance(side, int), f"{value!r} is the size of no square layer"
     return side

@@ -70,7 +70,7 @@ class Interpolation:
         return (int(rows[0]), int(columns[0])), behind
 
     def _positions(self, axis: int, first: int, size: int) -> torch.Tensor:
-        """Give the places of outputs in the map, pixels being areas with their centres at 1/2."""
+        """Return the places of outputs in the map, pixels being areas with their centres at 1/2."""
         source, target = self.source[axis], self.target[axis]
         outputs = torch.arange(first, first + size, dtype=torch.float64)
         return ((outputs + 0.5) * (source / target) - 0.5).clamp(min=0, max=source - 1)

@@ -90,7 +90,7 @@ class ConfusionMatrix:
 
     @staticmethod
     def zeros(num_classes: int) -> "ConfusionMatrix":
-        """Give the matrix without pixels, where sums start.
+        """Return the matrix without pixels, where sums start.
 
         Args:
             num_classes: Background included, from 1.
@@ -163,7 +163,7 @@ class ConfusionMatrix:
         return int(self._counts.sum())
 
     def __add__(self, other: object) -> "ConfusionMatrix":
-        """Give the matrix of the pixels of both. Raises ValueError if the classes differ."""
+        """Return the matrix of the pixels of both. Raises ValueError if the classes differ."""
         if not isinstance(other, ConfusionMatrix):
             return NotImplemented
         if self.num_classes != other.num_classes:

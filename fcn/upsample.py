@@ -51,7 +51,7 @@ class FixedUpsample(nn.Module):
         self.stride = stride
 
     def follow(self, before: Geometry) -> Geometry:
-        """Give the geometry behind this layer."""
+        """Return the geometry behind this layer."""
         return before.upsampled(self.kernel_size, self.stride)
 
     def forward(self, scores_NCHW: torch.Tensor, first: int, size: Size) -> torch.Tensor:
@@ -73,7 +73,7 @@ class FixedUpsample(nn.Module):
         return upsampled[..., top : top + size[0], left : left + size[1]]
 
     def _source(self, first: int, wanted: int, given: int) -> tuple[int, int, int]:
-        """Give the zeros to add around the input along one axis, and where the output starts.
+        """Return the zeros to add around the input along one axis, and where the output starts.
 
         Output r lies at input (r + 1/2) / f - 1 for an even kernel and (r + 1) / f - 1 for an odd
         one, and no tent reaches further than to one zero beside the input.

@@ -1,4 +1,4 @@
-"""`evaluate`: a labelled set through the labelling flow, and its masks against the truths.
+"""`evaluate`: a labelled set through the labelling flow, and its masks against the ground truth.
 
 The masks are those of `label`: an evaluation judges what a nightly job would write, at the size
 of each image.

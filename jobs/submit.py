@@ -93,7 +93,7 @@ def _runtime_env(submission: Submission) -> dict[str, Any]:
 
 
 def exit_code(job: "JobDetails") -> int:
-    """Give the exit code of a job that has ended, and say in the log how it did.
+    """Return the exit code of a job that has ended, and say in the log how it did.
 
     Args:
         job: In a last state.

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: TrainSettings) -> int:
-    """Train a network, or go on with its training.
+    """Train a network, or resume its training.
 
     Args:
         settings: From file, environment and flags.

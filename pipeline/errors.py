@@ -19,7 +19,7 @@ Everything else that is raised is a bug (exit code 1, with its traceback).
 
 from enum import StrEnum
 
-from pipeline.redact import masked
+from pipeline.redact import redacted
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -90,7 +90,7 @@ class PipelineError(Exception):
         Args:
             message: What happened, the value, the limit and the remedy.
         """
-        super().__init__(masked(message))
+        super().__init__(redacted(message))
 
 
 class SettingError(PipelineError):

@@ -22,7 +22,7 @@ _SIGNATURE = re.compile(
 )
 
 
-def masked(text: str) -> str:
+def redacted(text: str) -> str:
     """Hide users, passwords, queries and signatures of all URLs in a text.
 
     Args:
@@ -37,12 +37,12 @@ def masked(text: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Whether `masked` would hide something.
+    """Whether `redacted` would hide something.
 
     Args:
         text: A URL, or any text.
     """
-    return masked(text) != text
+    return redacted(text) != text
 
 
 def without_secret(url: str) -> str:

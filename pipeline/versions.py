@@ -8,7 +8,7 @@ PACKAGES = ("fcn-pipeline", "ray", "torch", "pillow", "simplejpeg", "isal", "num
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python and of the packages, in the process that asks."""
+    """Return the versions of Python and of the packages, in the process that asks."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

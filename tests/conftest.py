@@ -18,14 +18,14 @@ for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "RAY_ADDR
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server that honours If-None-Match."""
+    """Return a server that honours If-None-Match."""
     with moto_server(tmp_path_factory.mktemp("moto") / "log") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def naive_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server that ignores If-None-Match."""
+    """Return a server that ignores If-None-Match."""
     folder = tmp_path_factory.mktemp("rclone")
     (folder / "data").mkdir()
     with rclone_server(folder / "data", folder / "log") as server:
@@ -34,7 +34,7 @@ def naive_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[str]:
-    """Give the address of a Ray with two cores that all tests share."""
+    """Return the address of a Ray with two cores that all tests share."""
     import ray  # noqa: PLC0415 - most tests need no Ray
     import ray.data  # noqa: PLC0415 - its loggers exist from now on
 
@@ -54,7 +54,7 @@ def ray_session() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def camvid() -> Path:
-    """Give the folder of the CamVid photographs, which are never part of the repository."""
+    """Return the folder of the CamVid photographs, which are never part of the repository."""
     folder = Path(__file__).parent.parent.parent / "shared" / "camvid"
     if not folder.is_dir():
         pytest.skip(f"the CamVid photographs are not at {folder}")

@@ -67,7 +67,7 @@ def encode(picture: Image.Image, format_name: str, **options: Any) -> bytes:
 
 
 def random_pixels(seed: int, *shape: int) -> NDArray[np.uint8]:
-    """Give bytes without any structure; the same seed gives the same."""
+    """Return bytes without any structure; the same seed gives the same."""
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -82,14 +82,14 @@ def draw_images(folder: Path, number: int) -> Path:
 
 
 def network_record(weights: str = "random:0") -> NetworkRecord:
-    """Give the record of a network with `NUM_CLASSES` classes."""
+    """Return the record of a network with `NUM_CLASSES` classes."""
     classes = numbered_classes(NUM_CLASSES)
     checkpoint = Checkpoint("fcn_all_skips", classes, width=4, weights_sha256=weights)
     return Network(checkpoint, None, "fp32").record()
 
 
 def make_settings(folder: Path, source: object, **fields: Any) -> LabelSettings:
-    """Give settings with the output `folder`/out."""
+    """Return settings with the output `folder`/out."""
     defaults = {"input": str(source), "output": str(folder / "out"), "weights": "random:0"}
     return LabelSettings(**{**defaults, "io_threads": 2, **fields})
 
@@ -103,7 +103,7 @@ def start_run(folder: Path, source: object, **fields: Any) -> Run:
 
 
 def segmenter(run: Run, predictor: Any) -> Segmenter:
-    """Give a replica that holds a stand-in for the network."""
+    """Return a replica that holds a stand-in for the network."""
     settings = LabelSettings(input="in", output="out", weights="random:0")
     return Segmenter(
         lambda _: predictor,

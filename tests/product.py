@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], lo
 
 
 def the_run(output: str, storage: Storage | None = None) -> Run:
-    """Give the newest run of an output."""
+    """Return the newest run of an output."""
     return History(storage or Storage(), output).runs()[-1]
 
 
@@ -100,7 +100,7 @@ def draw_photographs(folder: Path, number: int, size: tuple[int, int] = (40, 60)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    """Give path -> (mtime in ns, inode) of every file."""
+    """Return path -> (mtime in ns, inode) of every file."""
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_ino)
         for path in sorted(folder.rglob("*"))

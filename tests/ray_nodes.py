@@ -35,7 +35,7 @@ class Head:
     metrics_port: int
 
     def environ(self, **changes: str) -> dict[str, str]:
-        """Give the environment of a user of this cluster, who has the project installed.
+        """Return the environment of a user of this cluster, who has the project installed.
 
         An empty value removes a variable.
         """

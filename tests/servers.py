@@ -46,7 +46,7 @@ class Server:
         self.client().put_object(Bucket=bucket, Key=key, Body=data)
 
     def objects(self, bucket: str, prefix: str = "") -> dict[str, tuple[str, object]]:
-        """Give key -> (ETag, time of the last change) of everything in a bucket."""
+        """Return key -> (ETag, time of the last change) of everything in a bucket."""
         pages = (
             self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         )

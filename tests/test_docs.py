@@ -46,7 +46,7 @@ def with_blocks(language: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def after_demo(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder in which `make demo` has been run: its recipe is `python -m jobs demo`."""
+    """Return a folder in which `make demo` has been run: its recipe is `python -m jobs demo`."""
     folder = tmp_path_factory.mktemp("newcomer")
     recipe = re.search(r"^demo: install\n\t\$\(RUN\) (.*)$", (REPOSITORY / "Makefile").read_text(),
                        re.MULTILINE)  # fmt: skip
@@ -170,7 +170,7 @@ def test_links_lead_somewhere(name: str):
 
 
 def anchors(text: str) -> set[str]:
-    """Give the anchors of a page's headings, as GitHub and the site make them."""
+    """Return the anchors of a page's headings, as GitHub and the site make them."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {
         re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings

@@ -26,14 +26,14 @@ class Region:
         return self.bottom - self.top, self.right - self.left
 
     def within(self, outer: "Region") -> tuple[slice, slice]:
-        """Give the rows and columns of this region in a larger one."""
+        """Return the rows and columns of this region in a larger one."""
         return (
             slice(self.top - outer.top, self.bottom - outer.top),
             slice(self.left - outer.left, self.right - outer.left),
         )
 
     def mirrored(self, width: int) -> "Region":
-        """Give the same region in the picture flipped left to right.
+        """Return the same region in the picture flipped left to right.
 
         Args:
             width: Of the picture.
@@ -57,7 +57,7 @@ class Region:
 
 
 def whole(picture: Size) -> Region:
-    """Give the region that is all of a picture of this (height, width)."""
+    """Return the region that is all of a picture of this (height, width)."""
     return Region(0, 0, *picture)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of a step that fall to one worker, with their truths.
+    """The images of a step that fall to one worker, with their ground truth.
 
     Attributes:
         images: RGB, uint8 of shape (H, W, 3) each.

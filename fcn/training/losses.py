@@ -32,7 +32,7 @@ def cross_entropy_sum(
 
 
 def divisor(kind: str, truths_NHW: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Give what the loss of these truths adds to the divisor of the step.
+    """Return what the loss of this ground truth adds to the divisor of the step.
 
     Args:
         kind: `one`: nothing is divided, as in the paper's published solvers (normalize: false).

@@ -80,7 +80,7 @@ class Recipe:
     stage_rates: tuple[float, ...] = ()
 
     def rate(self, step: int, progress: float) -> float:
-        """Give the learning rate of a step.
+        """Return the learning rate of a step.
 
         Args:
             step: Steps done before.

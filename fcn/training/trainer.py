@@ -134,7 +134,7 @@ class Trainer:
     def evaluate(
         self, samples: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
     ) -> ConfusionMatrix:
-        """Label images as a replica does and compare with their truths, at their own size.
+        """Label images as a replica does and compare with their ground truth, at their own size.
 
         Args:
             samples: Image and truth, as in `Batch`; this worker's share.
@@ -175,7 +175,7 @@ class Trainer:
         return masks
 
     def state(self) -> Tensors:
-        """Give all tensors that the next step depends on, by name, on the CPU.
+        """Return all tensors that the next step depends on, by name, on the CPU.
 
         Raises:
             FloatingPointError: Weights are not finite: this state is not worth keeping.
@@ -207,7 +207,7 @@ class Trainer:
         self._optimizer.load_state_dict({"state": states, "param_groups": groups})
 
     def rate(self, step: int, progress: float) -> float:
-        """Give the learning rate of a step, for whoever shows it."""
+        """Return the learning rate of a step, for whoever shows it."""
         return self._recipe.rate(step, progress)
 
     def _predictor(self) -> Predictor:

@@ -81,7 +81,7 @@ def write_demo_images(folder: Path, num_scenes: int) -> int:
 
 
 def write_demo_truths(folder: Path, images: Path, num_scenes: int) -> Path:
-    """Draw the truths of the demo's scenes, and a manifest of both.
+    """Draw the ground truth of the demo's scenes, and a manifest of both.
 
     Args:
         folder: Where to; what is there already is kept.
@@ -105,7 +105,7 @@ def write_demo_truths(folder: Path, images: Path, num_scenes: int) -> Path:
 
 
 def write_labelled_scenes(folder: Path, first: int, number: int) -> None:
-    """Draw scenes of mixed sizes with their truths: images/, masks/ and classes.json.
+    """Draw scenes of mixed sizes with their ground truth: images/, masks/ and classes.json.
 
     Args:
         folder: Where to.

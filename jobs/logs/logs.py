@@ -10,7 +10,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from jobs.logs.stderr_lines import stderr_as_lines
 from pipeline.log_context import belong_to_no_run, belonging
-from pipeline.redact import masked
+from pipeline.redact import redacted
 from pipeline.settings.shared import LogFormat
 
 _FIELDS = ("levelname", "name", "message")
@@ -90,7 +90,7 @@ class _Text(logging.Formatter):
     """Lines for people, without secrets in what libraries say."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return redacted(super().format(record))
 
 
 class _Json(JsonFormatter):
@@ -104,6 +104,6 @@ class _Json(JsonFormatter):
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         return {
-            name: masked(value) if isinstance(value, str) else value
+            name: redacted(value) if isinstance(value, str) else value
             for name, value in log_data.items()
         }

@@ -188,5 +188,5 @@ def _similar(name: str) -> str:
 
 
 def environment() -> Mapping[str, str]:
-    """Give the process's environment: the one place that reads it."""
+    """Return the process's environment: the one place that reads it."""
     return os.environ

@@ -26,7 +26,7 @@ def num_that_fit(node: Resources, num_cpus: float, num_gpus: float, beside: floa
 
 
 def resources(num_cpus: float, num_gpus: float) -> dict[str, float]:
-    """Give what Ray sets aside for one, by Ray's names."""
+    """Return what Ray sets aside for one, by Ray's names."""
     return {"CPU": num_cpus, **({"GPU": num_gpus} if num_gpus else {})}
 
 

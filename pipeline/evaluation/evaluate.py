@@ -25,7 +25,7 @@ _IMAGES_PER_CHUNK = 32
 
 
 def check_ground_truth(job: Job, data_set: DataSet, split: str, samples: Sequence[Sample]) -> None:
-    """Find all bad truths before hours of labelling; bad images become rows of it."""
+    """Find all bad ground truth before hours of labelling; bad images become rows of it."""
     limits = job.settings.max_image_pixels, job.settings.io_threads
     look = Inspect(job.storage, data_set.coding, *limits, judge_images=False)
     check_truths(inspect(look, {split: as_table(samples)}, job.settings), len(data_set.classes))
@@ -51,7 +51,7 @@ def score_masks(
 
 
 def _masks(job: Job) -> dict[str, str]:
-    """Give the newest mask of every image that finished runs of this network have labelled.
+    """Return the newest mask of every image that finished runs of this network have labelled.
 
     An image that failed since has none, whatever an older run has made of it.
     """

@@ -1,4 +1,4 @@
-"""Scoring: masks against truths, image by image, exact over any number of workers."""
+"""Scoring: masks against ground truth, image by image, exact over any number of workers."""
 
 import io
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Scored(TypedDict):
 
 @dataclass(frozen=True)
 class Score:
-    """Compares chunks of masks with their truths; travels to tasks."""
+    """Compares chunks of masks with their ground truth; travels to tasks."""
 
     storage: Storage
     coding: Coding

@@ -20,7 +20,7 @@ METRICS = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu"
 
 
 def identity(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> str:
-    """Hash what an evaluation depends on beside its images: network, truths, and their classes."""
+    """Hash what an evaluation depends on beside its images: network, ground truth, classes."""
     deciding = [
         job.record.fingerprint,
         [sample.mask_uri for sample in samples],
@@ -79,7 +79,7 @@ def describe(  # noqa: PLR0913, PLR0917 - all that metrics.json says
 
 
 def _known(share: float) -> float | None:
-    """Give None for NaN, which JSON does not have: of no scored pixel there is no share."""
+    """Return None for NaN, which JSON does not have: of no scored pixel there is no share."""
     return None if math.isnan(share) else share
 
 

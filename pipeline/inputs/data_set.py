@@ -1,4 +1,4 @@
-"""A labelled data set with its classes and the coding of its truths: for `train` and `evaluate`."""
+"""A labelled data set with its classes and the coding of its ground truth: for `train` and `evaluate`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class DataSet:
 def open_data_set(
     storage: Storage, data: str, classes: str | None, truth_coding: str | None, split: str
 ) -> DataSet:
-    """Find a data set, its classes, and how its truths name them.
+    """Find a data set, its classes, and how its ground truth names them.
 
     Args:
         storage: Where it is.

@@ -2,7 +2,7 @@
 
 Every image is decoded and every truth counted once, in chunks that travel to where there are
 CPUs. What would train nonsense is an error with the names of the files; what may be meant is a
-warning. Before an evaluation only truths are judged: a bad image is a row of the labelling.
+warning. Before an evaluation only ground truth is judged: a bad image is a row of the labelling.
 """
 
 from collections import Counter
@@ -69,7 +69,7 @@ class Inspect:
 
     Attributes:
         storage: Where the samples are.
-        coding: Of the truths.
+        coding: Of the ground truth.
         max_image_pixels: The limit on height * width.
         threads: Samples at a time.
         judge_images: Whether a bad image is a problem; else it is passed over, and of the others
@@ -205,7 +205,7 @@ def summarise(
 
 
 def check_truths(findings: Iterable[Finding], num_classes: int) -> None:
-    """Refuse truths that nothing can be scored with.
+    """Refuse ground truth that nothing can be scored with.
 
     Args:
         findings: Of all samples of a split.
@@ -270,7 +270,7 @@ def _check_binary(sums: _Sums, num_classes: int) -> None:
 
 
 def _all_of(split: str, sums: _Sums) -> str:
-    return f"all truths of {split}, as that of {sums.first[split]},"
+    return f"all ground truth of {split}, as that of {sums.first[split]},"
 
 
 def _histogram(counts: np.ndarray, names: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ class Labelled:
         layout: One of `LAYOUTS`.
         splits: Its samples by split, in order of the image's URI.
         classes_uri: Its classes.json, if it has one.
-        raw_ids: Whether its truths hold ids that have to be mapped (Cityscapes' labelIds).
+        raw_ids: Whether its ground truth holds ids that have to be mapped (Cityscapes' labelIds).
     """
 
     layout: str
@@ -55,7 +55,7 @@ class Labelled:
     raw_ids: bool = False
 
     def split(self, name: str) -> list[Sample]:
-        """Give the samples of a split. Raises InputError if there is none of this name."""
+        """Return the samples of a split. Raises InputError if there is none of this name."""
         if not self.splits.get(name):
             raise InputError(
                 f"the data set ({self.layout}) has no split {name!r}; it has "
@@ -72,7 +72,7 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
         uri: Folder, bucket prefix or manifest.
 
     Raises:
-        InputError: It is none of the layouts, or images and truths do not belong together.
+        InputError: It is none of the layouts, or images and ground truth do not belong together.
     """
     try:
         if uri.lower().endswith(MANIFEST_ENDINGS):

@@ -135,7 +135,7 @@ class Sources:
             yield Source(key, uri, entry.version, entry.num_bytes)
 
     def _output_below(self, prefix: str) -> str | None:
-        """Give the output's path below a folder, if it lies there, also by way of links."""
+        """Return the output's path below a folder, if it lies there, also by way of links."""
         output = self._output
         if output.startswith("file://"):
             output, prefix = (

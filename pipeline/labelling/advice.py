@@ -46,7 +46,7 @@ def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | N
 def price_per_thousand(
     work: WorkTotals, num_images: int, price_per_node_hour: float | None
 ) -> float | None:
-    """Give the price of a thousand images; None without a price or an image."""
+    """Return the price of a thousand images; None without a price or an image."""
     if price_per_node_hour is None or not num_images:
         return None
     return 1000 * price_per_node_hour * work.node_seconds / 3600 / num_images

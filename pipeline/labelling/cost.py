@@ -76,7 +76,7 @@ class Work(BaseModel):
         self.retries = dict(Counter(self.retries) + Counter(retries))
 
     def metadata(self) -> dict[bytes, bytes]:
-        """Give the entry of a commit record's metadata."""
+        """Return the entry of a commit record's metadata."""
         return {_KEY: self.model_dump_json().encode()}
 
     @staticmethod
@@ -156,7 +156,7 @@ class WorkSum:
             self._replicas.see((work.replica, work.attempt), work.started_at, work.ended_at)
 
     def totals(self) -> WorkTotals:
-        """Give the sums."""
+        """Return the sums."""
         replica_seconds = self._replicas.seconds
         busy_share = self.seconds["network"] / max(replica_seconds, 1e-9)
         return WorkTotals(

@@ -41,7 +41,7 @@ class Network:
     compiled: bool = False
 
     def record(self) -> NetworkRecord:
-        """Give what run.json and the tables say of the network."""
+        """Return what run.json and the tables say of the network."""
         deciding = self._deciding()
         text = json.dumps(deciding, sort_keys=True)
         return NetworkRecord(

@@ -291,7 +291,7 @@ def _earlier_rows(history: History, fingerprint: str) -> pa.Table:
 
 
 def _answered(earlier: pa.Table, settings: LabelSettings) -> tuple[pa.Array, pa.Array]:
-    """Give the ids of images to skip, and among all ids those without a mask."""
+    """Return the ids of images to skip, and among all ids those without a mask."""
     succeeded = earlier.filter(pc.equal(earlier["status"], OK))["image_id"].unique()
     without = earlier.filter(pc.equal(earlier["status"], ERROR))
     without = without.filter(pc.invert(pc.is_in(without["image_id"], succeeded)))

@@ -120,7 +120,7 @@ class Job:
         return Found(None, drafted, self._runs())
 
     def nothing_left(self, found: Found) -> Outcome | None:
-        """Give the outcome of earlier work if it leaves nothing to do, else None."""
+        """Return the outcome of earlier work if it leaves nothing to do, else None."""
         if found.run is not None:
             [finished] = self.history.finished([found.run])
             [manifest] = self.history.manifests([found.run]) if finished else [None]
@@ -135,7 +135,7 @@ class Job:
         return Outcome(None, None, 0, 0, drafted.num_skipped, drafted.num_skipped_failed)
 
     def earlier_images_per_s(self) -> float | None:
-        """Give the speed of the newest finished run of this network; None without one."""
+        """Return the speed of the newest finished run of this network; None without one."""
         for run in reversed(self.history.of_network(self.record.fingerprint)):
             [manifest] = self.history.manifests([run])
             if manifest is None or manifest.work is None:

@@ -18,7 +18,7 @@ from pipeline.settings.shared import (
 )
 
 _TRUTH_HELP = (
-    "how the truths' files name classes: indices (grey or palette, 255 is no class), colors "
+    "how ground truth files name classes: indices (grey or palette, 255 is no class), colors "
     "(those of classes.json), ids (Cityscapes' labelIds); default: told by the first file"
 )
 _DATA_HELP = (
@@ -41,7 +41,7 @@ class _DataFields(NoSettings):
     )
     run_name: NotDeciding[str] = Field(
         pattern=RUN_ID_PATTERN,
-        description="name of the run; the same command with the same name goes on with it",
+        description="name of the run; the same command with the same name resumes it",
     )
     classes: NotDeciding[Uri | None] = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)

@@ -237,7 +237,7 @@ def _server(error: BotoCoreError) -> str:
 
 
 def _source(error: BaseException) -> BaseException | None:
-    """Give botocore's error: s3fs raises some of Python's own, and keeps it as the cause."""
+    """Return botocore's error: s3fs raises some of Python's own, and keeps it as the cause."""
     return error if isinstance(error, ClientError | BotoCoreError) else error.__cause__
 
 

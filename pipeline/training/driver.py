@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
-    """Train a network, or go on with its training.
+    """Train a network, or resume its training.
 
     Args:
         plan: Of the run.

@@ -94,7 +94,7 @@ def _scaling(workers: Workers) -> Any:
 
 
 def _end(messages: Messages, trainer: ray.train.torch.TorchTrainer) -> Any:
-    """Give what a training has ended with: a result or an error."""
+    """Return what a training has ended with: a result or an error."""
     try:
         return messages.until(trainer.fit)
     except ray.exceptions.RayError as error:  # who takes the messages has died
@@ -128,7 +128,7 @@ def _reason(end: BaseException, plan: TrainingPlan) -> BaseException:
 
 
 def _raised(end: Any) -> list[BaseException]:
-    """Give what was raised on the workers, or by Ray Train itself."""
+    """Return what was raised on the workers, or by Ray Train itself."""
     if isinstance(end, _TRAIN.WorkerGroupError):
         return list(end.worker_failures.values())
     # Ray kills its own helpers, too, when a node is short of memory.

@@ -47,7 +47,7 @@ class Order:
     seed: int
 
     def samples(self, first: int, number: int) -> list[int]:
-        """Give the indices of the samples at `first`, `first` + 1, ... of the endless row.
+        """Return the indices of the samples at `first`, `first` + 1, ... of the endless row.
 
         Args:
             first: Samples shown before, since the beginning of the run.
@@ -102,7 +102,7 @@ class Share:
     batch_size: int
 
     def first(self, step: int) -> int:
-        """Give the place of the worker's first sample of a step in the endless row."""
+        """Return the place of the worker's first sample of a step in the endless row."""
         return step * self.batch_size + self.rank * self.number
 
     @property
@@ -144,7 +144,7 @@ class LoadStep:
             return _pack(list(pool.map(self._load, places, indices)))
 
     def places(self, step: int) -> range:
-        """Give the places of the worker's part of a step in the endless row."""
+        """Return the places of the worker's part of a step in the endless row."""
         first = self._share.first(step)
         return range(first, first + self._share.number)
 
@@ -174,7 +174,7 @@ class LoadSamples:
 
 
 def steps(load: LoadStep, first: int, last: int | None) -> Iterator[Batch]:
-    """Give a worker's part of the steps from `first` up to `last`, without it, in order.
+    """Return a worker's part of the steps from `first` up to `last`, without it, in order.
 
     Args:
         load: Loads a step.
@@ -192,7 +192,7 @@ def steps(load: LoadStep, first: int, last: int | None) -> Iterator[Batch]:
 def samples(
     load: LoadSamples, number: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Give samples one by one.
+    """Return samples one by one.
 
     Args:
         load: Loads some.

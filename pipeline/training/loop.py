@@ -281,5 +281,5 @@ class _Loop:
             f"after step {self.position.total_steps}, at a learning rate of {self._rate:.3g}, "
             f"{what}: the training has diverged. The checkpoint before it stands. Give a lower "
             "learning_rate and another run_name; start weights that want another mean and std, "
-            "or truths that are wrong, do this too"
+            "or ground truth that is wrong, do this too"
         )

@@ -38,7 +38,7 @@ class Watch:
         step: int,
         send: Callable[[Message], None],
     ) -> None:
-        """Go on with what the run has measured up to a step; later lines are forgotten.
+        """Resume from what the run has measured up to a step; later lines are forgotten.
 
         Args:
             run: Whose folder the files are in.
@@ -147,7 +147,7 @@ class Watch:
 
 
 def _described(metrics: Metrics, names: Sequence[str]) -> dict[str, Any]:
-    """Give the paper's four metrics and the IU per class; None for classes that are absent."""
+    """Return the paper's four metrics and the IU per class; None for classes that are absent."""
     shares = metrics.class_iu.tolist()
     return {
         "pixel_accuracy": metrics.pixel_accuracy,

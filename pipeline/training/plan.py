@@ -43,7 +43,7 @@ class TrainingPlan:
         storage: Of everything.
         folder: URI of the run's folder.
         classes: Of the data set.
-        coding: Of its truths.
+        coding: Of its ground truth.
         train: image_uri, mask_uri of the training samples.
         val: The same of those that judge; may be empty.
         stages: What is trained, in order.

@@ -49,7 +49,7 @@ def _parse() -> argparse.Namespace:
 def _measure(
     photos: Path, folder: Path, shard: int, seconds_per_image: float
 ) -> tuple[float, float, float, float, float]:
-    """Give share, images/s, CPU cores of the replica, of the rest of the job, and of others."""
+    """Return share, images/s, CPU cores of the replica, of the rest of the job, and of others."""
     folder.mkdir()
     log = str(folder / "calls")
     load = partial(open_stand_in, seconds_per_image, log)

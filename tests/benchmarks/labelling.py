@@ -17,7 +17,7 @@ from tests.benchmarks.processes import Sample, Watch
 
 
 def label_command(photos: Path, output: Path, *flags: str) -> list[str]:
-    """Give the command that labels a folder with random weights.
+    """Return the command that labels a folder with random weights.
 
     Args:
         photos: The input.

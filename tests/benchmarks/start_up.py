@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _measure(command: list[str], output: Path) -> dict[str, float]:
-    """Give the seconds after the start at which each phase ended, and the others' load."""
+    """Return the seconds after the start at which each phase ended, and the others' load."""
     start, machine = time.monotonic(), machine_cpu_s()
     marks: dict[str, float] = {}
     with subprocess.Popen(
@@ -86,7 +86,7 @@ def _read(lines: IO[str], marks: dict[str, float]) -> None:
 
 
 def _observe(process: subprocess.Popen[str], output: Path) -> Iterator[str]:
-    """Give marks until the first commit is there."""
+    """Return marks until the first commit is there."""
     looked = 0.0
     while process.poll() is None:
         if any(output.glob("runs/*/commits/shard-*.parquet")):

@@ -125,7 +125,7 @@ def conv(weights: Weights, name: str, x: torch.Tensor, **choices: int) -> torch.
 
 
 def _vgg16(weights: Weights, x: torch.Tensor, pad_conv1_1: int, pad_fc6: int) -> list[torch.Tensor]:
-    """Give pool3, pool4 and score_fr."""
+    """Return pool3, pool4 and score_fr."""
     pools = []
     for block, number in enumerate((2, 2, 3, 3, 3), start=1):
         for index in range(1, number + 1):

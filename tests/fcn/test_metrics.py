@@ -64,7 +64,7 @@ def _slow_counts(truth: Mask, prediction: Mask, num_classes: int) -> list[list[i
 
 
 def _slow_class_shares(pixels: list[tuple[int, int]], index: int) -> tuple[Fraction, Fraction]:
-    """Give accuracy and IU of a class as sets of pixels: what is hit over truth, over union."""
+    """Return accuracy and IU of a class as sets of pixels: what is hit over truth, over union."""
     labelled = {place for place, (label, _) in enumerate(pixels) if label == index}
     guessed = {place for place, (_, guess) in enumerate(pixels) if guess == index}
     hits = len(labelled & guessed)
@@ -435,7 +435,7 @@ def _coarse(mask: Mask, factor: int) -> Mask:
 
 
 def _upper_bounds(masks: list[Mask], num_classes: int) -> list[float]:
-    """Give the mean IU of masks against themselves at each of the paper's factors."""
+    """Return the mean IU of masks against themselves at each of the paper's factors."""
     return [
         sum(_coarse_matrix(mask, factor, num_classes) for mask in masks).metrics().mean_iu
         for factor in _FACTORS

@@ -44,25 +44,25 @@ def rayjob_spec(name: str) -> Document:
 
 
 def groups(spec: Document) -> dict[str, Document]:
-    """Give head and worker groups of a RayJob by name."""
+    """Return head and worker groups of a RayJob by name."""
     cluster = spec["rayClusterSpec"]
     workers = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
     return {"head": cluster["headGroupSpec"], **workers}
 
 
 def pod_templates(spec: Document) -> dict[str, Document]:
-    """Give all pod templates of a RayJob by group."""
+    """Return all pod templates of a RayJob by group."""
     of_groups = {name: group["template"] for name, group in groups(spec).items()}
     return {"submitter": spec["submitterPodTemplate"], **of_groups}
 
 
 def command_of(spec: Document) -> list[str]:
-    """Give the entry point of a RayJob, split as a shell does."""
+    """Return the entry point of a RayJob, split as a shell does."""
     return shlex.split(spec["entrypoint"])
 
 
 def images() -> set[str]:
-    """Give every container image that a manifest names."""
+    """Return every container image that a manifest names."""
     text = "".join(path.read_text() for path in KUBERAY.glob("*.yaml"))
     return set(re.findall(r"image: (?:&\w+ )?([^*\s]+)$", text, re.MULTILINE))
 
@@ -74,7 +74,7 @@ def pins(lock: str) -> dict[str, str]:
 
 
 def recipes() -> set[str]:
-    """Give the Makefile's commands, each as `plain` gives them."""
+    """Return the Makefile's commands, each as `plain` gives them."""
     text = (REPOSITORY / "Makefile").read_text()
     return {plain(line) for line in re.findall(r"^\t@?(.*)$", text, re.MULTILINE)}
 

@@ -115,7 +115,7 @@ def _arn(key: str) -> str:
 
 @pytest.fixture(scope="module")
 def requests(tmp_path_factory: pytest.TempPathFactory) -> set[Request]:
-    """Give what labelling, publishing, verifying, locks and a training ask of their store."""
+    """Return what labelling, publishing, verifying, locks and a training ask of their store."""
     folder = tmp_path_factory.mktemp("bucket")
     found: set[Request] = set()
     backend = Storage._backend

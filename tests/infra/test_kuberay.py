@@ -50,7 +50,7 @@ def _settings(name: str) -> Any:
 
 
 def _nodes(name: str, *worker_groups: str) -> list[Document]:
-    """Give the nodes of a cluster whose named groups are at their largest, as Ray lists them."""
+    """Return the nodes of a cluster whose named groups are at their largest, as Ray lists them."""
     found = []
     for group_name, group in groups(rayjob_spec(name)).items():
         if group_name not in ("head", *worker_groups):

@@ -40,7 +40,7 @@ def _dashboard() -> dict:
 
 
 def _queries() -> dict[str, str]:
-    """Give every expression of rules and dashboard by its name."""
+    """Return every expression of rules and dashboard by its name."""
     panels = {
         panel["title"]: target["expr"]
         for panel in _dashboard()["panels"]
@@ -50,7 +50,7 @@ def _queries() -> dict[str, str]:
 
 
 def _metric(name: str) -> str:
-    """Give the metric that a series belongs to."""
+    """Return the metric that a series belongs to."""
     plain = name.removeprefix("ray_")
     base = re.sub(r"_(bucket|sum|count)$", "", plain)
     return base if base in _HISTOGRAMS else plain

@@ -21,7 +21,7 @@ _NUM_CLASSES = 6
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give 70 scenes, of which one truth has a pixel of a class in all ignored surroundings."""
+    """Return 70 scenes, of which one truth has a pixel of a class in all ignored surroundings."""
     folder = scenes(tmp_path_factory.mktemp("scenes"), 1, 70)
     truth = np.full((32, 48), 255, np.uint8)
     truth[3, 4] = 2

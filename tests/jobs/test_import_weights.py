@@ -36,7 +36,7 @@ def _saved(tensors: object) -> bytes:
 
 
 def _classifier() -> dict[str, torch.Tensor]:
-    """Give the state dict of torchvision's VGG16, narrow."""
+    """Return the state dict of torchvision's VGG16, narrow."""
     layout = [*(4, 4, "M"), *(8, 8, "M"), *(16, 16, 16, "M"), *(32, 32, 32, "M") * 2]
     network = nn.Module()
     network.features = vgg.make_layers(layout)
@@ -45,7 +45,7 @@ def _classifier() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Give a file with the weights of a small network of the notes."""
+    """Return a file with the weights of a small network of the notes."""
     path = tmp_path / "notes.pth"
     path.write_bytes(_saved(_network().state_dict()))
     return path

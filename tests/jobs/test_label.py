@@ -34,7 +34,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give an output that one undisturbed run has made, in shards of 4."""
+    """Return an output that one undisturbed run has made, in shards of 4."""
     output = tmp_path_factory.mktemp("labelled")
     assert label(photographs, output, "--max-shard-images", 4) == 0
     return output

@@ -59,7 +59,7 @@ class Cluster:
     stack: ExitStack
 
     def nodes(self, number: int) -> list[Node]:
-        """Give the nodes that run, after so many have joined as are missing."""
+        """Return the nodes that run, after so many have joined as are missing."""
         while len(self._running()) < number:
             node = ray_worker(self.head, self.head.environ(), 2)
             self.joined.append(self.stack.enter_context(node))
@@ -103,7 +103,7 @@ class Labelling:
         return [Work.of_metadata(schema.metadata) for schema in schemas]
 
     def replica_on(self, some: list[Node]) -> Node | None:
-        """Give a node of some, one of whose processes has committed a shard."""
+        """Return a node of some, one of whose processes has committed a shard."""
         pids = {pid_of(work) for work in self.works()}
         return next((node for node in some if pids & node.pids()), None)
 
@@ -117,7 +117,7 @@ class Labelling:
 
 
 def pid_of(work: Work) -> int:
-    """Give the process of the replica; the names of hosts are all the same here."""
+    """Return the process of the replica; the names of hosts are all the same here."""
     return int(work.replica.rpartition(":")[2])
 
 

@@ -19,7 +19,7 @@ _NUM_PHOTOGRAPHS = 468
 
 @pytest.fixture(scope="module")
 def photographs(camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with links to all photographs, train and val together."""
+    """Return a folder with links to all photographs, train and val together."""
     folder = tmp_path_factory.mktemp("camvid")
     for path in sorted(camvid.glob("*/images/*.jpg")):
         (folder / path.name).symlink_to(path)

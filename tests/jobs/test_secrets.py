@@ -28,7 +28,7 @@ _SECRETS = (CREDENTIALS["AWS_SECRET_ACCESS_KEY"], TOKEN["RAY_AUTH_TOKEN"], "X-Am
 
 
 def search(texts: dict[str, bytes], secrets: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Give the place of every secret in some texts, also where it stands in UTF-16."""
+    """Return the place of every secret in some texts, also where it stands in UTF-16."""
     return [
         (place, secret)
         for place, text in texts.items()

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with the project as its wheel installs it, which is all that a cluster has."""
+    """Return a folder with the project as its wheel installs it: all that a cluster has."""
     folder = tmp_path_factory.mktemp("installed")
     pip = (sys.executable, "-m", "pip")
     build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "w")

@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: str) -> Path:
-    """Give the folder of a run of one worker that nobody has disturbed."""
+    """Return the folder of a run of one worker that nobody has disturbed."""
     output = tmp_path_factory.mktemp("undisturbed")
     assert train(data, output, "run", *_STEPS) == 0
     return output / "run"
@@ -170,7 +170,7 @@ def test_a_bucket_that_refuses_a_checkpoint_ends_the_run_in_order(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a disk of 4 MB."""
+    """Return a disk of 4 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(

@@ -5,7 +5,7 @@ import traceback
 import pytest
 
 from pipeline.errors import ErrorCode, InputError, StoreError
-from pipeline.redact import holds_secret, masked, without_secret
+from pipeline.redact import holds_secret, redacted, without_secret
 
 _SIGNED = "X-Amz-Expires=600&X-Amz-Signature=secret&X-Amz-Credential=secret"
 
@@ -25,9 +25,9 @@ _SIGNED = "X-Amz-Expires=600&X-Amz-Signature=secret&X-Amz-Credential=secret"
 )  # fmt: skip
 def test_secrets_are_hidden(text: str, shown: str) -> None:
     """User, password, query and signature are hidden; server, path and the words around stay."""
-    assert masked(text) == shown
+    assert redacted(text) == shown
     assert holds_secret(text)
-    assert masked(shown) == shown
+    assert redacted(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_secrets_are_hidden(text: str, shown: str) -> None:
 )
 def test_other_names_are_left_alone(text: str) -> None:
     """Names of objects may hold @ and ?, and addresses without secrets are shown."""
-    assert masked(text) == text
+    assert redacted(text) == text
     assert not holds_secret(text)
 
 

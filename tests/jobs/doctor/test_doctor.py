@@ -28,7 +28,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fill(server: Server, photographs: Path) -> str:
-    """Give a bucket with photographs."""
+    """Return a bucket with photographs."""
     bucket = server.make_bucket()
     for photograph in photographs.iterdir():
         server.put(bucket, f"in/{photograph.name}", photograph.read_bytes())
@@ -42,7 +42,7 @@ def flags(server: Server, bucket: str, *more: object) -> list[str]:
 
 
 def findings(shown: str, level: str) -> str:
-    """Give the findings of a level, each with its remedy."""
+    """Return the findings of a level, each with its remedy."""
     parts = re.split(r"^(?=ok |note |CHANGE )", shown, flags=re.MULTILINE)
     return "".join(part for part in parts if part.startswith(level))
 

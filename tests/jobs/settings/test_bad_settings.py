@@ -24,7 +24,7 @@ sys.exit(code)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with photographs, colliding ones, and a checkpoint that was tampered with."""
+    """Return a folder with photographs, colliding ones, and a checkpoint that was tampered with."""
     folder = tmp_path_factory.mktemp("settings")
     draw_photographs(folder / "in", 3)
     draw_photographs(folder / "twins", 1)

@@ -300,7 +300,7 @@ def test_a_checkpoint_says_what_it_is_itself(flags: list[str]) -> None:
 
 
 def _help(kind: type[StoreSettings], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Give the help of every flag, positional ones by their name in capitals."""
+    """Return the help of every flag, positional ones by their name in capitals."""
     with pytest.raises(SystemExit) as caught:
         read_settings(kind, "label", ["--help"], os.environ)
     assert caught.value.code == 0

@@ -74,7 +74,7 @@ def _grey(*values: int) -> list[list[int]]:
 
 
 def _difference(decoded: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """Give the mean absolute difference, in grey values."""
+    """Return the mean absolute difference, in grey values."""
     return float(np.abs(decoded.astype(int) - expected.astype(int)).mean())
 
 

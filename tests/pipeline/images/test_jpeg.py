@@ -221,7 +221,7 @@ def test_both_decoders_are_part_of_the_fingerprint() -> None:
 
 
 def _scan(data: bytes) -> int:
-    """Give the place at which the pixels of the first scan begin."""
+    """Return the place at which the pixels of the first scan begin."""
     place = data.index(b"\xff\xda")
     return place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
 

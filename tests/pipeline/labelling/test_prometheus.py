@@ -32,7 +32,7 @@ class Prometheus:
     url: str
 
     def ask(self, query: str) -> list[dict]:
-        """Give the samples of a query; an error of the query is one of the test."""
+        """Return the samples of a query; an error of the query is one of the test."""
         text = urllib.parse.urlencode({"query": query})
         found: list[dict] = self.get(f"query?{text}")["result"]
         return found
@@ -108,7 +108,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
 
 
 def _queries() -> set[str]:
-    """Give the queries of the dashboard, for all runs."""
+    """Return the queries of the dashboard, for all runs."""
     dashboard = json.loads((_MONITORING / "dashboard.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     return {query.replace("$run", ".*") for query in queries}

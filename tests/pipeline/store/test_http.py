@@ -27,7 +27,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    """Give the address of a server that answers as the path asks: /STATUS/DATA."""
+    """Return the address of a server that answers as the path asks: /STATUS/DATA."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.num_asked = 0
     thread = threading.Thread(target=server.serve_forever)

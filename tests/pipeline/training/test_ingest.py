@@ -4,7 +4,7 @@ from pipeline.training.ingest import Order, Share
 
 
 def shown(world_size: int, steps: range, batch_size: int = 6) -> list[list[int]]:
-    """Give the samples of each step, worker by worker."""
+    """Return the samples of each step, worker by worker."""
     order = Order(num_samples=10, seed=3)
     found = []
     for step in steps:
