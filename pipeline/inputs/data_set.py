@@ -1,4 +1,4 @@
-"""A labelled data set with its classes and the coding of its ground truth: for `train` and `evaluate`."""
+"""A labelled data set, its classes and the coding of its ground truth: for `train`, `evaluate`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
