@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.submit import submission_name
+from jobs.settings.submission import submission_name
 from pipeline.labelling import report
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, Proxy, fault_proxy
