@@ -61,7 +61,7 @@ class Command:
 
 COMMANDS = {
     "label": Command(
-        LabelSettings, "jobs.label:run", "label every image of an input; run it again to go on"
+        LabelSettings, "jobs.label:run", "label every image of an input; run it again to resume"
     ),
     "plan": Command(LabelSettings, "jobs.plan:run", "say what `label` would do; writes nothing"),
     "verify": Command(
@@ -71,7 +71,7 @@ COMMANDS = {
     "train": Command(
         TrainSettings,
         "jobs.train:run",
-        "train a network on labelled images; run it again to go on",
+        "train a network on labelled images; run it again to resume",
     ),
     "evaluate": Command(
         EvaluateSettings, "jobs.evaluate:run", "label a labelled set and score the masks"
@@ -113,7 +113,7 @@ _EXIT_CODES = """exit codes:
   2  a setting is wrong, or a training has diverged
   3  nothing to do it on: input missing or unreadable, mask names collide
   4  more bad images than max_error_rate allows; everything is committed all the same
-  5  stopped before the end; run the same command again to go on
+  5  stopped before the end; run the same command again to resume
   6  the run was started with another network or decoder
   7  another process is at work on the same input and network, or training run"""
 
@@ -150,11 +150,11 @@ def _run(name: str, argv: Sequence[str]) -> int:
         return COMMANDS[name].run(name, argv, environment())
     except PipelineError as error:
         stopped = error.exit_code == Stopped.exit_code
-        again = "; run the same command again to go on" if stopped else ""
+        again = "; run the same command again to resume" if stopped else ""
         _log.error("%s%s", error, again)
         return error.exit_code
     except Stopped as signal:
-        _log.error("stopped by %s before the end; run the same command again to go on", signal)
+        _log.error("stopped by %s before the end; run the same command again to resume", signal)
         return signal.exit_code
     except Exception:  # noqa: BLE001 - whatever a bug raises, it is a line of the log, too
         _log.critical("this is a bug; what led to it:", exc_info=True)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from jobs.settings.demo import DemoSettings
 from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse
-from pipeline.errors import ErrorCode, SettingError, StoreError
+from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.shared import (
@@ -105,7 +105,7 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
     except ValidationError as error:
         raise SettingError(_explain(error)) from error
     except StoreError as error:
-        if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+        if error.refused:
             raise SettingError(f"config={uri!r}: {error}") from error
         raise
     except yaml.YAMLError as error:

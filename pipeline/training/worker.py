@@ -41,7 +41,7 @@ def train(config: WorkerConfig) -> PipelineError | None:
     send = config.send if rank() == 0 else _ignore
     with Watch(run, config.plan.classes, position.total_steps, send) as watch:
         if saved is not None:
-            watch.say(f"going on after step {position.total_steps}")
+            watch.say(f"resuming after step {position.total_steps}")
         try:
             _train(config, run, watch, device, position, tensors)
         except Ended as ended:

@@ -60,7 +60,7 @@ def test_a_store_that_nobody_hears_from_is_5(
     assert main(["label", *flags, *endpoint]) == 5
 
     assert "nobody answers at http://127.0.0.1:1 (check s3_endpoint_url" in caplog.messages[-1]
-    assert caplog.messages[-1].endswith("run the same command again to go on")
+    assert caplog.messages[-1].endswith("run the same command again to resume")
 
 
 def test_every_image_has_a_row_and_a_mask(labelled: Path):

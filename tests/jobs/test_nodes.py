@@ -186,7 +186,7 @@ def test_a_training_outlives_the_node_of_a_worker(cluster: Cluster, tmp_path: Pa
 
     found = lines(tmp_path / "run")
     assert [line["step"] for line in found] == _EVALUATED
-    resumed = [int(step) for step in re.findall(r"going on after step (\d+)", log.read_text())]
+    resumed = [int(step) for step in re.findall(r"resuming after step (\d+)", log.read_text())]
     assert resumed
     assert min(resumed) >= found[3]["step"]
 

@@ -229,7 +229,7 @@ def test_a_stopped_job_ends_in_order_and_the_next_one_resumes(
         subprocess.run(stop, env=user.head.environ(), check=True, capture_output=True, timeout=60)
         shown, errors = first.communicate(timeout=60)
         assert first.returncode == 5, errors + shown
-        assert "stopped by SIGTERM before the end; run the same command again to go on" in shown
+        assert "stopped by SIGTERM before the end; run the same command again to resume" in shown
         released.set()
 
         storage = Storage(s3.endpoint_url)

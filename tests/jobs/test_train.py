@@ -93,7 +93,7 @@ def test_a_killed_worker_costs_at_most_a_checkpoint(data: Path, undisturbed: Pat
 
     assert process.wait(200) == 0, log.read_text()
 
-    assert "going on after step" in log.read_text()
+    assert "resuming after step" in log.read_text()
     found = lines(tmp_path / "run")
     assert [line["step"] for line in found] == _EVALUATED
     assert losses(found) == pytest.approx(losses(lines(undisturbed)), abs=1e-4)
@@ -159,7 +159,7 @@ def test_a_bucket_that_refuses_a_checkpoint_ends_the_run_in_order(
         assert train(*places, *flags) == 5
         said = caplog.text
         assert "checkpoints/last.safetensors: the store refuses" in said
-        assert "run the same command again to go on" in said
+        assert "run the same command again to resume" in said
         assert 3 <= position(read(s3, bucket, "checkpoints/last.safetensors")).step < _NUM_STEPS
 
         proxy.faults.clear()

@@ -50,7 +50,7 @@ def test_a_wait_for_gpus_is_reported_and_ends(head: Head, photographs: Path, tmp
     assert process.wait(120) == 5
     log = (tmp_path / "log").read_text()
     assert "waiting for room for 1 replica(s) with 1 CPU and 1 GPU each" in log
-    assert "it has 2 CPU and 0 GPU in all; run the same command again to go on" in log
+    assert "it has 2 CPU and 0 GPU in all; run the same command again to resume" in log
 
 
 def test_training_waits_for_gpus_as_labelling_does(head: Head, tmp_path: Path):
