@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 
-PACKAGES = ("fcn-pipeline", "ray", "torch", "pillow", "simplejpeg", "isal", "numpy", "pyarrow")
+PACKAGES = ("fcn-pipeline", "ray", "torch", "pillow", "simplejpeg", "zlib-ng", "numpy", "pyarrow")
 
 
 def versions() -> dict[str, str]:

@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
+from zlib_ng import zlib_ng
 
 # Importing it also lifts Pillow's own limit on pixels: a mask is as large as its image.
 from pipeline.images.decode import DAMAGE
@@ -21,9 +21,9 @@ IGNORE_INDEX = 255
 # The colour that PASCAL VOC gives its void pixels.
 IGNORE_COLOR = (224, 224, 192)
 
-# Up to level 2 ISA-L gives the same bytes on all x86-64 processors since 2008 (SSE4.2), and others
-# on ARM; at level 3 each generation has its own, and masks become no smaller.
-_MAX_LEVEL = 2
+# Up to this level a row is packed by its runs alone (RFC 1951 with distance 1): masks are runs, and
+# without a table of what came before, the bytes depend on nothing but the pixels.
+_RUNS_LEVEL = 1
 
 # PNG specification, 5.2 and 11.2.2.
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -51,11 +51,12 @@ def encode_mask(mask: NDArray[np.uint8], palette: bytes, compress_level: int) ->
     Args:
         mask: Class indices, uint8 of shape (H, W).
         palette: 768 bytes from `make_palette`.
-        compress_level: ISA-L's, 0 (fastest) to 2; higher ones, which zlib has, count as 2. Pixels
-            do not depend on it.
+        compress_level: 0 (stored), 1 (runs of one value: fast) or zlib-ng's 2 to 9 (smaller and
+            slower). Pixels do not depend on it.
 
     Returns:
-        The PNG file; the same arguments give the same bytes, whatever zlib the machine has.
+        The PNG file. The same arguments give the same bytes: up to level 1 on every machine, from
+        level 2 on with the same zlib-ng on processors of one kind.
     """
     height, width = mask.shape
     # Each row begins with its filter: 0, none. Filters are for gradients, which masks have not.
@@ -64,10 +65,16 @@ def encode_mask(mask: NDArray[np.uint8], palette: bytes, compress_level: int) ->
     chunks = (
         _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, _DEPTH, _PALETTE, 0, 0, 0)),
         _chunk(b"PLTE", palette),
-        _chunk(b"IDAT", isal_zlib.compress(rows, min(compress_level, _MAX_LEVEL))),
+        _chunk(b"IDAT", _deflate(rows, compress_level)),
         _chunk(b"IEND", b""),
     )
     return _SIGNATURE + b"".join(chunks)
+
+
+def _deflate(rows: NDArray[np.uint8], level: int) -> bytes:
+    strategy = zlib_ng.Z_RLE if level <= _RUNS_LEVEL else zlib_ng.Z_DEFAULT_STRATEGY
+    packer = zlib_ng.compressobj(level, strategy=strategy)
+    return packer.compress(rows) + packer.flush()
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

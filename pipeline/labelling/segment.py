@@ -2,7 +2,7 @@
 
 In: a ShardRow with `data`. Out: the same with `png`, sizes and statistics, or an error.
 
-Decoding and encoding run in threads beside the network, because simplejpeg and ISA-L release
+Decoding and encoding run in threads beside the network, because simplejpeg and zlib-ng release
 the GIL. Ray calls a replica from several threads; the network has one thread of its own, which
 takes the chunks of all calls in turn.
 """

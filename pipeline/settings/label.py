@@ -140,8 +140,8 @@ class _SpeedFields(NoSettings):
         1,
         ge=0,
         le=9,
-        description="level at which ISA-L compresses the masks: 0 is fastest, 1 smaller, 2 and "
-        "above much like 1 (it was zlib's, of which 9 was the smallest and slowest)",
+        description="how hard masks are compressed: 0 stores them, 1 packs runs of one class "
+        "(fast), 2 to 9 are zlib's levels, each smaller and slower than the one before",
     )
     threads_per_replica: int | None = Field(
         None,

@@ -27,8 +27,8 @@ from tests.benchmarks.table import print_header, print_table
 
 _MAX_PIXELS = 1 << 30
 _PALETTE = make_palette([(index, 2 * index, 255 - index) for index in range(32)])
-# zlib's by way of Pillow, and ISA-L's.
-_PILLOW_LEVELS, _LEVELS = (1, 6, 9), (0, 1, 2)
+# zlib's by way of Pillow, and zlib-ng's.
+_PILLOW_LEVELS, _LEVELS = (1, 6, 9), (0, 1, 2, 6)
 
 
 @dataclass(frozen=True)

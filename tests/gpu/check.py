@@ -427,7 +427,7 @@ def env(section):
     note = section.note
     note(f"python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}, cores {os.cpu_count()}, usable {len(os.sched_getaffinity(0))}")
     missing = []
-    for name in ("numpy", "PIL", "safetensors", "fsspec", "pyarrow", "cv2", "pydantic", "pydantic_settings", "tenacity", "botocore", "aiohttp", "ray", "simplejpeg", "isal"):
+    for name in ("numpy", "PIL", "safetensors", "fsspec", "pyarrow", "cv2", "pydantic", "pydantic_settings", "tenacity", "botocore", "aiohttp", "ray", "simplejpeg", "zlib_ng"):
         try:
             module = __import__(name)
             note_version = getattr(module, "__version__", "?")
@@ -1290,10 +1290,10 @@ def codecs(section):
     masks = [np.ascontiguousarray(m) for m in masks]
     section.note(f"{len(data)} JPEGs {whence}, {sum(map(len, data)) // len(data)} bytes each, {decoded[0].shape}")
     work = {
-        "Pillow decode (product)": lambda i: decode_image(data[i % len(data)], 1 << 30),
-        "Pillow PNG level 1 (product)": lambda i: encode_mask(masks[i % 8], palette, 1),
+        "decode (product)": lambda i: decode_image(data[i % len(data)], 1 << 30),
+        "PNG level 1 (product)": lambda i: encode_mask(masks[i % 8], palette, 1),
     }
-    both = {"product": lambda i: (work["Pillow decode (product)"](i), work["Pillow PNG level 1 (product)"](i))}
+    both = {"product": lambda i: (work["decode (product)"](i), work["PNG level 1 (product)"](i))}
     try:
         import simplejpeg
 
@@ -1301,14 +1301,6 @@ def codecs(section):
         section.note(f"simplejpeg gives Pillow's pixels: {all(np.array_equal(simplejpeg.decode_jpeg(d, 'RGB', fastdct=False, fastupsample=False), p) for d, p in zip(data, decoded, strict=False))}")
     except ImportError:
         section.note("simplejpeg is not there")
-    try:
-        import isal.isal_zlib
-
-        work["isal PNG level 1"] = lambda i: quick_png(masks[i % 8], palette, isal.isal_zlib.compress)
-        if "simplejpeg decode" in work:
-            both["simplejpeg + isal"] = lambda i: (work["simplejpeg decode"](i), work["isal PNG level 1"](i))
-    except ImportError:
-        section.note("isal is not there")
     number = 16 if section.tiny else 400
     for name, one in work.items():
         before = time.thread_time()
@@ -1329,25 +1321,6 @@ def codecs(section):
             section.add(decode_and_encode=name, threads=threads, images_s=count / seconds, cores=(time.process_time() - cpu) / seconds)
     if section.cuda:
         section.attempt("nvJPEG", nvjpeg, section, data, decoded)
-
-
-def quick_png(mask, palette, compress):
-    """A palette PNG of filter 0 by another deflate."""
-    import struct
-    import zlib
-
-    import numpy as np
-
-    height, width = mask.shape
-    rows = np.zeros((height, width + 1), np.uint8)
-    rows[:, 1:] = mask
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"PLTE", palette), chunk(b"IDAT", compress(rows, 1)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def nvjpeg(section, data, decoded):
