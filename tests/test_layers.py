@@ -23,7 +23,7 @@ _HEAVY = frozenset(
         *("cluster.actor_pool", "cluster.data_context", "cluster.inspection"),
         *("cluster.instruments", "cluster.job_server", "cluster.mailbox", "cluster.nodes"),
         *("cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
-        *("labelling.pool", "labelling.preflight", "labelling.prometheus"),
+        *("labelling.chain", "labelling.pool", "labelling.preflight", "labelling.prometheus"),
         *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
         *("training.loop", "training.messages"),
         *("training.metrics_log", "training.state_file", "training.worker"),
