@@ -15,6 +15,7 @@ from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
 from pipeline.labelling.flow import label
+from pipeline.labelling.precision import decided
 from pipeline.labelling.session import open_job
 from pipeline.settings.train import EvaluateSettings
 
@@ -43,6 +44,7 @@ def run(settings: EvaluateSettings) -> int:
     check_classes(job, data_set)
     storage.write(manifest, text)
     start_ray(settings.ray_address)
+    job = decided(job)
     check_ground_truth(job, data_set, settings.split, samples)
     outcome = label(job)
     matrix, scores = score_masks(job, data_set, samples)

@@ -4,6 +4,7 @@ import pyarrow.compute as pc
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
+from pipeline.labelling.network import AUTO
 from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
 
@@ -38,12 +39,18 @@ def _describe(job: Job, found: Found) -> list[str]:
         f"shards           {found.draft.num_shards:,}",
         done,
         f"other files      {found.draft.num_ignored:,} (no images by their name)",
-        f"fingerprint      {job.record.fingerprint}",
+        f"fingerprint      {_fingerprint(job)}",
     ]
     lines += _estimate(job, images.num_rows)
     if images.num_rows:
         lines.append(f"first image      {images['uri'][0]}")
     return lines
+
+
+def _fingerprint(job: Job) -> str:
+    if job.network.precision == AUTO:
+        return "known when the first run has chosen its precision"
+    return job.record.fingerprint
 
 
 def _describe_run(job: Job, found: Found) -> list[str]:

@@ -94,10 +94,12 @@ def make_settings(folder: Path, source: object, **fields: Any) -> LabelSettings:
     return LabelSettings(**{**defaults, "io_threads": 2, **fields})
 
 
-def start_run(folder: Path, source: object, **fields: Any) -> Run:
+def start_run(
+    folder: Path, source: object, network: NetworkRecord | None = None, **fields: Any
+) -> Run:
     """Plan a run of an input in the output `folder`/out."""
     settings = make_settings(folder, source, **fields)
-    network = network_record(settings.weights)
+    network = network or network_record(settings.weights)
     history = History(Storage(), settings.output)
     return write_plan(Storage(), settings, network, draft(history, settings, network))
 

@@ -11,6 +11,7 @@ from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
 from pipeline.labelling.finding import Finding, Level, as_table, change
 from pipeline.labelling.places import DRIVER, Places, look, look_at_weights, look_for_images
+from pipeline.labelling.precision import decided
 from pipeline.labelling.replicas import Replicas
 from pipeline.labelling.session import open_job
 from pipeline.settings.cluster import DoctorSettings
@@ -61,7 +62,7 @@ def _examine(settings: DoctorSettings) -> Iterator[Finding]:
 def _estimate(settings: DoctorSettings, replicas: Replicas) -> Iterator[Finding]:
     _log.info("listing the input and labelling a sample of it")
     try:
-        job = open_job(settings)
+        job = decided(open_job(settings))
         yield from estimate(settings, job, job.look(), replicas)
     except PipelineError as error:
         # What a listing as a whole shows: names that collide, a run of another fingerprint.

@@ -9,6 +9,7 @@ import logging
 from functools import partial
 
 from pipeline.labelling import publish, report, segment
+from pipeline.labelling.network import AUTO
 from pipeline.labelling.session import Job, Outcome
 from pipeline.labelling.watch import watched
 from pipeline.log_context import belong_to
@@ -26,6 +27,11 @@ def label(job: Job) -> Outcome:
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
+    if job.network.precision == AUTO:
+        # As below; an output without a run of this network has work to do.
+        from pipeline.labelling.precision import decided  # noqa: PLC0415
+
+        job = decided(job)
     found = job.look()
     if (done := job.nothing_left(found)) is not None:
         return done

@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fcn.architectures import ARCHITECTURES, FULL_WIDTH, PADDINGS, WIDTH
 from fcn.weights import CheckpointError
@@ -12,14 +13,12 @@ from fcn.weights.classes import ClassLabel, numbered_classes, parse_classes
 from fcn.weights.record import Checkpoint, refuse_untrained
 from pipeline.errors import SettingError, StoreError
 from pipeline.images.decode import DECODER
-from pipeline.labelling.runs import ClassRecord, NetworkRecord
+from pipeline.labelling.runs import ClassRecord, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 
-if TYPE_CHECKING:  # importing these loads torch
-    pass
-
-
+# The precision of a network of which neither settings nor an earlier run say it.
+AUTO = "auto"
 _DEFAULT_NUM_CLASSES = 21
 _NUM_CHANNELS = 3
 # Untrained networks are for trying things out: a narrow one is as good.
@@ -54,6 +53,21 @@ class Network:
                 for index, label in enumerate(self.checkpoint.classes)
             ],
         )
+
+    def as_in(self, runs: Sequence[Run]) -> "Network":
+        """Take the precision of the newest run of this network, if ours is not chosen.
+
+        A cluster that gets other GPUs does not label an output anew.
+
+        Args:
+            runs: Of the output, oldest first.
+        """
+        if self.precision != AUTO:
+            return self
+        ours = json.loads(json.dumps(self._deciding()))
+        found = (run.record.network.deciding for run in reversed(runs))
+        kept = (one["precision"] for one in found if {**one, "precision": AUTO} == ours)
+        return dataclasses.replace(self, precision=next(kept, AUTO))
 
     def _deciding(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self.checkpoint)

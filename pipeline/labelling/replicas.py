@@ -75,9 +75,7 @@ def choose_replicas(
             precision is one of GPUs, and the replicas have none.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    num_gpus = settings.gpus_per_replica
-    if num_gpus is None:
-        num_gpus = 1.0 if any(node.get("GPU") for node in alive) else 0.0
+    num_gpus = gpus_for_each(settings, alive)
     if settings.precision == "tf32" and not num_gpus:
         raise SettingError(
             "precision=tf32 is an arithmetic of GPUs, and the replicas have none; give "
@@ -96,6 +94,18 @@ def choose_replicas(
     number = _number(settings, capacity, num_shards)
     placement = _placement(settings, alive, number, num_cpus, num_gpus)
     return Replicas(number, num_cpus, num_gpus, placement)
+
+
+def gpus_for_each(settings: LabelSettings, nodes: Sequence[Resources]) -> float:
+    """Return the GPUs of each replica: what is asked for, else one if the cluster has any.
+
+    Args:
+        settings: Of the job.
+        nodes: Resources of the nodes that are up.
+    """
+    if settings.gpus_per_replica is not None:
+        return settings.gpus_per_replica
+    return 1.0 if any(node.get("GPU") for node in nodes) else 0.0
 
 
 def _placement(

@@ -207,12 +207,14 @@ def open_job(settings: LabelSettings) -> Job:
 
     Raises:
         SettingError: The checkpoint is wrong, or the output can't be read.
+        InputError: The record of a run is damaged.
     """
     storage = settings.storage()
     network = describe_network(storage, settings)
     history = History(storage, settings.output)
     try:
         history.refresh()
+        network = network.as_in(history.runs())
     except StoreError as error:
         if error.refused:
             raise SettingError(f"output={settings.output!r} can't be read: {error}") from error

@@ -49,11 +49,12 @@ class _CheckpointFields(NoSettings):
         description="of the paper's networks: paper gives the published results, tight 40 to 60 "
         "percent fewer multiplications with the same weights; default: what the checkpoint says",
     )
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
-        "fp32",
-        description="arithmetic of the network; part of the fingerprint. bf16 and fp16 are faster "
-        "where the device has matrix units for them, and slower elsewhere; tf32 is fp32 whose "
-        "products are rounded to 10 bits, for GPUs only (Ampere and newer)",
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        "auto",
+        description="arithmetic of the network; part of the fingerprint. auto: that of the "
+        "network's newest run in the output; for the first one bf16 on GPUs with matrix units for "
+        "it (Ampere and newer), else fp32. fp16: for older GPUs; tf32: fp32 whose products are "
+        "rounded to 10 bits, on Ampere and newer. bf16 is faster on CPUs with AMX only",
     )
     flip: bool = Field(
         default=False,

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pipeline.cluster.connect import start_ray
 from pipeline.labelling.chain import label_shards
 from pipeline.labelling.history import History
+from pipeline.labelling.precision import decided
 from pipeline.labelling.segment import LoadPredictor
 from pipeline.labelling.session import open_job
 from pipeline.settings.label import LabelSettings
@@ -67,10 +68,10 @@ def label_with(load: LoadPredictor, photos: Path, output: Path, max_shard_images
         weights="random:0",
         max_shard_images=max_shard_images,
     )
-    job = open_job(settings).writable()
+    start_ray(settings.ray_address)
+    job = decided(open_job(settings)).writable()
     with job.lock() as lock:
         run = job.open_run(job.look(), lock.number)
-        start_ray(settings.ray_address)
         receipts = list(label_shards(run, run.missing(), settings, load))
     assert sum(receipt["num_failed"] for receipt in receipts) == 0, "photographs are not broken"
     return sum(receipt["num_images"] for receipt in receipts)

@@ -182,7 +182,12 @@ def test_exit_codes_come_back(user: User, photographs: Path, s3: Server, tmp_pat
 
 def _held_lock(source: Path, output: Path) -> Lock:
     settings = LabelSettings(
-        input=str(source), output=str(output), weights="random:0", width=4, num_classes=5
+        input=str(source),
+        output=str(output),
+        weights="random:0",
+        width=4,
+        num_classes=5,
+        precision="fp32",
     )
     job = open_job(settings)
     place = f"{job.output}/locks/{plan.identity(settings, job.record.fingerprint)}"

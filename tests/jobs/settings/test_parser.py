@@ -162,7 +162,7 @@ def test_settings_reach_the_storage() -> None:
         (["--max-error-rate", "nan"], ["max_error_rate='nan'"]),
         (["--width", "7"], ["width='7'", "multiple of 2"]),
         (["--num-classes", "256"], ["num_classes='256'", "less than or equal to 255"]),
-        (["--precision", "fp64"], ["precision='fp64'", "'fp32', 'tf32', 'bf16' or 'fp16'"]),
+        (["--precision", "fp64"], ["precision='fp64'", "'auto', 'fp32', 'tf32', 'bf16' or 'fp16'"]),
         (["--scales", "[0.01]"], ["scales=[0.01]", "not between 0.1 and 8"]),
         (["--mask-name", "short"], ["mask_name='short'", "'replace' or 'full'"]),
         (["--run-id", "../up"], ["run_id='../up'", "letters, digits"]),

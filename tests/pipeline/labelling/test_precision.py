@@ -1,0 +1,69 @@
+"""`precision: auto`: chosen once by the GPUs, then kept with the network's runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.labelling.precision import choose_precision, decided
+from pipeline.labelling.session import open_job
+from pipeline.settings.label import LabelSettings
+from tests.disk_runs import draw_images, make_settings, start_run
+
+
+def _node(*kinds: str, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
+    resources = {"CPU": 8.0, **({"GPU": gpus} if gpus else {})}
+    return {
+        "Alive": alive,
+        "Resources": {**resources, **{f"accelerator_type:{kind}": 1.0 for kind in kinds}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("nodes", "fields", "expected"),
+    [
+        ([_node()], {}, "fp32"),
+        ([_node("H100", gpus=8)], {}, "bf16"),
+        ([_node(), _node("A10G", gpus=1), _node("L40S", gpus=4)], {}, "bf16"),
+        ([_node("GH200-480GB", gpus=1)], {}, "bf16"),
+        ([_node("B200", gpus=8)], {}, "bf16"),
+        ([_node("H100", gpus=8)], {"gpus_per_replica": 0}, "fp32"),
+        ([_node("T4", gpus=1)], {}, "fp32"),
+        ([_node("H100", gpus=8), _node("V100", gpus=1)], {}, "fp32"),
+        ([_node("H100", gpus=8), _node("V100", gpus=1, alive=False)], {}, "bf16"),
+        ([_node(gpus=1)], {}, "fp32"),
+        ([_node("AMD-Instinct-MI210", gpus=1)], {}, "fp32"),
+        ([_node()], {"gpus_per_replica": 1}, "fp32"),
+    ],
+)
+def test_bf16_is_for_gpus_that_are_known_to_be_good_at_it(
+    nodes: list[dict[str, Any]], fields: dict[str, Any], expected: str
+) -> None:
+    """Only if every GPU is of a kind from Ampere on; CPUs, older and unknown ones get fp32."""
+    settings = LabelSettings(input="in", output="out", weights="random:0", **fields)
+    assert choose_precision(settings, nodes) == expected
+
+
+def test_a_slow_choice_says_how_to_choose_another(caplog: pytest.LogCaptureFixture) -> None:
+    """Where GPUs get fp32 the log names their kind, and the faster precisions."""
+    settings = LabelSettings(input="in", output="out", weights="random:0")
+    choose_precision(settings, [_node("T4", gpus=1)])
+    assert "the GPUs are T4; precision=bf16" in caplog.text
+
+
+@pytest.mark.parametrize("earlier", ["fp32", "bf16"])
+def test_an_output_keeps_its_precision(tmp_path: Path, earlier: str) -> None:
+    """A network that has a run in the output goes on with that run's precision, without Ray."""
+    source = draw_images(tmp_path, 1)
+    job = open_job(make_settings(tmp_path, source, width=4, num_classes=3, precision=earlier))
+    start_run(tmp_path, source, network=job.record)
+    again = open_job(make_settings(tmp_path, source, width=4, num_classes=3))
+    assert again.record.fingerprint == job.record.fingerprint
+    assert decided(again) is again
+
+
+def test_another_network_does_not_decide(tmp_path: Path) -> None:
+    """A run of other weights says nothing about this network's precision."""
+    source = draw_images(tmp_path, 1)
+    start_run(tmp_path, source)
+    assert open_job(make_settings(tmp_path, source, weights="random:7")).network.precision == "auto"
