@@ -18,6 +18,7 @@ from pipeline.cluster.ray_errors import own_errors
 from pipeline.labelling import segment
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.pool import wait_for_replicas
+from pipeline.labelling.precision import decided
 from pipeline.labelling.preflight import check_start
 from pipeline.labelling.prometheus import RunMetrics
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
@@ -26,7 +27,7 @@ from pipeline.labelling.schema import Receipt, ShardTask
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 
-__all__ = ["RunMetrics", "join_cluster", "label_shards"]
+__all__ = ["RunMetrics", "decided", "join_cluster", "label_shards"]
 
 _log = logging.getLogger(__name__)
 

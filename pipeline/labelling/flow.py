@@ -9,7 +9,6 @@ import logging
 from functools import partial
 
 from pipeline.labelling import publish, report, segment
-from pipeline.labelling.network import AUTO
 from pipeline.labelling.session import Job, Outcome
 from pipeline.labelling.watch import watched
 from pipeline.log_context import belong_to
@@ -27,15 +26,14 @@ def label(job: Job) -> Outcome:
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
-    if job.network.precision == AUTO:
-        # As below; an output without a run of this network has work to do.
-        from pipeline.labelling.precision import decided  # noqa: PLC0415
-
-        job = decided(job)
     found = job.look()
     if (done := job.nothing_left(found)) is not None:
         return done
-    job = job.writable()
+    job = job.checked()
+    # Ray takes seconds to import, which what is refused or done already must not wait for.
+    from pipeline.labelling import chain  # noqa: PLC0415
+
+    job = chain.decided(job)
     with job.lock() as lock:
         found = job.look_again(found)
         if (done := job.nothing_left(found)) is not None:
@@ -47,9 +45,6 @@ def label(job: Job) -> Outcome:
         _log.info("run %s: %d of %d shards to do", run.run_id, len(todo), run.record.num_shards)
         with watched(run, todo, job.settings) as watch:
             if todo:
-                # Ray takes seconds to import, which a run with nothing to do must not wait for.
-                from pipeline.labelling import chain  # noqa: PLC0415
-
                 chain.join_cluster(run, todo[0], job.settings)
                 watch.count_with(chain.RunMetrics(run, run.num_images(todo)))
                 load = partial(segment.open_predictor, run.storage, job.network)

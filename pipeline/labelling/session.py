@@ -144,13 +144,15 @@ class Job:
                 return manifest.num_images / manifest.work.work_seconds
         return None
 
-    def writable(self) -> "Job":
-        """Find out whether the output can be written, and how safely.
+    def checked(self) -> "Job":
+        """Find out whether and how safely the output can be written, and read the weights through.
 
         Raises:
-            SettingError: It can't.
+            SettingError: It can't, or the weights are not what they should be.
         """
-        return replace(self, storage=writable_storage(self.storage, self.output))
+        checked = replace(self, storage=writable_storage(self.storage, self.output))
+        check_weights(self.storage, self.network)
+        return checked
 
     def lock(self) -> Lock:
         """Return the lock on this input and network, which is to be taken with `with`."""
@@ -172,11 +174,7 @@ class Job:
         Args:
             found: What there is to do.
             attempt: Number of the lock.
-
-        Raises:
-            SettingError: The weights are not what they should be.
         """
-        check_weights(self.storage, self.network)
         run = found.run
         if run is None:
             assert found.draft is not None, "either a run or a draft"

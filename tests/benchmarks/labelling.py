@@ -69,7 +69,7 @@ def label_with(load: LoadPredictor, photos: Path, output: Path, max_shard_images
         max_shard_images=max_shard_images,
     )
     start_ray(settings.ray_address)
-    job = decided(open_job(settings)).writable()
+    job = decided(open_job(settings)).checked()
     with job.lock() as lock:
         run = job.open_run(job.look(), lock.number)
         receipts = list(label_shards(run, run.missing(), settings, load))

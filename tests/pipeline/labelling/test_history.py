@@ -74,7 +74,7 @@ def _asked(settings: LabelSettings) -> Counter[str]:
     job = open_job(settings)
     found = job.look()
     assert job.nothing_left(found) is None
-    job = job.writable()
+    job = job.checked()
     with job.lock() as lock:
         assert job.open_run(job.look_again(found), lock.number).missing()
         return Counter(job.storage.requests)
