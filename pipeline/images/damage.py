@@ -90,10 +90,6 @@ def _ends_early(data: bytes, name: str) -> bool:
     """Compare the length with the header, for the decoders that do not tell cut from damaged."""
     if name == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if name == "TIFF":
-        # Where the first directory starts; compressed files have it after the pixels.
-        start = data[8:16] if data[2:4] in (b"+\0", b"\0+") else data[4:8]
-        return int.from_bytes(start, "little" if data.startswith(b"II") else "big") >= len(data)
     if name == "AVIF":
         return _boxes_end(data) > len(data)
     return False

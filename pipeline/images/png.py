@@ -25,7 +25,7 @@ _EXIF = b"eXIf"
 _APPLE = b"CgBI"
 
 # Each chunk costs time whatever it holds. Encoders write chunks of 8 KiB and more.
-_MAX_CHUNKS = 1 << 18
+_MAX_CHUNKS = 1 << 16
 
 _GREY, _RGB, _PALETTE = 0, 2, 3
 _TRANSPARENT_BYTES = {_GREY: (2,), _RGB: (6,), _PALETTE: range(1, 257)}
@@ -68,7 +68,11 @@ def read_size(data: bytes) -> tuple[int, int]:
             ErrorCode.TRUNCATED, f"PNG of {len(data)} bytes ends early: its header is incomplete"
         )
     length, kind, width, height = struct.unpack(">I4sII", header[:16])
-    if (length, kind) not in ((_HEADER_BYTES, b"IHDR"), (4, _APPLE)):
+    if kind == _APPLE:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_MODE, "PNG in Apple's own form (CgBI); convert it to PNG"
+        )
+    if (length, kind) != (_HEADER_BYTES, b"IHDR"):
         raise ImageError(ErrorCode.CORRUPT, f"PNG: starts with {kind!r} and not with its header")
     return height, width
 
@@ -126,10 +130,6 @@ def _is_believed(kind: bytes, raw: bytes) -> bool:
     """Whether a chunk's checksum is right. Raises ImageError if the picture needs the chunk."""
     needed = kind in _CRITICAL or kind == _TRANSPARENCY
     if not needed and kind[:1].isupper():
-        if kind == _APPLE:
-            raise ImageError(
-                ErrorCode.UNSUPPORTED_MODE, "PNG in Apple's own form (CgBI); convert it to PNG"
-            )
         raise ImageError(ErrorCode.CORRUPT, f"PNG: unknown critical chunk {kind!r}")
     if not needed and kind != _EXIF:
         return True

@@ -17,6 +17,8 @@ from pipeline.errors import ErrorCode, ImageError
 from pipeline.images import tiff_layout as layout
 from pipeline.images.colour import premultiplied_over_white, to_rgb
 from pipeline.images.jpeg import check_kind, check_scans
+from pipeline.images.tiff_directory import directory_end
+from pipeline.images.tiff_ycbcr import unpack_subsampled
 
 # What it logs of odd files it raises as well, or `tiff_layout` refuses.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -37,6 +39,12 @@ class TiffPicture:
         Raises:
             ImageError: It is of a kind that is not read.
         """
+        end = directory_end(data)
+        if end > len(data):
+            raise ImageError(
+                ErrorCode.TRUNCATED,
+                f"TIFF of {len(data)} bytes ends early: its directory reaches to byte {end}",
+            )
         self._data = data
         page = TiffFile(io.BytesIO(data)).pages.first
         assert isinstance(page, TiffPage), "the first page is no page"
@@ -59,6 +67,8 @@ class TiffPicture:
         if self._page.compression == layout.JPEG:
             for offset, length in places:
                 _check_jpeg(self._page, self._data[offset : offset + length])
+        if layout.is_subsampled(self._page):
+            return _by_pillow(self._page, unpack_subsampled(self._page, self._data, places))
         return _to_rgb(self._page, _samples(self._page))
 
 
@@ -147,4 +157,5 @@ def _look_up(page: TiffPage, indices: NDArray[np.uint16]) -> NDArray[np.uint8]:
             ErrorCode.CORRUPT, f"TIFF: a palette of shape {shape} for {page.bitspersample} bits"
         )
     in_bytes = palette if palette.max() < 256 else palette >> 8
-    return np.ascontiguousarray(in_bytes.T.astype(np.uint8)[indices])
+    # tifffile gives single bits as truth values, which would select and not look up.
+    return np.ascontiguousarray(in_bytes.T.astype(np.uint8)[indices.astype(np.uint16)])

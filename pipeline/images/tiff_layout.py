@@ -51,6 +51,7 @@ _COEFFICIENTS = 529
 _REFERENCES = 532
 _CMYK = 1
 _REDUCED = 1
+_CONTIGUOUS = 1
 
 _MAX_SEGMENTS = 1 << 17
 _MAX_TILE_PIXELS = 1 << 26
@@ -149,12 +150,17 @@ def _colour_reasons(page: TiffPage) -> Iterator[str]:
         yield "inks that are not those of CMYK"
     if page.photometric != YCBCR:
         return
-    if page.compression != JPEG and page.subsampling not in (None, (1, 1)):
-        yield f"YCbCr with subsampling {page.subsampling} without JPEG compression"
+    if is_subsampled(page) and (page.compression != UNCOMPRESSED or page.is_tiled):
+        yield f"YCbCr with subsampling {page.subsampling} in {_name(COMPRESSION, page.compression)}"
     if page.planarconfig != 1:
         yield "YCbCr in planes"
     if page.compression != JPEG and not _has_usual_ycbcr(page):
         yield "YCbCr with coefficients or references of its own"
+
+
+def is_subsampled(page: TiffPage) -> bool:
+    """Whether several pixels share their colour differences, outside of a JPEG."""
+    return bool(page.is_subsampled) and page.compression != JPEG
 
 
 def _has_usual_ycbcr(page: TiffPage) -> bool:
@@ -199,8 +205,11 @@ def segment_places(page: TiffPage, num_bytes: int) -> list[tuple[int, int]]:
             ErrorCode.CORRUPT, f"TIFF: {number} strips or tiles, of which {len(places)} have places"
         )
     for place, (offset, length) in enumerate(places):
-        if offset <= 0 or length <= 0:
-            raise ImageError(ErrorCode.CORRUPT, f"TIFF: strip or tile {place} is nowhere")
+        if offset <= 0 or length < max(1, _least_bytes(page, place)):
+            raise ImageError(
+                ErrorCode.CORRUPT,
+                f"TIFF: strip or tile {place} has {length} bytes at {offset}, which is too little",
+            )
         if offset + length > num_bytes:
             raise ImageError(
                 ErrorCode.TRUNCATED,
@@ -208,3 +217,16 @@ def segment_places(page: TiffPage, num_bytes: int) -> list[tuple[int, int]]:
                 f"{offset + length}",
             )
     return places
+
+
+def _least_bytes(page: TiffPage, place: int) -> int:
+    """Return what a strip or tile has to have; its decoder would read on beyond its end."""
+    if page.compression != UNCOMPRESSED or is_subsampled(page):
+        return 1
+    if page.is_tiled:
+        rows, columns = page.tilelength, page.tilewidth
+    else:
+        first_row = place % math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
+        rows, columns = min(page.rowsperstrip, page.imagelength - first_row), page.imagewidth
+    samples = page.samplesperpixel if page.planarconfig == _CONTIGUOUS else 1
+    return rows * math.ceil(columns * samples * page.bitspersample / 8)
