@@ -58,6 +58,7 @@ _TRANSIENT = frozenset(
         ErrorCode.THROTTLED,
         ErrorCode.CHANGED,
         ErrorCode.OUT_OF_MEMORY,
+        ErrorCode.FAILED,
     }
 )
 
