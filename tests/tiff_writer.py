@@ -21,6 +21,7 @@ _PACK = {
     LZMA: imagecodecs.lzma_encode,
     ZSTD: imagecodecs.zstd_encode,
 }
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 COMPRESSIONS = tuple(_PACK)
 _SHORT, _LONG, _UNDEFINED, _LONG8 = 3, 4, 7, 16
 
@@ -47,6 +48,8 @@ class Layout:
 def write_tiff(samples: NDArray[Any], layout: Layout) -> bytes:
     """Write samples of shape (H, W, S) as a TIFF."""
     packed = [_PACK[layout.compression](one) for one in _segments(samples, layout)]
+    if layout.tags.get(266) == [2]:  # fill order: the first pixel is in a byte's lowest bit
+        packed = [one.translate(_REVERSED) for one in packed]
     return assemble(samples.shape, layout, packed)
 
 

@@ -25,6 +25,8 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 _ORIENTATION = 274
 _CONTIGUOUS = 1
+# What simplejpeg decodes each colour space to, without converting more than it must.
+_COLOURS_TO = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}
 
 
 class TiffPicture:
@@ -69,7 +71,10 @@ class TiffPicture:
                 _check_jpeg(self._page, self._data[offset : offset + length])
         if layout.is_subsampled(self._page):
             return _by_pillow(self._page, unpack_subsampled(self._page, self._data, places))
-        return _to_rgb(self._page, _samples(self._page))
+        pixels = _to_rgb(self._page, _samples(self._page))
+        if self._page.compression in layout.CCITT:
+            _check_fax(self._data, pixels)
+        return pixels
 
 
 def _check_jpeg(page: TiffPage, segment: bytes) -> None:
@@ -86,7 +91,17 @@ def _check_jpeg(page: TiffPage, segment: bytes) -> None:
         raise ImageError(
             ErrorCode.CORRUPT, f"TIFF: a JPEG of {height} x {width} pixels in place of {most}"
         )
-    simplejpeg.decode_jpeg(data, "GRAY" if colours == "Gray" else "RGB")
+    simplejpeg.decode_jpeg(data, _COLOURS_TO.get(colours, "RGB"))
+
+
+def _check_fax(data: bytes, pixels: NDArray[np.uint8]) -> None:
+    """Refuse a fax of which two decoders see different pictures: neither tells of damage."""
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+        seen = np.asarray(image.convert("L"))
+    if not np.array_equal(seen, pixels[..., 0]):
+        raise ImageError(
+            ErrorCode.CORRUPT, "TIFF: fax data that Pillow and imagecodecs decode differently"
+        )
 
 
 def _samples(page: TiffPage) -> NDArray[np.uint16]:

@@ -14,10 +14,10 @@ from pipeline.errors import ErrorCode, ImageError
 # TIFF 6.0, and the pages of https://libtiff.gitlab.io for what came later.
 UNCOMPRESSED = 1
 JPEG = 7
-_CCITT = (2, 3, 4)
+CCITT = (2, 3, 4)
 _PACKBITS = 32773
 _BY_BYTES = (5, 8, 32946, 34925, 50000)  # LZW, Deflate (its two numbers), LZMA, ZSTD
-_COMPRESSIONS = (UNCOMPRESSED, *_CCITT, JPEG, _PACKBITS, *_BY_BYTES)
+_COMPRESSIONS = (UNCOMPRESSED, *CCITT, JPEG, _PACKBITS, *_BY_BYTES)
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 # Colours per pixel, without extra samples; the bits that a sample may have.
@@ -39,7 +39,7 @@ _BITS = {
     YCBCR: (8,),
     CIELAB: (8,),
 }
-_JPEG_COLOURS = (BLACK_IS_ZERO, RGB, YCBCR)
+_JPEG_COLOURS = (BLACK_IS_ZERO, RGB, YCBCR, SEPARATED)
 UNSPECIFIED, PREMULTIPLIED, ALPHA = 0, 1, 2
 _MAX_EXTRA_SAMPLES = 4
 
@@ -133,9 +133,9 @@ def _packing_reasons(page: TiffPage) -> Iterator[str]:
         page.predictor != 2 or bits not in (8, 16) or compression not in _BY_BYTES
     ):
         yield f"predictor {int(page.predictor)} with {_name(COMPRESSION, compression)}"
-    if page.fillorder != 1 and (bits != 1 or compression in _BY_BYTES):
-        yield f"fill order {int(page.fillorder)} with {bits} bits"
-    if compression in _CCITT and (bits != 1 or page.samplesperpixel != 1):
+    if page.fillorder not in (1, 2) or (page.fillorder == 2 and page.predictor != 1):
+        yield f"fill order {int(page.fillorder)} with predictor {int(page.predictor)}"
+    if compression in CCITT and (bits != 1 or page.samplesperpixel != 1):
         yield f"{_name(COMPRESSION, compression)} compression of {bits} bits"
     if compression == JPEG and (bits != 8 or page.photometric not in _JPEG_COLOURS):
         yield f"JPEG compression of {bits} bits in {_name(PHOTOMETRIC, page.photometric)}"

@@ -18,7 +18,7 @@ from PIL import Image
 from jobs.demo.scenes import huge_png
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images.decode import check_num_pixels, decode_by_pillow, decode_image, read_size
-from pipeline.images.formats import sniff
+from pipeline.images.formats import FORMATS, sniff
 from tests.disk_runs import encode, random_pixels
 
 # Pillow warns of what it then raises, of damaged EXIF and of what follows the first picture.
@@ -131,6 +131,40 @@ def test_any_size_is_decoded(name: str, size: tuple[int, int]) -> None:
     decoded = _decode(_ALL[name](Image.new("RGB", (width, height), (200, 200, 200))))
     assert decoded.shape == (height, width, 3)
     assert (decoded == 200).all()
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="this Pillow reads no AVIF")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_avif_is_read(mode: str) -> None:
+    """AVIF gives its picture, over white and upright, and is `truncated` without its end."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(_SMOOTH).convert(mode)
+    data = encode(picture, "AVIF", quality=100, subsampling="4:4:4", exif=exif)
+    decoded = _decode(data)
+    assert decoded.shape == (48, 32, 3)
+    assert _difference(decoded, np.ascontiguousarray(_STORED[8](_SMOOTH))) < 4
+    assert _code(data[:-20]) == ErrorCode.TRUNCATED
+    clear = encode(Image.new("RGBA", (8, 8)), "AVIF")
+    assert (_decode(clear) > 250).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "CR3"),
+        (b"GIF89a", "GIF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"8BPS\0\1", "PSD"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(data: bytes, name: str) -> None:
+    """Who reads the row of an image in another format learns which one it is."""
+    with pytest.raises(ImageError, match=f"is {name}") as caught:
+        _decode(data)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_FORMAT
 
 
 # Modes

@@ -150,6 +150,12 @@ def test_differences(photometric: int, bits: int) -> None:
     assert _check(photometric, bits, predictor=2) == {""}
 
 
+@pytest.mark.parametrize(("photometric", "bits"), [(0, 1), (1, 2), (1, 12), (2, 8), (2, 16)])
+def test_bits_from_the_other_end(photometric: int, bits: int) -> None:
+    """Bytes whose bits run the other way (fill order 2) are read right."""
+    assert _check(photometric, bits, tags={266: [2]}) == {""}
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_inks(bits: int) -> None:
     """CMYK of 8 and 16 bits, in planes or not, is read right."""
@@ -247,7 +253,8 @@ def test_what_is_not_known_is_refused(kind: str) -> None:
         ({262: [32844]}, "LOGL colours"),
         ({262: [9]}, "ICCLAB colours"),
         ({317: [3]}, "predictor 3"),
-        ({266: [2]}, "fill order 2"),
+        ({266: [2], 317: [2], 259: [8]}, "fill order 2 with predictor 2"),
+        ({266: [3]}, "fill order 3"),
         ({32997: [2]}, "2 images in depth"),
         ({277: [9], 258: [8] * 9}, "9 samples per pixel"),
     ],
@@ -376,6 +383,14 @@ def test_jpegs_inside_equal_jpegs(
     assert decode_image(data, _LIMIT).tolist() == expected.tolist()
 
 
+def test_inks_in_a_jpeg_inside() -> None:
+    """CMYK in JPEG in TIFF, as libtiff writes it, is the picture that it was made of."""
+    picture = _picture(32, 48).convert("CMYK")
+    data = encode(picture, "TIFF", compression="jpeg", quality=95)
+    expected = np.asarray(picture.convert("RGB")).astype(int)
+    assert np.abs(decode_image(data, _LIMIT) - expected).mean() < 8
+
+
 def test_a_jpeg_inside_that_lost_a_part_is_refused() -> None:
     """What libjpeg warns of inside a TIFF is a refusal as well."""
     [jpeg], layout = _jpegs("YCbCr 4:2:0", (32, None))
@@ -403,6 +418,18 @@ def test_faxes(compression: str, photometric: int) -> None:
         Image.fromarray(bits), "TIFF", compression=compression, tiffinfo={262: photometric}
     )
     assert decode_image(data, _LIMIT)[..., 0].tolist() == (bits * 255).tolist()
+
+
+@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
+def test_a_damaged_fax_is_corrupt(compression: str) -> None:
+    """Damage of which no decoder tells is found by comparing two."""
+    bits = np.random.default_rng(0).random((64, 64)) > 0.5
+    data = bytearray(encode(Image.fromarray(bits), "TIFF", compression=compression))
+    decode_image(bytes(data), _LIMIT)
+    data[200:204] = b"\0\0\xff\0"
+    with pytest.raises(ImageError) as caught:
+        decode_image(bytes(data), _LIMIT)
+    assert caught.value.code == ErrorCode.CORRUPT
 
 
 def test_a_page_that_is_a_copy_of_another_is_refused() -> None:
