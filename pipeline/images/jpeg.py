@@ -5,6 +5,7 @@ lets go of the interpreter's lock; the others by Pillow. Both give the same pixe
 libjpeg warns of, whoever decodes, is a refusal.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,9 @@ from pipeline.images.damage import DAMAGE, damaged
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 _JPEG_LS = 0xF7
-_START_OF_SCAN = b"\xff\xda"
+_SEQUENTIAL_FRAMES = (0xC0, 0xC1)
+_SOS = 0xDA
+_START_OF_SCAN = bytes([0xFF, _SOS])
 
 # Each scan costs a walk over the whole picture and takes 8 bytes or more. What cameras, Pillow and
 # mozjpeg write has at most 15.
@@ -48,21 +51,29 @@ class Frame:
 
 
 def read_frame(data: bytes) -> Frame | None:
-    """Read the header of the first frame, as T.81, B.1 lays segments out; None without one.
+    """Read the header of the first frame; None without one.
 
     Args:
         data: The JPEG.
     """
-    place = 2
-    while data[place : place + 1] == b"\xff":
-        marker = data[place + 1] if place + 1 < len(data) else 0
-        if marker == 0xFF:  # T.81, B.1.1.2: a marker may be preceded by fill bytes
-            place += 1
-            continue
+    for marker, place in _segments(data):
         if marker in _FRAMES and place + 10 <= len(data):
             return Frame(marker, data[place + 4], data[place + 9])
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Walk over markers and their places up to the first scan, as T.81, B.1 lays them out."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and place + 1 < len(data):
+        marker = data[place + 1]
+        if marker == 0xFF:  # T.81, B.1.1.2: fill bytes may stand before a marker
+            place += 1
+            continue
+        yield marker, place
+        if marker == _SOS:
+            return
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
 
 
 def check_kind(data: bytes) -> None:
@@ -101,6 +112,8 @@ def check_scans(data: bytes) -> None:
     Raises:
         ImageError: too_slow.
     """
+    if _has_one_scan(data):  # most photographs: their bytes need no search
+        return
     num_scans = data.count(_START_OF_SCAN)
     if num_scans > _MAX_SCANS:
         raise ImageError(
@@ -108,6 +121,15 @@ def check_scans(data: bytes) -> None:
             f"JPEG of {num_scans} scans, each of which costs time for the whole picture; the limit "
             f"is {_MAX_SCANS}; save it anew",
         )
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether all components are in the first scan of a sequential JPEG: libjpeg allows no more."""
+    frame = read_frame(data)
+    if frame is None or frame.marker not in _SEQUENTIAL_FRAMES:
+        return False
+    place = next((place for marker, place in _segments(data) if marker == _SOS), len(data))
+    return data[place + 4 : place + 5] == bytes([frame.num_components])
 
 
 def decode_jpeg(image: JpegImageFile, data: bytes) -> NDArray[np.uint8] | None:

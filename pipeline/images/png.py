@@ -6,13 +6,13 @@ does not.
 """
 
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from pipeline.errors import ErrorCode, ImageError
 
@@ -23,6 +23,7 @@ _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _TRANSPARENCY = b"tRNS"
 _EXIF = b"eXIf"
 _APPLE = b"CgBI"
+_READ = (b"IHDR", b"PLTE", _TRANSPARENCY, _EXIF)
 
 # Each chunk costs time whatever it holds. Encoders write chunks of 8 KiB and more.
 _MAX_CHUNKS = 1 << 16
@@ -86,10 +87,11 @@ def read_png(data: bytes) -> Png:
     Raises:
         ImageError: truncated, corrupt, unsupported_mode or too_slow.
     """
-    kept: list[bytes] = [SIGNATURE]
+    kept: list[bytes | memoryview] = [SIGNATURE]
     contents: dict[bytes, bytes] = {}
     for kind, content, raw in _chunks(data):
-        contents.setdefault(kind, content if kind != b"IDAT" else b"")
+        if kind in _READ:
+            contents.setdefault(kind, bytes(content))
         has_palette = contents.get(b"IHDR", b"")[9:10] == bytes([_PALETTE])
         if kind in _CRITICAL or (kind == _TRANSPARENCY and has_palette):
             kept.append(raw)
@@ -104,9 +106,9 @@ def read_png(data: bytes) -> Png:
     )
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     """Walk over the chunks that can be believed: kind, content and all of its bytes."""
-    place = len(SIGNATURE)
+    place, view = len(SIGNATURE), memoryview(data)
     for _ in range(_MAX_CHUNKS):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         kind = data[place + 4 : place + 8]
@@ -115,7 +117,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
                 ErrorCode.TRUNCATED,
                 f"PNG of {len(data)} bytes ends early: image file is truncated in {kind!r}",
             )
-        raw = data[place:end]
+        raw = view[place:end]
         if _is_believed(kind, raw):
             yield kind, raw[8:-4], raw
         if kind == b"IEND":
@@ -126,14 +128,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     )
 
 
-def _is_believed(kind: bytes, raw: bytes) -> bool:
+def _is_believed(kind: bytes, raw: memoryview) -> bool:
     """Whether a chunk's checksum is right. Raises ImageError if the picture needs the chunk."""
     needed = kind in _CRITICAL or kind == _TRANSPARENCY
     if not needed and kind[:1].isupper():
         raise ImageError(ErrorCode.CORRUPT, f"PNG: unknown critical chunk {kind!r}")
     if not needed and kind != _EXIF:
         return True
-    right = zlib.crc32(raw[4:-4]) == int.from_bytes(raw[-4:], "big")
+    right = zlib_ng.crc32(raw[4:-4]) == int.from_bytes(raw[-4:], "big")
     if needed and not right:
         raise ImageError(ErrorCode.CORRUPT, f"PNG: bad checksum in {kind!r}")
     return right

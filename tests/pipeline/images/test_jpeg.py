@@ -397,3 +397,9 @@ def _text(key: str, text: str) -> PngInfo:
     info = PngInfo()
     info.add_itxt(key, text)
     return info
+
+
+def test_a_sequential_jpeg_of_many_scans_is_refused() -> None:
+    """One that repeats its only scan is no way around the limit: libjpeg ends at the second."""
+    refusal = _refusal(_with_scans(encode(_picture(16, 16), "JPEG"), 300))
+    assert refusal.code in (ErrorCode.CORRUPT, ErrorCode.TOO_SLOW)
