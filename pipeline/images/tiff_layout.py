@@ -54,7 +54,7 @@ _REDUCED = 1
 _CONTIGUOUS = 1
 
 _MAX_SEGMENTS = 1 << 17
-_MAX_TILE_PIXELS = 1 << 26
+_MAX_TILE_PIXELS = 1 << 24
 
 
 def check_layout(page: TiffPage) -> None:
