@@ -26,8 +26,10 @@ _SOS = 0xDA
 _START_OF_SCAN = bytes([0xFF, _SOS])
 
 # Each scan costs a walk over the whole picture and takes 8 bytes or more. What cameras, Pillow and
-# mozjpeg write has at most 15.
+# mozjpeg write has at most 15: so many are always read, and more as long as the walks are short.
+_SCANS_FOR_ALL = 20
 _MAX_SCANS = 100
+_MAX_WALKED_PIXELS = 400 << 20  # of all scans together
 
 _GREY_OR_THREE = (1, 3)
 _FOUR = 4
@@ -103,23 +105,25 @@ def check_kind(data: bytes) -> None:
         )
 
 
-def check_scans(data: bytes) -> None:
+def check_scans(data: bytes, num_pixels: int) -> None:
     """Refuse a JPEG of so many scans that it was made to take time.
 
     Args:
         data: The JPEG. A start of scan that an embedded thumbnail has counts as well.
+        num_pixels: Of the picture.
 
     Raises:
         ImageError: too_slow.
     """
     if _has_one_scan(data):  # most photographs: their bytes need no search
         return
+    limit = min(_MAX_SCANS, max(_SCANS_FOR_ALL, _MAX_WALKED_PIXELS // max(1, num_pixels)))
     num_scans = data.count(_START_OF_SCAN)
-    if num_scans > _MAX_SCANS:
+    if num_scans > limit:
         raise ImageError(
             ErrorCode.TOO_SLOW,
             f"JPEG of {num_scans} scans, each of which costs time for the whole picture; the limit "
-            f"is {_MAX_SCANS}; save it anew",
+            f"for {num_pixels} pixels is {limit}; save it anew",
         )
 
 
@@ -145,7 +149,7 @@ def decode_jpeg(image: JpegImageFile, data: bytes) -> NDArray[np.uint8] | None:
     Raises:
         ImageError: too_slow, truncated, corrupt, out_of_memory or unsupported_mode.
     """
-    check_scans(data)
+    check_scans(data, image.height * image.width)
     try:
         pixels = _decode_strictly(image, data)
     except ValueError as refusal:

@@ -82,7 +82,6 @@ def _check_jpeg(page: TiffPage, segment: bytes) -> None:
     tables = page.jpegtables
     data = tables[:-2] + segment[2:] if tables else segment
     check_kind(data)
-    check_scans(data)
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     most = (
         (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
@@ -91,6 +90,7 @@ def _check_jpeg(page: TiffPage, segment: bytes) -> None:
         raise ImageError(
             ErrorCode.CORRUPT, f"TIFF: a JPEG of {height} x {width} pixels in place of {most}"
         )
+    check_scans(data, height * width)
     simplejpeg.decode_jpeg(data, _COLOURS_TO.get(colours, "RGB"))
 
 

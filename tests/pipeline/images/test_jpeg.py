@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from jobs.demo.scenes import draw_scene, write_demo_images
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images.decode import DECODER, decode_by_pillow, decode_image
+from pipeline.images.jpeg import check_scans
 from tests.disk_runs import encode, random_pixels
 
 _LIMIT = 1 << 20
@@ -360,7 +361,16 @@ def test_a_jpeg_of_many_scans_is_too_slow() -> None:
     assert 5 < data.count(b"\xff\xda") < 15
     refusal = _refusal(_with_scans(data, 500))
     assert refusal.code == ErrorCode.TOO_SLOW
-    assert "the limit is 100" in refusal.message
+    assert "the limit for 1600 pixels is 100" in refusal.message
+
+
+def test_a_large_jpeg_may_have_fewer_scans() -> None:
+    """What a scan costs grows with the picture: beyond 4 megapixels fewer are read, 20 always."""
+    data = _with_scans(encode(_picture(16, 16), "JPEG", progressive=True), 30)
+    check_scans(data, 10 << 20)
+    with pytest.raises(ImageError, match="is 20; save it anew"):
+        check_scans(data, 50 << 20)
+    check_scans(encode(_picture(16, 16), "JPEG", progressive=True), 1 << 40)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
