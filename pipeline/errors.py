@@ -41,6 +41,8 @@ class ErrorCode(StrEnum):
     TRUNCATED = "truncated"
     UNSUPPORTED_MODE = "unsupported_mode"
     OUT_OF_MEMORY = "out_of_memory"
+    TOO_SLOW = "too_slow"
+    FAILED = "failed"
 
     @property
     def transient(self) -> bool:
@@ -56,6 +58,7 @@ _TRANSIENT = frozenset(
         ErrorCode.THROTTLED,
         ErrorCode.CHANGED,
         ErrorCode.OUT_OF_MEMORY,
+        ErrorCode.FAILED,
     }
 )
 

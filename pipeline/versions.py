@@ -4,7 +4,10 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 
-PACKAGES = ("fcn-pipeline", "ray", "torch", "pillow", "simplejpeg", "zlib-ng", "numpy", "pyarrow")
+PACKAGES = (
+    *("fcn-pipeline", "ray", "torch", "numpy", "pyarrow"),
+    *("pillow", "simplejpeg", "tifffile", "imagecodecs", "zlib-ng"),
+)
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.images.decode import DAMAGE
+from pipeline.images.damage import DAMAGE
 from pipeline.images.masks import IGNORE_INDEX
 
 CODINGS = ("indices", "ids", "colors")

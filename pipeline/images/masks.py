@@ -15,7 +15,7 @@ from PIL import Image
 from zlib_ng import zlib_ng
 
 # Importing it also lifts Pillow's own limit on pixels: a mask is as large as its image.
-from pipeline.images.decode import DAMAGE
+from pipeline.images.damage import DAMAGE
 
 IGNORE_INDEX = 255
 # The colour that PASCAL VOC gives its void pixels.

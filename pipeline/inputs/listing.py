@@ -23,11 +23,17 @@ from pipeline.store.uri import (
 # then its row says so. Others (checksums, thumbnails' databases, notes) are not images.
 IMAGE_ENDINGS = frozenset(
     (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
-        *(".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff"),
+        *(".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".heics", ".heifs", ".avif", ".avifs"),
+        *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jls", ".jxl", ".jxr", ".ppm", ".pgm", ".pbm"),
         *(".pnm", ".tga", ".ico", ".psd"),
+        # Raw photographs, of all makers.
+        *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf"),
+        *(".rw2", ".pef", ".srw", ".3fr", ".iiq", ".x3f"),
     )
 )
+# macOS keeps what other file systems have no place for in a file of this name beside each one.
+_APPLE_DOUBLE = "._"
 
 _LOOK_UPS_AT_A_TIME = 10_000
 
@@ -47,8 +53,9 @@ class Source:
 
 
 def is_image(key: str) -> bool:
-    """Whether a name has the ending of an image."""
-    return os.path.splitext(key)[1].lower() in IMAGE_ENDINGS
+    """Whether a name is that of an image, by its ending."""
+    name = os.path.basename(key)
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not name.startswith(_APPLE_DOUBLE)
 
 
 class Sources:

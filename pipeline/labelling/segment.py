@@ -23,6 +23,7 @@ from pipeline.errors import ErrorCode, ImageError, SettingError
 from pipeline.images.decode import check_num_pixels, decode_image, read_size
 from pipeline.images.masks import encode_mask, make_palette
 from pipeline.labelling.cost import Work
+from pipeline.labelling.mishaps import Mishaps, stop_if_everywhere
 from pipeline.labelling.network import Network
 from pipeline.labelling.runs import ClassRecord
 from pipeline.labelling.schema import ClassPixels, ImageRow, ShardRow
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 # Decoded pixels that one call holds at a time: 16 Mi pixels are 48 MiB of RGB. Which images share
 # a chunk depends on the shard alone, so that its masks do too.
 _CHUNK_PIXELS = 16 << 20
+# What the tables' columns can hold (`pipeline.labelling.schema`).
+_MAX_SIDE = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Segmenter:
         # A thread and not a lock: PyTorch's CPU threads serve one caller faster than several.
         self._device = ThreadPoolExecutor(1)
         self._pool = ThreadPoolExecutor(placement.threads)
+        self._mishaps = Mishaps()
         self._palette = make_palette([label.color for label in classes])
         self._max_image_pixels = settings.max_image_pixels
         self._png_compress_level = settings.png_compress_level
@@ -142,6 +146,7 @@ class Segmenter:
         Raises:
             SettingError: The weights do not fit the network that their record names, or the
                 replica's device can't be used.
+            RuntimeError: A bug meets every image.
         """
         if self._refusal is not None:
             raise self._refusal
@@ -153,6 +158,7 @@ class Segmenter:
             for chunk in _chunks(measured):
                 labelled += self._label(chunk, work)
         release_free_memory()
+        stop_if_everywhere(shard["shard"], labelled)
         return ShardRow(shard=shard["shard"], images=labelled, work=work.model_dump())
 
     def _measure(self, image: ImageRow) -> ImageRow:
@@ -163,10 +169,11 @@ class Segmenter:
             return image
         try:
             height, width = read_size(data)
-            image |= {"height": height, "width": width}
+            if max(height, width) <= _MAX_SIDE:
+                image |= {"height": height, "width": width}
             check_num_pixels(height, width, self._max_image_pixels)
-        except ImageError as error:
-            return _failed(image, error.code, error.message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
+            return _failed(image, self._mishaps.image_error(error, image["uri"]))
         return image
 
     def _label(self, chunk: list[ImageRow], work: Work) -> list[ImageRow]:
@@ -200,20 +207,20 @@ class Segmenter:
             return ImageError(ErrorCode(code), message)
         try:
             return decode_image(data, self._max_image_pixels)
-        except ImageError as error:
-            return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
+            return self._mishaps.image_error(error, image["uri"])
 
     def _finish(self, image: ImageRow, found: "Prediction | ImageError | None") -> ImageRow:
         if isinstance(found, ImageError):
-            return _failed(image, found.code, found.message)
+            return _failed(image, found)
         if found is None:
-            size = f"{image['height']} x {image['width']}"
-            return _failed(
-                image,
-                ErrorCode.OUT_OF_MEMORY,
-                f"{size} pixels need more memory than the replica has, even in tiles; fewer "
-                "replicas per node or a narrower network leave it more",
-            )
+            return _failed(image, _too_large(image))
+        try:
+            return self._with_mask({**image}, found)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
+            return _failed(image, self._mishaps.image_error(error, image["uri"]))
+
+    def _with_mask(self, image: ImageRow, found: "Prediction") -> ImageRow:
         image["height"], image["width"] = found.mask.shape
         image["png"] = encode_mask(found.mask, self._palette, self._png_compress_level)
         image["mean_confidence"] = _finite(found.mean_confidence)
@@ -221,8 +228,16 @@ class Segmenter:
         return image
 
 
-def _failed(image: ImageRow, code: ErrorCode, message: str) -> ImageRow:
-    return {**image, "data": None, "error_code": str(code), "error_message": message}
+def _failed(image: ImageRow, error: ImageError) -> ImageRow:
+    return {**image, "data": None, "error_code": str(error.code), "error_message": error.message}
+
+
+def _too_large(image: ImageRow) -> ImageError:
+    return ImageError(
+        ErrorCode.OUT_OF_MEMORY,
+        f"{image['height']} x {image['width']} pixels need more memory than the replica has, even "
+        "in tiles; fewer replicas per node or a narrower network leave it more",
+    )
 
 
 def _class_pixels(prediction: "Prediction") -> list[ClassPixels]:

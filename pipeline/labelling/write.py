@@ -11,6 +11,7 @@ import io
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -22,9 +23,21 @@ import pyarrow.parquet as pq
 from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work
+from pipeline.labelling.mishaps import Mishaps, stop_if_everywhere
 from pipeline.labelling.runs import Run
-from pipeline.labelling.schema import COMMIT, ERROR, OK, ClassPixels, ImageRow, Receipt, ShardRow
+from pipeline.labelling.schema import (
+    COMMIT,
+    ERROR,
+    OK,
+    PLAN,
+    ClassPixels,
+    ImageRow,
+    Receipt,
+    ShardRow,
+)
 from pipeline.store.storage import Storage, sha256_hex
+
+_OF_THE_RUN = ("shard", "run_id", "fingerprint", "labelled_at")
 
 
 class Write:
@@ -39,6 +52,7 @@ class Write:
         """
         self._run = run
         self._threads = threads
+        self._mishaps = Mishaps()
 
     def __call__(self, shard: ShardRow) -> Receipt:
         """Write one shard.
@@ -59,8 +73,30 @@ class Write:
             "fingerprint": self._run.record.network.fingerprint,
             "labelled_at": now,
         }
-        table = pa.Table.from_pylist([{**row, **common} for row in rows], COMMIT)
+        table = self._table(shard["shard"], [{**row, **common} for row in rows])
         return _receipt(shard["shard"], self._commit(shard["shard"], table, work))
+
+    def _table(self, shard: int, rows: list[dict[str, Any]]) -> pa.Table:
+        """Build the rows; one that Arrow can't hold says so, and the others stand."""
+        with suppress(Exception):  # which row it was is found out below
+            return pa.Table.from_pylist(rows, COMMIT)
+        held = [self._held(row) for row in rows]
+        stop_if_everywhere(shard, held)
+        return pa.Table.from_pylist(held, COMMIT)
+
+    def _held(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            pa.Table.from_pylist([row], COMMIT)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
+            known = self._mishaps.image_error(error, row["uri"])
+            kept = {name: row.get(name) for name in (*PLAN.names, *_OF_THE_RUN)}
+            return {
+                **kept,
+                "status": ERROR,
+                "error_code": str(known.code),
+                "error_message": known.message,
+            }
+        return row
 
     def _put_mask(self, storage: Storage, image: ImageRow) -> dict[str, Any]:
         row: dict[str, Any] = dict(image)

@@ -220,8 +220,8 @@ class _MaskFields(NoSettings):
     retry_failed: bool = Field(
         default=False,
         description="take up images again that failed for a reason outside their bytes "
-        "(not_found, forbidden, timeout, throttled, changed, out_of_memory), or that a limit "
-        "kept out which is higher now",
+        "(not_found, forbidden, timeout, throttled, changed, out_of_memory, failed), or that a "
+        "limit kept out which is higher now",
     )
 
 

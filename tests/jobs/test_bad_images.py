@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from jobs.__main__ import main
 from jobs.demo.scenes import draw_scene, huge_png
 from pipeline.labelling.schema import PLAN
 from tests.product import REPOSITORY, label, tables, the_run
+from tests.tiff_writer import Layout, write_tiff
 
 _PICTURE = Image.fromarray(draw_scene(3, 48, 64)[0])
 
@@ -37,6 +39,19 @@ def animated(format_name: str) -> bytes:
     return encode(_PICTURE, format_name, save_all=True, append_images=[second], duration=100)
 
 
+def absurd_bmp() -> bytes:
+    """A width of -127, which is 4,294,967,169, in 250 bytes."""
+    header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 250, 0, 0, 54, 40, -127, 8, 1, 24, *[0] * 6)
+    return header.ljust(250, b"\0")
+
+
+def many_scans() -> bytes:
+    data = encode(_PICTURE, "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * 120 + data[-2:]
+
+
+_SAMPLES = np.arange(48 * 64).reshape(48, 64, 1) % 256
 _GREY_16 = Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 21)
 _PALETTE = _PICTURE.quantize(16)
 
@@ -54,6 +69,10 @@ CASES: dict[str, tuple[bytes, str | tuple[int, int]]] = {
     "palette.png": (encode(_PALETTE, "PNG", transparency=0), (48, 64)),
     "float.tif": (encode(_PICTURE.convert("F"), "TIFF"), "unsupported_mode"),
     "damaged.png": (encode(_PICTURE, "PNG").replace(b"IDAT", b"IDAX"), "corrupt"),
+    "absurd.bmp": (absurd_bmp(), "too_many_pixels"),
+    "scans.jpg": (many_scans(), "too_slow"),
+    "signed.tif": (write_tiff(_SAMPLES, Layout(8, 1, tags={339: [2]})), "unsupported_mode"),
+    "planes.tif": (write_tiff(_SAMPLES.repeat(3, 2), Layout(16, 2, planar=True)), (48, 64)),
     "one_pixel.png": (encode(_PICTURE.resize((1, 1)), "PNG"), (1, 1)),
     "wide.png": (encode(_PICTURE.resize((5000, 30)), "PNG"), (30, 5000)),
     **{f"turned_{one}.jpg": (oriented(one), (48, 64) if one < 5 else (64, 48))

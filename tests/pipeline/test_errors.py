@@ -70,10 +70,11 @@ def test_the_codes_of_images_are_these() -> None:
     """The codes stand in published tables; which of them a retry takes up is documented."""
     assert {str(code) for code in ErrorCode if code.transient} == {
         *("not_found", "forbidden", "timeout", "throttled", "changed", "out_of_memory"),
+        "failed",
     }
     assert {str(code) for code in ErrorCode if not code.transient} == {
         *("too_many_bytes", "too_many_pixels", "unsupported_format"),
-        *("corrupt", "truncated", "unsupported_mode"),
+        *("corrupt", "truncated", "unsupported_mode", "too_slow"),
     }
 
 

@@ -9,17 +9,21 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import PIL
 import pytest
 import simplejpeg
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from jobs.demo.scenes import draw_scene, write_demo_images
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images.decode import DECODER, decode_by_pillow, decode_image
+from pipeline.images.jpeg import check_scans
 from tests.disk_runs import encode, random_pixels
 
 _LIMIT = 1 << 20
@@ -211,8 +215,10 @@ def test_other_jpegs_are_decoded_by_pillow(name: str, monkeypatch: pytest.Monkey
     assert _by_pillow(data, monkeypatch)
 
 
-def test_both_decoders_are_part_of_the_fingerprint() -> None:
-    """The decoder's name has the versions of Pillow and of simplejpeg."""
+def test_all_decoders_are_part_of_the_fingerprint() -> None:
+    """The decoder's name has the versions of all that decode."""
+    assert f"tifffile-{tifffile.__version__}" in DECODER
+    assert f"imagecodecs-{imagecodecs.__version__}" in DECODER
     assert f"pillow-{PIL.__version__}" in DECODER
     assert f"simplejpeg-{simplejpeg.__version__}" in DECODER
 
@@ -312,3 +318,98 @@ def test_the_pixels_nobody_can_change() -> None:
         found: NDArray[np.uint8] = decode_image(encode(_picture(9, 7), "JPEG", **options), _LIMIT)
         assert found.flags.c_contiguous
         assert not found.flags.writeable
+
+
+# Kinds and costs
+
+
+def _with_frame(marker: int, bits: int, num_components: int) -> bytes:
+    """Write the beginning of a JPEG, up to the header of its frame (T.81, B.2.2)."""
+    components = b"".join(bytes([index, 0x11, 0]) for index in range(num_components))
+    frame = bytes([bits, 0, 16, 0, 16, num_components]) + components
+    return b"\xff\xd8\xff" + bytes([marker]) + (len(frame) + 2).to_bytes(2, "big") + frame + _EOI
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "words"),
+    [
+        ((0xC1, 12, 3), ErrorCode.UNSUPPORTED_MODE, "JPEG of 12 bits per sample"),
+        ((0xC3, 16, 1), ErrorCode.UNSUPPORTED_MODE, "JPEG of 16 bits per sample"),
+        ((0xC0, 8, 2), ErrorCode.UNSUPPORTED_MODE, "JPEG of 2 components"),
+        ((0xC2, 8, 5), ErrorCode.UNSUPPORTED_MODE, "JPEG of 5 components"),
+        ((0xF7, 8, 3), ErrorCode.UNSUPPORTED_FORMAT, "JPEG-LS"),
+    ],
+)
+def test_kinds_that_are_not_read_are_named(
+    frame: tuple[int, int, int], code: ErrorCode, words: str
+) -> None:
+    """12 bits, JPEG-LS and odd numbers of components are not called damaged."""
+    refusal = _refusal(_with_frame(*frame))
+    assert refusal.code == code
+    assert words in refusal.message
+
+
+def _with_scans(data: bytes, number: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG: whoever decodes it walks over it every time."""
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * number + _EOI
+
+
+def test_a_jpeg_of_many_scans_is_too_slow() -> None:
+    """A file that costs time by its scans is refused before any is decoded; a dozen are usual."""
+    data = encode(_picture(40, 40), "JPEG", progressive=True)
+    assert 5 < data.count(b"\xff\xda") < 15
+    refusal = _refusal(_with_scans(data, 500))
+    assert refusal.code == ErrorCode.TOO_SLOW
+    assert "the limit for 1600 pixels is 100" in refusal.message
+
+
+def test_a_large_jpeg_may_have_fewer_scans() -> None:
+    """What a scan costs grows with the picture: beyond 4 megapixels fewer are read, 20 always."""
+    data = _with_scans(encode(_picture(16, 16), "JPEG", progressive=True), 30)
+    check_scans(data, 10 << 20)
+    with pytest.raises(ImageError, match="is 20; save it anew"):
+        check_scans(data, 50 << 20)
+    check_scans(encode(_picture(16, 16), "JPEG", progressive=True), 1 << 40)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    "ink", [(0, 255, 255, 0), (255, 0, 0, 0), (0, 0, 0, 255), (9, 99, 199, 29)]
+)
+def test_inks_of_known_colours(ink: tuple[int, int, int, int], *, progressive: bool) -> None:
+    """CMYK, with and without progression, gives the colours of the inks."""
+    picture = Image.new("CMYK", (16, 16), ink)
+    expected = np.array(picture.convert("RGB"))[0, 0].astype(int)
+    plain = encode(picture, "JPEG", quality=100, subsampling=0, progressive=progressive)
+    assert np.abs(decode_image(plain, _LIMIT).astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_exifs_alone(name: str) -> None:
+    """What XMP says of the orientation is not read, in no format; EXIF's is."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+    options = {
+        "JPEG": {"xmp": xmp, "quality": 95},
+        "PNG": {"pnginfo": _text("XML:com.adobe.xmp", xmp.decode())},
+        "WEBP": {"xmp": xmp, "lossless": True},
+        "TIFF": {"tiffinfo": {700: xmp}},
+    }[name]
+    data = encode(_picture(8, 12), name, **options)
+    assert b"Orientation" in data
+    assert decode_image(data, _LIMIT).shape == (8, 12, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encode(_picture(8, 12), name, exif=exif), _LIMIT).shape == (12, 8, 3)
+
+
+def _text(key: str, text: str) -> PngInfo:
+    info = PngInfo()
+    info.add_itxt(key, text)
+    return info
+
+
+def test_a_sequential_jpeg_of_many_scans_is_refused() -> None:
+    """One that repeats its only scan is no way around the limit: libjpeg ends at the second."""
+    refusal = _refusal(_with_scans(encode(_picture(16, 16), "JPEG"), 300))
+    assert refusal.code in (ErrorCode.CORRUPT, ErrorCode.TOO_SLOW)

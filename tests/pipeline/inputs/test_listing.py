@@ -67,6 +67,19 @@ def test_endings_count_in_either_case(tmp_path: Path) -> None:
     assert _keys(tmp_path) == ["a.JPG", "b.Png", "c.TIFF"]
 
 
+def test_what_macos_leaves_beside_an_image_is_none(tmp_path: Path) -> None:
+    """AppleDouble files are called as images are, and are not; they are counted as other files."""
+    _make(tmp_path, "a.jpg", "._a.jpg", "sub/._b.PNG", "sub/_.jpg", "._sub/c.jpg")
+    assert _keys(tmp_path) == ["._sub/c.jpg", "a.jpg", "sub/_.jpg"]
+
+
+@pytest.mark.parametrize("ending", [".mpo", ".apng", ".hif", ".dng", ".nef", ".cr3", ".avif"])
+def test_what_cameras_write_is_planned(ending: str, tmp_path: Path) -> None:
+    """What is read under other endings, and what is not read at all, gets a row."""
+    _make(tmp_path, f"a{ending}", f"b{ending.upper()}")
+    assert _keys(tmp_path) == [f"a{ending}", f"b{ending.upper()}"]
+
+
 def test_every_ending_is_one(tmp_path: Path) -> None:
     """A file of each listed ending is planned, also where the decoder will refuse the format."""
     _make(tmp_path, *(f"image{ending}" for ending in IMAGE_ENDINGS))

@@ -1,8 +1,10 @@
 """Segment: a replica without Ray and without a network; what makes a network the same."""
 
 import dataclasses
+import struct
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,11 +14,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import pipeline.images.by_pillow
+import pipeline.images.colour
+import pipeline.labelling.segment
 from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
 from fcn.weights.classes import numbered_classes
 from jobs.demo.scenes import huge_png
-from pipeline.errors import ErrorCode, SettingError
+from pipeline.errors import ErrorCode, ImageError, SettingError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling.runs import ClassRecord
 from pipeline.labelling.schema import ImageRow, ShardRow
@@ -193,10 +198,96 @@ class _ForgetfulPredictor(RedPredictor):
         ]
 
 
-def test_counts_that_miss_a_pixel_are_a_bug() -> None:
-    """Statistics that do not sum to the picture end the run and are never written."""
-    with pytest.raises(AssertionError, match="counted 15 of 16 pixels"):
-        _replica(_ForgetfulPredictor())(_shard(_png(0, 4, 4)))
+def test_counts_that_miss_a_pixel_are_a_bug(caplog: pytest.LogCaptureFixture) -> None:
+    """Statistics that do not sum to the picture are never written: the image `failed`."""
+    [image] = _replica(_ForgetfulPredictor())(_shard(_png(0, 4, 4)))["images"]
+    assert (image["error_code"], image["png"], image["classes"]) == ("failed", None, [])
+    assert image["error_message"] == "AssertionError: counted 15 of 16 pixels"
+    assert "Traceback" in caplog.text
+
+
+def test_an_absurd_size_is_a_row() -> None:
+    """A width that no column can hold leaves the size out, and is named in the message."""
+    header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 250, 0, 0, 54, 40, -127, 8, 1, 24, *[0] * 6)
+    [image] = _replica()(_shard(header.ljust(250, b"\0")))["images"]
+    assert (image["error_code"], image["height"], image["width"]) == ("too_many_pixels", None, None)
+    assert "8 x 4294967169 = " in image["error_message"]
+
+
+@pytest.mark.parametrize("step", ["read_size", "decode_image", "encode_mask"])
+@pytest.mark.parametrize("error", [LookupError("un\udcfflucky"), OverflowError("x"), Exception()])
+def test_a_bug_over_one_image_costs_that_image(
+    step: str, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is raised over images, they `failed`; the others get masks, the log one entry."""
+    real = getattr(pipeline.labelling.segment, step)
+
+    def unlucky(first: Any, *rest: Any) -> Any:
+        found = first if isinstance(first, bytes) else first.tobytes()
+        if found == marked:
+            raise error
+        return real(first, *rest)
+
+    pixels = np.zeros((3, 3, 3), np.uint8)
+    bad = encode(Image.fromarray(pixels), "PNG")
+    marked = predict_red(pixels).mask.tobytes() if step == "encode_mask" else bad
+    monkeypatch.setattr(pipeline.labelling.segment, step, unlucky)
+    images = _replica()(_shard(_png(1, 4, 4), bad, bad, _png(2, 4, 4)))["images"]
+    assert [image["error_code"] for image in images] == [None, "failed", "failed", None]
+    assert images[1]["error_message"].startswith(f"{type(error).__name__}: ")
+    assert images[1]["error_message"].encode()
+    assert (images[1]["png"], images[1]["classes"]) == (None, [])
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_a_bug_that_meets_every_image_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all of many images fail, the replica raises; seven, or one good one, do not do it."""
+
+    def unlucky(data: bytes, _: int) -> NDArray[np.uint8]:
+        if data == good:
+            return np.zeros((4, 4, 3), np.uint8)
+        raise LookupError("a bug")
+
+    good, bad = _png(0, 4, 4), _png(1, 4, 4)
+    monkeypatch.setattr(pipeline.labelling.segment, "decode_image", unlucky)
+    replica = _replica()
+    with pytest.raises(RuntimeError, match="shard 7: all 8 images that could be read failed"):
+        replica(_shard(*[bad] * 8, b"<html>"))
+    for data in ([bad] * 7, [*[bad] * 20, good]):
+        codes = [image["error_code"] for image in replica(_shard(*data))["images"]]
+        assert codes.count("failed") == data.count(bad)
+
+
+def test_no_memory_for_a_picture_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MemoryError amid decoding is `out_of_memory`, and never the fault of the bytes."""
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", full)
+    monkeypatch.setattr(Image, "alpha_composite", full)
+    [image] = _replica()(_shard(encode(Image.new("RGBA", (3, 3)), "PNG")))["images"]
+    assert image["error_code"] == ErrorCode.OUT_OF_MEMORY
+    assert "no memory to decode it" in image["error_message"]
+
+
+def test_a_refused_picture_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once an image is refused, nothing holds its pixels any more: no error, no traceback."""
+    pictures: list[weakref.ref[Any]] = []
+    real = pipeline.images.colour.to_rgb
+
+    def remembered(image: Image.Image) -> Image.Image:
+        pictures.append(weakref.ref(image))
+        real(image)
+        raise OSError("damaged, after all")
+
+    monkeypatch.setattr(pipeline.images.by_pillow, "to_rgb", remembered)
+    replica = _replica()
+    row = replica._decode(_row("a", _png(0, 4, 4)))
+    assert isinstance(row, ImageError)
+    assert row.code == ErrorCode.CORRUPT
+    assert row.__traceback__ is row.__cause__ is row.__context__ is None
+    assert [picture() for picture in pictures] == [None]
 
 
 def test_a_bug_in_the_network_is_not_a_bad_image() -> None:

@@ -203,3 +203,34 @@ def test_without_its_masks_a_shard_is_not_committed(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         Write(run, 2)(segmented(run, task))
     assert run.committed() == []
+
+
+def test_a_row_that_no_table_can_hold_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Arrow refuses costs that image a row (`failed`); the run is whole and verified."""
+    run = _start(tmp_path, run_id="r")
+    [first, second] = run.missing()
+    shard = segmented(run, first)
+    shard["images"][1]["height"] = 1 << 40
+    receipt = Write(run, 2)(shard)
+    assert (receipt["num_images"], receipt["errors"]) == (3, {"failed": 1})
+    rows = _commit(run, 0)
+    assert [row["status"] for row in rows] == ["ok", "error", "ok"]
+    assert rows[1]["error_message"].startswith("ArrowInvalid: ")
+    assert (rows[1]["mask_uri"], rows[1]["height"], rows[1]["classes"]) == (None, None, None)
+    assert caplog.text.count("Traceback") == 1
+    Write(run, 2)(segmented(run, second))
+    publish(run, str)
+    assert not verify(run, 2).breaks
+
+
+def test_rows_that_no_table_can_hold_are_not_a_run(tmp_path: Path) -> None:
+    """Where every row of many fails, the shard is not committed and the run ends."""
+    run = start_run(tmp_path, draw_images(tmp_path, 9), run_id="r")
+    shard = segmented(run, run.missing()[0])
+    for image in shard["images"]:
+        image["mean_confidence"] = "much"  # type: ignore[typeddict-item]
+    with pytest.raises(RuntimeError, match="shard 0: all 9 images"):
+        Write(run, 2)(shard)
+    assert len(run.missing()) == 1

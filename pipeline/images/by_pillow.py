@@ -1,0 +1,138 @@
+"""Pictures that Pillow opens: JPEG, PNG, WebP, BMP, AVIF."""
+
+import io
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from pipeline.errors import ErrorCode, ImageError
+from pipeline.images import png
+from pipeline.images.colour import to_rgb
+from pipeline.images.damage import DAMAGE
+from pipeline.images.jpeg import check_kind, decode_jpeg
+
+_ORIENTATION = 0x0112
+
+
+class PillowPicture:
+    """A JPEG, WebP, BMP or AVIF of which the header is read."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """Read the header.
+
+        Args:
+            data: The encoded image.
+            name: Of its format, as Pillow calls it.
+
+        Raises:
+            ImageError: It is of a kind that is not read.
+        """
+        if name == "JPEG":
+            check_kind(data)
+        self._data = data
+        self._image = _open(data, name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as stored."""
+        return self._image.height, self._image.width
+
+    @property
+    def orientation(self) -> object:
+        """What EXIF says of it, and nothing else: whatever it is, or None."""
+        return _exif_orientation(self._image.info.get("exif"))
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Decode to RGB of shape (H, W, 3), as stored."""
+        if isinstance(self._image, JpegImageFile):
+            pixels = decode_jpeg(self._image, self._data)
+            if pixels is not None:
+                return pixels
+        return self.decode_by_pillow()
+
+    def decode_by_pillow(self) -> NDArray[np.uint8]:
+        """Decode as `decode`; what libjpeg warns of is in the pixels."""
+        self._image.load()
+        return np.asarray(to_rgb(_with_alpha_of_use(self._image)))
+
+
+class PngPicture:
+    """A PNG of which the header is read."""
+
+    def __init__(self, data: bytes) -> None:
+        """Read the header.
+
+        Args:
+            data: The encoded image.
+
+        Raises:
+            ImageError: There is no header.
+        """
+        self._data = data
+        self.size = png.read_size(data)
+
+    @cached_property
+    def _read(self) -> png.Png:
+        return png.read_png(self._data)
+
+    @property
+    def orientation(self) -> object:
+        """What EXIF says of it, and nothing else: whatever it is, or None."""
+        return _exif_orientation(self._read.exif)
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Decode to RGB of shape (H, W, 3), as stored."""
+        image = _open(self._read.data, "PNG")
+        image.load()
+        if image.mode == "P":
+            _check_palette(self._read, image)
+        pixels = np.asarray(to_rgb(image))
+        if self._read.transparent is None:
+            return pixels
+        return png.over_white(self._read, pixels, _png_samples(self._read, image))
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    stream = io.BytesIO(data)
+    try:
+        return Image.open(stream, formats=[name])
+    except UnidentifiedImageError:
+        # The plugin itself says why it refused, which Image.open keeps to itself.
+        return Image.OPEN[name][0](io.BytesIO(data), "")
+
+
+def _with_alpha_of_use(image: Image.Image) -> Image.Image:
+    """Leave out the alpha of a BMP that is 0 everywhere: nobody has ever set it."""
+    if image.format != "BMP" or image.mode != "RGBA":
+        return image
+    unused = image.getchannel("A").getextrema() == (0, 0)
+    return image.convert("RGB") if unused else image
+
+
+def _exif_orientation(exif: object) -> object:
+    if not isinstance(exif, bytes):
+        return None
+    try:
+        found = Image.Exif()
+        found.load(exif)
+        return found.get(_ORIENTATION)
+    except DAMAGE:  # damaged EXIF costs no picture: it is decoded as it is stored
+        return None
+
+
+def _png_samples(read: png.Png, image: Image.Image) -> NDArray[np.uint16]:
+    if png.needs_samples(read):
+        return png.decode_samples(read)
+    samples = np.asarray(image).astype(np.uint16)
+    return samples * 255 if image.mode == "1" else samples
+
+
+def _check_palette(read: png.Png, image: Image.Image) -> None:
+    highest = np.asarray(image).max()
+    if highest >= read.num_colours:
+        raise ImageError(
+            ErrorCode.CORRUPT, f"PNG: colour {highest} of a palette of {read.num_colours}"
+        )

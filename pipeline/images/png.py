@@ -1,0 +1,198 @@
+"""PNG: the chunks that decide the pixels, checked and handed on without the others.
+
+What an ancillary chunk holds (texts, profiles, dates) is neither unpacked nor believed, so it
+can't cost a whole picture. Checksums of critical chunks are compared, as libpng does and Pillow
+does not.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from zlib_ng import zlib_ng
+
+from pipeline.errors import ErrorCode, ImageError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+# PNG specification, 11.3.1.1: ancillary by its name, but it decides what is seen.
+_TRANSPARENCY = b"tRNS"
+_EXIF = b"eXIf"
+_APPLE = b"CgBI"
+_READ = (b"IHDR", b"PLTE", _TRANSPARENCY, _EXIF)
+
+# Each chunk costs time whatever it holds. Encoders write chunks of 8 KiB and more.
+_MAX_CHUNKS = 1 << 16
+
+_GREY, _RGB, _PALETTE = 0, 2, 3
+_TRANSPARENT_BYTES = {_GREY: (2,), _RGB: (6,), _PALETTE: range(1, 257)}
+_HEADER_BYTES = 13
+
+
+@dataclass(frozen=True)
+class Png:
+    """A PNG without what does not decide its pixels.
+
+    Attributes:
+        data: The file with its critical chunks; with tRNS if it has a palette.
+        depth: Bits per sample.
+        colour_type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA.
+        transparent: The sample, or the three, that are transparent; None without.
+        exif: The content of eXIf.
+        num_colours: Of the palette.
+    """
+
+    data: bytes
+    depth: int
+    colour_type: int
+    transparent: tuple[int, ...] | None
+    exif: bytes | None
+    num_colours: int
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """Read (height, width) from the header.
+
+    Args:
+        data: The file.
+
+    Raises:
+        ImageError: truncated or corrupt.
+    """
+    header = data[len(SIGNATURE) : len(SIGNATURE) + 8 + _HEADER_BYTES]
+    if len(header) < 8 + _HEADER_BYTES:
+        raise ImageError(
+            ErrorCode.TRUNCATED, f"PNG of {len(data)} bytes ends early: its header is incomplete"
+        )
+    length, kind, width, height = struct.unpack(">I4sII", header[:16])
+    if kind == _APPLE:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_MODE, "PNG in Apple's own form (CgBI); convert it to PNG"
+        )
+    if (length, kind) != (_HEADER_BYTES, b"IHDR"):
+        raise ImageError(ErrorCode.CORRUPT, f"PNG: starts with {kind!r} and not with its header")
+    return height, width
+
+
+def read_png(data: bytes) -> Png:
+    """Read the chunks of a PNG.
+
+    Args:
+        data: The file.
+
+    Raises:
+        ImageError: truncated, corrupt, unsupported_mode or too_slow.
+    """
+    kept: list[bytes | memoryview] = [SIGNATURE]
+    contents: dict[bytes, bytes] = {}
+    for kind, content, raw in _chunks(data):
+        if kind in _READ:
+            contents.setdefault(kind, bytes(content))
+        has_palette = contents.get(b"IHDR", b"")[9:10] == bytes([_PALETTE])
+        if kind in _CRITICAL or (kind == _TRANSPARENCY and has_palette):
+            kept.append(raw)
+    depth, colour_type = contents[b"IHDR"][8:10]
+    return Png(
+        data=b"".join(kept),
+        depth=depth,
+        colour_type=colour_type,
+        transparent=_transparent(contents.get(_TRANSPARENCY), depth, colour_type),
+        exif=contents.get(_EXIF),
+        num_colours=len(contents.get(b"PLTE", b"")) // 3,
+    )
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Walk over the chunks that can be believed: kind, content and all of its bytes."""
+    place, view = len(SIGNATURE), memoryview(data)
+    for _ in range(_MAX_CHUNKS):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        if end > len(data) or len(kind) < 4:
+            raise ImageError(
+                ErrorCode.TRUNCATED,
+                f"PNG of {len(data)} bytes ends early: image file is truncated in {kind!r}",
+            )
+        raw = view[place:end]
+        if _is_believed(kind, raw):
+            yield kind, raw[8:-4], raw
+        if kind == b"IEND":
+            return
+        place = end
+    raise ImageError(
+        ErrorCode.TOO_SLOW, f"PNG of more than {_MAX_CHUNKS} chunks; save it anew with larger ones"
+    )
+
+
+def _is_believed(kind: bytes, raw: memoryview) -> bool:
+    """Whether a chunk's checksum is right. Raises ImageError if the picture needs the chunk."""
+    needed = kind in _CRITICAL or kind == _TRANSPARENCY
+    if not needed and kind[:1].isupper():
+        raise ImageError(ErrorCode.CORRUPT, f"PNG: unknown critical chunk {kind!r}")
+    if not needed and kind != _EXIF:
+        return True
+    right = zlib_ng.crc32(raw[4:-4]) == int.from_bytes(raw[-4:], "big")
+    if needed and not right:
+        raise ImageError(ErrorCode.CORRUPT, f"PNG: bad checksum in {kind!r}")
+    return right
+
+
+def _transparent(content: bytes | None, depth: int, colour_type: int) -> tuple[int, ...] | None:
+    if content is None:
+        return None
+    if len(content) not in _TRANSPARENT_BYTES.get(colour_type, ()):
+        raise ImageError(
+            ErrorCode.CORRUPT,
+            f"PNG: transparency of {len(content)} bytes does not fit colour type {colour_type}",
+        )
+    if colour_type == _PALETTE:
+        return None
+    # PNG specification, 11.3.1.1: two bytes per sample, of which the sample's own bits count.
+    values = np.frombuffer(content, ">u2") & ((1 << depth) - 1)
+    return tuple(int(value) for value in values)
+
+
+def over_white(
+    png: Png, pixels: NDArray[np.uint8], samples: NDArray[np.uint16]
+) -> NDArray[np.uint8]:
+    """Make the pixels of a PNG's transparent colour white.
+
+    Args:
+        png: Its transparent colour.
+        pixels: RGB of shape (H, W, 3).
+        samples: What the file holds, of shape (H, W) for grey, (H, W, 3) for RGB. Grey of fewer
+            than 8 bits is spread over the range.
+
+    Returns:
+        RGB of shape (H, W, 3).
+    """
+    assert png.transparent is not None, "there is no transparent colour"
+    if png.colour_type == _GREY:
+        [value] = png.transparent
+        spread = value * 255 // ((1 << png.depth) - 1) if png.depth < 8 else value
+        hit = samples == spread
+    else:
+        hit = (samples == np.array(png.transparent)).all(axis=-1)
+    return np.where(hit[..., np.newaxis], np.uint8(255), pixels)
+
+
+def needs_samples(png: Png) -> bool:
+    """Whether 8 bits are too few to find the transparent colour: RGB of 16 bits."""
+    return png.transparent is not None and png.colour_type == _RGB and png.depth == 16
+
+
+def decode_samples(png: Png) -> NDArray[np.uint16]:
+    """Decode a PNG to the samples that it holds.
+
+    Args:
+        png: RGB of 16 bits.
+
+    Returns:
+        uint16 of shape (H, W, 3).
+    """
+    samples: NDArray[np.uint16] = imagecodecs.png_decode(png.data)
+    return samples[..., :3]
