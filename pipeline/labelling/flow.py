@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.cluster.connect import connect
 from pipeline.labelling import publish, report, segment
 from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.marks import Marks
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
@@ -102,7 +103,10 @@ def label_shards(
         shards.map(Fetch(run.storage, settings.max_image_bytes, threads), num_cpus=FETCH_CPUS)
         .map(
             segment.Segmenter,
-            fn_constructor_args=(load, run.record.network.classes, settings, replicas.placement),
+            fn_constructor_args=(
+                *(load, run.record.network.classes, settings, replicas.placement),
+                Marks.of_run(run),
+            ),
             num_cpus=replicas.num_cpus,
             num_gpus=replicas.num_gpus,
             compute=ray.data.ActorPoolStrategy(
