@@ -22,7 +22,7 @@ from pipeline.cluster.connect import stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import JobFields, NoSettings, OutputSettings
+from pipeline.settings.shared import JobFields, NoSettings, OutputSettings, VerifySettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.versions import versions
@@ -65,7 +65,7 @@ COMMANDS = {
     ),
     "plan": Command(LabelSettings, "jobs.plan:run", "say what `label` would do; writes nothing"),
     "verify": Command(
-        OutputSettings, "jobs.verify:run", "re-read an output and prove that it is whole"
+        VerifySettings, "jobs.verify:run", "re-read an output and prove that it is whole"
     ),
     "report": Command(OutputSettings, "jobs.report:run", "show what a run has done"),
     "train": Command(

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pipeline.errors import ErrorCode, ImageError
+from pipeline.processes import stat_of_process
 
 _T = TypeVar("_T")
 
@@ -22,6 +23,9 @@ _T = TypeVar("_T")
 _START_S = 120.0
 # The process ends itself where its parent is gone and can't.
 _AFTER_PARENT_S = 5.0
+# On a machine that is too busy to run it, a process gets so many times its limit: a picture is not
+# slow because others are.
+_STARVING = 10
 # The kernel ends processes when memory is short, and may take an innocent one.
 _DEATHS_OF_A_CULPRIT = 2
 
@@ -66,7 +70,7 @@ class IsolatedDecoder:
         with self._one_at_a_time:
             for _ in range(_DEATHS_OF_A_CULPRIT):
                 if self._child is None:
-                    self._child = _Child(self._limit_s + _AFTER_PARENT_S)
+                    self._child = _Child(_STARVING * self._limit_s + _AFTER_PARENT_S)
                 try:
                     worked, answer = self._child.ask((function, arguments), self._limit_s)
                 except TimeoutError:
@@ -114,8 +118,15 @@ class _Child:
 
     def ask(self, request: tuple[Any, ...], limit_s: float) -> tuple[bool, Any]:
         """Send a request and wait for its answer; raises TimeoutError, EOFError, OSError."""
+        begun = stat_of_process(self._process.pid)
         self._pipe.send(request)
-        if not self._pipe.poll(limit_s):
+        for _ in range(_STARVING):
+            if self._pipe.poll(limit_s):
+                break
+            now = stat_of_process(self._process.pid)
+            if begun is None or now is None or not now.starved(begun.cpu_s, limit_s / 2):
+                raise TimeoutError
+        else:
             raise TimeoutError
         answer: tuple[bool, Any] = self._pipe.recv()
         return answer

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # importing it loads torch
 
 _DEATHS_BEFORE_ALONE = 2
 _MEGAPIXEL = 1e6
+# A thread that only has to look at a clock may wait so long on a busy machine.
+_LEAST_LOCK_S = 15.0
 # Small pictures cost more than their pixels: networks pad them.
 _LEAST_PIXELS = 0.1 * _MEGAPIXEL
 # torch.compile takes minutes for each of the first eight sizes.
@@ -114,7 +116,7 @@ class Ward:
         self._limits = Limits.of_settings(settings)
         self._max_pixels = settings.max_image_pixels
         self._gate = Gate()
-        self._watchdog = Watchdog(settings.max_image_s)
+        self._watchdog = Watchdog(max(_LEAST_LOCK_S, settings.max_image_s))
 
     @contextmanager
     def treat(self, mark: Mark | None) -> Iterator["Treatment"]:

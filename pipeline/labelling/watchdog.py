@@ -14,11 +14,36 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline.processes import stat_of_thread
 
 _log = logging.getLogger(__name__)
 
 _EXIT_CODE = 70
 _LONGEST_BEAT_S = 5.0
+# On a machine that is too busy to run a thread, it gets so many times its limit.
+_STARVING = 10
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What a thread does: since when (monotonic, and in its own seconds), and how long it may."""
+
+    what: str
+    limit_s: float
+    since_s: float
+    cpu_s: float
+    thread_id: int
+
+    def hangs(self) -> bool:
+        took_s = time.monotonic() - self.since_s
+        if took_s <= self.limit_s:
+            return False
+        if took_s > _STARVING * self.limit_s:
+            return True
+        now = stat_of_thread(self.thread_id)
+        return now is None or not now.starved(self.cpu_s, self.limit_s / 2)
 
 
 class Watchdog:
@@ -31,7 +56,7 @@ class Watchdog:
             lock_limit_s: Seconds that the interpreter's lock may be held by one call.
         """
         self._lock_limit_s = lock_limit_s
-        self._until: dict[object, tuple[float, str]] = {}
+        self._watched: dict[object, _Watched] = {}
         self._num_awake = 0
         self._changing = threading.Lock()
         self._asleep = threading.Event()
@@ -63,20 +88,21 @@ class Watchdog:
             limit_s: Seconds it may take.
         """
         key = object()
-        self._until[key] = (time.monotonic() + limit_s, what)
+        thread, now = threading.get_native_id(), time.monotonic()
+        self._watched[key] = _Watched(what, limit_s, now, time.thread_time(), thread)
         try:
             yield
         finally:
-            del self._until[key]
+            del self._watched[key]
 
     def _watch(self, asleep: threading.Event) -> None:
         beat_s = min(_LONGEST_BEAT_S, self._lock_limit_s / 4)
         while not asleep.is_set():
             # The number of stderr: what stands for it in Python may have none.
             faulthandler.dump_traceback_later(self._lock_limit_s + beat_s, exit=True, file=2)
-            for until, what in list(self._until.values()):
-                if time.monotonic() > until:
-                    _end(what)
+            for watched in list(self._watched.values()):
+                if watched.hangs():
+                    _end(watched.what)
             asleep.wait(beat_s)
         with self._changing:
             if asleep is self._asleep:

@@ -132,6 +132,11 @@ class Local:
         except OSError as error:
             _raise_local(error, folder_uri)
 
+    def remove(self, uri: str) -> None:
+        """As `Storage.remove`."""
+        self._requests.count("write")
+        self._remove(local_path(uri))
+
     def remove_leftovers(self, folder_uri: str) -> None:
         """As `Storage.remove_leftovers`."""
         for folder, _, names in os.walk(local_path(folder_uri)):
