@@ -6,7 +6,7 @@ import signal
 import socket
 from urllib.parse import urlsplit
 
-from pipeline.cluster.leftovers import end_leftovers, end_mine, marked_as_mine
+from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
 from pipeline.ending import WORK_GRACE_S, end_within, stop_on_signals
 from pipeline.errors import ClusterLost, SettingError, Stopped
 
@@ -83,6 +83,8 @@ def _init(ray_address: str | None) -> None:
 def _start_here() -> None:
     import ray  # noqa: PLC0415 - as above
 
+    from pipeline.cluster.nodes import session_folder  # noqa: PLC0415 - as above
+
     cores = len(os.sched_getaffinity(0))
     end_leftovers()
     try:
@@ -99,6 +101,7 @@ def _start_here() -> None:
                 # them: on a small machine every task would start, and import, anew.
                 _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
             )
+        mark_session(session_folder())
     except Exception as error:
         # Ray raises bare ones, as when its processes take too long; of other kinds are bugs.
         if type(error) is not Exception and not isinstance(error, _OF_THE_MACHINE):

@@ -1,8 +1,8 @@
 """Processes of Ray that a killed command has left on this machine.
 
-A Ray that is started for one command is told so in the environment of all its processes, with the
-number of the command's process and when that was started: so the next command knows which of them
-nobody minds any more, whatever they call themselves.
+A Ray that is started for one command is told so in the environment of its processes and in the
+folder that they log to, with the number of the command's process and when that was started: so the
+next command knows which of them nobody minds any more.
 """
 
 import logging
@@ -28,6 +28,16 @@ def marked_as_mine() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(_OWNER, None)
+
+
+def mark_session(folder: str) -> None:
+    """Mark a session of Ray as that of this process.
+
+    Args:
+        folder: Of the session, where its processes log to.
+    """
+    with open(os.path.join(folder, _OWNER), "x", encoding="utf-8") as file:
+        file.write(_name(os.getpid()))
 
 
 def end_mine() -> None:
@@ -65,16 +75,30 @@ def _end(is_meant: Callable[[str], bool]) -> int:
 
 def _marked() -> Iterator[tuple[int, str]]:
     """List the processes with a mark, and whose they are; those of other users can't be read."""
-    prefix = f"{_OWNER}=".encode()
     for name in os.listdir("/proc"):
-        if not name.isdecimal() or int(name) == os.getpid():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                variables = file.read().split(b"\0")
-        except OSError:
-            continue
-        for variable in variables:
-            owner = variable.removeprefix(prefix)
-            if owner != variable and re.fullmatch(rb"\d+:\d+", owner):
-                yield int(name), owner.decode()
+        if name.isdecimal() and int(name) != os.getpid():
+            with suppress(OSError):
+                owner = _of_environment(name) or _of_session(name)
+                if re.fullmatch(r"\d+:\d+", owner):
+                    yield int(name), owner
+
+
+def _of_environment(pid: str) -> str:
+    prefix = f"{_OWNER}=".encode()
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        variables = file.read().split(b"\0")
+    found = (one.removeprefix(prefix) for one in variables if one.startswith(prefix))
+    return next(found, b"").decode(errors="replace")
+
+
+def _of_session(pid: str) -> str:
+    """Read the mark of the session that a process logs to: a new name of its may hide the first."""
+    descriptors = f"/proc/{pid}/fd"
+    files = (os.readlink(os.path.join(descriptors, one)) for one in os.listdir(descriptors))
+    logs = (file.partition("/logs/") for file in files)
+    for session in {session for session, found, _ in logs if found}:
+        path = os.path.join(session, _OWNER)
+        if os.path.isfile(path) and os.stat(path).st_uid == os.getuid():
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+    return ""

@@ -3,7 +3,7 @@
 <output>/runs/<run_id>/marks/000007-00.json is put if it is absent before a replica begins with
 shard 7; whoever finds it there puts -01, and so on. They stay: a writer needs no right to delete.
 One small object per shard, beside one for each of its masks; and it outlives replica, node and
-driver.
+driver. Ray Data sets max_restarts to -1: whoever dies is started anew, and is given what it had.
 """
 
 import json

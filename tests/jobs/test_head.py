@@ -1,8 +1,9 @@
-"""A command whose Ray is killed under it, and what a killed command leaves behind."""
+"""A command that Ray or the store leave alone, and what a killed command leaves behind."""
 
 import os
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -10,7 +11,9 @@ import pytest
 
 from jobs.__main__ import main
 from pipeline.cluster.leftovers import end_leftovers
+from tests.fault_proxy import Gate, fault_proxy
 from tests.product import draw_photographs, label_flags, start, wait_for
+from tests.servers import Server
 
 pytestmark = pytest.mark.cluster
 _FLAGS = ("--max-shard-images", 4, "--lock-lease-s", 2)
@@ -45,12 +48,14 @@ def test_without_ray_s_head_a_command_ends_with_5(tmp_path: Path):
 
 
 def test_what_a_killed_command_left_is_ended_by_the_next(tmp_path: Path):
-    """Also a replica that hangs, which does not notice that its node is gone."""
+    """A replica that hangs does not notice that raylet and command are gone."""
     process, command = _labelling(tmp_path)
     family = _family(process)
     [replica, *_] = [one for one in family if "MapWorker" in " ".join(one.cmdline())]
+    [raylet] = [one for one in family if one.name() == "raylet"]
     os.kill(replica.pid, signal.SIGSTOP)
-    process.kill()
+    for one in (raylet, process):
+        one.kill()
     process.wait()
 
     again = start(command, tmp_path / "again")
@@ -61,4 +66,24 @@ def test_what_a_killed_command_left_is_ended_by_the_next(tmp_path: Path):
     finally:
         again.kill()
         end_leftovers()
-    assert "that a killed command had left" in (tmp_path / "again").read_text()
+
+
+def test_a_stop_does_not_wait_for_a_store_that_is_gone(s3: Server, tmp_path: Path):
+    """SIGTERM amid a partition ends the command with 5, in its grace time, with all of its Ray."""
+    bucket = s3.make_bucket()
+    for photograph in draw_photographs(tmp_path / "in", 120, (200, 300)).iterdir():
+        s3.put(bucket, f"in/{photograph.name}", photograph.read_bytes())
+    places = (f"s3://{bucket}/in", f"s3://{bucket}/out")
+    log = tmp_path / "log"
+    with fault_proxy(s3.endpoint_url) as proxy:
+        flags = (*_FLAGS, "--s3-endpoint-url", proxy.endpoint_url)
+        process = start(label_flags(*places, *flags), log)
+        wait_for(lambda: any("/commits/shard" in path for _, path in proxy.requests), process, log)
+        family = _family(process)
+        with ExitStack() as gates:
+            for method in ("GET", "PUT", "HEAD"):
+                gates.enter_context(Gate(proxy, method, ".", 0))
+            process.terminate()
+            assert process.wait(60) == 5, log.read_text()
+            _, alive = psutil.wait_procs(family, timeout=30)
+            assert not alive

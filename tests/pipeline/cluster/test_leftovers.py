@@ -3,10 +3,11 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.leftovers import end_leftovers, end_mine, marked_as_mine
+from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
 
 
 @pytest.fixture
@@ -38,6 +39,20 @@ def test_what_a_dead_command_has_left_is_ended(start: Callable[..., subprocess.P
 
     assert [process.wait(30) for process in left] == [-9, -9]
     assert [process.poll() for process in (mine, *others)] == [None, None, None]
+
+
+def test_a_process_is_known_by_what_it_logs_to(tmp_path: Path):
+    """Ray's agents give themselves a name that hides their environment."""
+    (tmp_path / "logs").mkdir()
+    mark_session(str(tmp_path))
+    with (
+        (tmp_path / "logs" / "agent.err").open("wb") as log,
+        subprocess.Popen(["sleep", "600"], stderr=log) as agent,
+    ):
+        end_leftovers()
+        assert agent.poll() is None
+        end_mine()
+        assert agent.wait(30) == -9
 
 
 def test_a_command_that_leaves_ends_its_own(start: Callable[..., subprocess.Popen[bytes]]):
