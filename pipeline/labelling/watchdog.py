@@ -3,7 +3,7 @@
 A thread looks every few seconds at what is being done, and winds up a timer of C
 (`faulthandler.dump_traceback_later`) that needs no interpreter's lock: where a call never lets go
 of the lock, the thread can't wind it up again, and the timer ends the process. Work that is well
-costs two entries in a dict.
+costs an entry in a set.
 """
 
 import faulthandler
@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 
 from pipeline.processes import stat_of_thread
 
@@ -26,24 +25,38 @@ _LONGEST_BEAT_S = 5.0
 _STARVING = 10
 
 
-@dataclass(frozen=True)
 class _Watched:
-    """What a thread does: since when (monotonic, and in its own seconds), and how long it may."""
+    """What a thread does, from `with` on; light, since each image has two."""
 
-    what: str
-    limit_s: float
-    since_s: float
-    cpu_s: float
-    thread_id: int
+    __slots__ = ("_all", "_cpu_s", "_limit_s", "_since_s", "_thread_id", "what")
+
+    def __init__(self, watched: "set[_Watched]", what: str, limit_s: float) -> None:
+        self._all = watched
+        self._limit_s = limit_s
+        self._cpu_s: float | None = None
+        self.what = what
+
+    def __enter__(self) -> None:
+        self._thread_id = threading.get_native_id()
+        self._since_s = time.monotonic()
+        self._all.add(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._all.discard(self)
 
     def hangs(self) -> bool:
-        took_s = time.monotonic() - self.since_s
-        if took_s <= self.limit_s:
+        """Say whether it is over its limit, and not for want of a processor; called at each beat.
+
+        Its seconds of CPU count from the first beat that sees it.
+        """
+        now = stat_of_thread(self._thread_id)
+        if self._cpu_s is None and now is not None:
+            self._cpu_s = now.cpu_s
+        took_s = time.monotonic() - self._since_s
+        if now is None or took_s <= self._limit_s:
             return False
-        if took_s > _STARVING * self.limit_s:
-            return True
-        now = stat_of_thread(self.thread_id)
-        return now is None or not now.starved(self.cpu_s, self.limit_s / 2)
+        starved = now.starved(self._cpu_s or 0.0, self._limit_s / 2)
+        return took_s > _STARVING * self._limit_s or not starved
 
 
 class Watchdog:
@@ -56,7 +69,7 @@ class Watchdog:
             lock_limit_s: Seconds that the interpreter's lock may be held by one call.
         """
         self._lock_limit_s = lock_limit_s
-        self._watched: dict[object, _Watched] = {}
+        self._watched: set[_Watched] = set()
         self._num_awake = 0
         self._changing = threading.Lock()
         self._asleep = threading.Event()
@@ -79,28 +92,21 @@ class Watchdog:
                 if not self._num_awake:
                     self._asleep.set()
 
-    @contextmanager
-    def limit(self, what: str, limit_s: float) -> Iterator[None]:
-        """End the process if the block lasts longer.
+    def limit(self, what: str, limit_s: float) -> AbstractContextManager[None]:
+        """Return what ends the process if the block lasts longer.
 
         Args:
             what: Is done there, for the log.
             limit_s: Seconds it may take.
         """
-        key = object()
-        thread, now = threading.get_native_id(), time.monotonic()
-        self._watched[key] = _Watched(what, limit_s, now, time.thread_time(), thread)
-        try:
-            yield
-        finally:
-            del self._watched[key]
+        return _Watched(self._watched, what, limit_s)
 
     def _watch(self, asleep: threading.Event) -> None:
         beat_s = min(_LONGEST_BEAT_S, self._lock_limit_s / 4)
         while not asleep.is_set():
             # The number of stderr: what stands for it in Python may have none.
             faulthandler.dump_traceback_later(self._lock_limit_s + beat_s, exit=True, file=2)
-            for watched in list(self._watched.values()):
+            for watched in list(self._watched):
                 if watched.hangs():
                     _end(watched.what)
             asleep.wait(beat_s)
