@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from jobs.__main__ import COMMANDS, main
+from jobs.settings.flags import variable_of
 from jobs.settings.parser import read_settings
 from jobs.settings_page import document
 from pipeline.errors import SettingError
@@ -381,7 +382,7 @@ def test_the_page_of_the_settings_is_up_to_date() -> None:
     assert page == document(), "call `make docs-settings`"
     for command in COMMANDS.values():
         for name in command.settings.model_fields:
-            assert f"`FCN_{name.upper()}`" in page
+            assert f"`{variable_of(name)}`" in page
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
