@@ -4,12 +4,16 @@ The packages are called fcn, jobs and pipeline, and so may folders of a user's o
 first on Python's path where they lie in the working directory or in PYTHONPATH.
 """
 
+import os
+import signal
 import sys
+import types
 from importlib.util import find_spec
 from pathlib import Path
 
 _PACKAGES = ("fcn", "jobs", "pipeline")
 _HERE = Path(__file__).resolve().parent
+_STOPPED = 5
 
 
 def main() -> int:
@@ -18,11 +22,29 @@ def main() -> int:
     Returns:
         The exit code.
     """
+    end_on_signals()
     refuse_others()
     # Not before it is known whose `jobs` that is.
     from jobs.__main__ import main as run  # noqa: PLC0415
 
     return run()
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGINT end the process at once, with 5 and a sentence, until it has begun.
+
+    Imports take seconds, and must not be cut short by what a handler raises.
+    """
+
+    def end(number: int, _: types.FrameType | None) -> None:
+        name = signal.Signals(number).name
+        text = f"stopped by {name} before anything was begun; run the same command again\n"
+        os.write(2, text.encode())
+        # There is nothing to put away, and what is being imported may not let an exception through.
+        os._exit(_STOPPED)
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, end)
 
 
 def refuse_others() -> None:

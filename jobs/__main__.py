@@ -18,12 +18,12 @@ from jobs.logs.output import say
 from jobs.settings.demo import DemoSettings
 from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
-from pipeline.cluster.connect import stop_on_signals
+from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
-from pipeline.settings.shared import JobFields, NoSettings, OutputSettings
+from pipeline.settings.shared import JobFields, NoSettings, VerifySettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.versions import versions
@@ -66,7 +66,7 @@ COMMANDS = {
     ),
     "plan": Command(LabelSettings, "jobs.plan:run", "say what `label` would do; writes nothing"),
     "verify": Command(
-        OutputSettings, "jobs.verify:run", "re-read an output and prove that it is whole"
+        VerifySettings, "jobs.verify:run", "re-read an output and prove that it is whole"
     ),
     "runs": Command(RunsSettings, "jobs.runs:run", "list the runs of an output, newest first"),
     "report": Command(ReportSettings, "jobs.report:run", "show what a run has done"),
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(_version())
         return EXIT_OK
     with log_to_stderr(first_log_format(arguments, environment())):
-        stop_on_signals()
+        stop_on_signals(START_GRACE_S)
         return _run(name, arguments[1:])
 
 
@@ -159,6 +159,10 @@ def _run(name: str, argv: Sequence[str]) -> int:
         _log.error("stopped by %s before the end; run the same command again to resume", signal)
         return signal.exit_code
     except Exception:  # noqa: BLE001 - whatever a bug raises, it is a line of the log, too
+        if is_stopping():
+            # The signal cut something short that took it for something else, as imports do.
+            _log.exception("stopped by a signal; run the same command again to resume")
+            return Stopped.exit_code
         _log.critical("this is a bug; what led to it:", exc_info=True)
         return EXIT_BUG
 

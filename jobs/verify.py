@@ -6,31 +6,34 @@ import os
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.history import History
+from pipeline.labelling.repair import find_torn, remove, unused
 from pipeline.labelling.verify import Verdict, verify
-from pipeline.settings.shared import OutputSettings
+from pipeline.settings.shared import VerifySettings
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 
 
-def run(settings: OutputSettings) -> int:
-    """Verify one run or all of an output.
+def run(settings: VerifySettings) -> int:
+    """Verify one run or all of an output, or repair them.
 
     Args:
         settings: From file, environment and flags.
 
     Returns:
         0 if what is finished is whole, 5 if what was asked for is unfinished: the run that
-        `run_id` names, or all there are.
+        `run_id` names, or all there are. Of a repair: 0.
 
     Raises:
         BrokenPromise: Something contradicts something.
     """
+    if settings.repair:
+        return repair(settings)
     output = settings.output
     broken = unfinished = 0
     runs = History(settings.storage(), output).require(settings.run_id)
     for one in runs:
-        verdict = verify(one, threads=2 * (os.cpu_count() or 1))
+        verdict = verify(one, threads=_threads())
         say(f"run {one.run_id}: {_describe(verdict)}")
         if one.record.output != output:
             say(f"  It was written to {one.record.output}; the tables' mask_uri point there.")
@@ -40,12 +43,41 @@ def run(settings: OutputSettings) -> int:
         broken += _say_orphans(settings.storage(), output, {one.run_id for one in runs})
     if broken:
         raise BrokenPromise(
-            f"{broken} breaks in {output}. To label a run's images again, remove its folders "
+            f"{broken} breaks in {output}. What a crash of the machine has cut off goes with "
+            "`fcn verify OUTPUT --repair`. To label all images of a run again, remove its folders "
             "runs/RUN, masks/run=RUN, images/run=RUN and class_statistics/run=RUN and call label"
         )
     if unfinished:
         _log.warning("%d run(s) unfinished; run their command again to finish them", unfinished)
     return StoreError.exit_code if unfinished == len(runs) else EXIT_OK
+
+
+def repair(settings: VerifySettings) -> int:
+    """Name what is torn in an output, and remove it unless the run is dry.
+
+    Args:
+        settings: From file, environment and flags.
+
+    Raises:
+        LockHeld: Somebody is at work there.
+    """
+    storage, output = settings.storage(), settings.output
+    run_ids = storage.children(f"{output}/runs")
+    for run_id in run_ids if settings.run_id is None else [settings.run_id]:
+        found = find_torn(storage, output, run_id, threads=_threads())
+        for torn in found:
+            say(f"torn: {torn.uri}: {torn.reason}")
+        gone = {uri for torn in found for uri in torn.goes}
+        if settings.dry_run or not gone:
+            say(f"run {run_id}: {len(found)} torn file(s), {len(gone)} file(s) would be removed")
+            continue
+        with unused(storage, output, run_id):
+            say(f"run {run_id}: {remove(storage, found)} file(s) removed; run label again")
+    return EXIT_OK
+
+
+def _threads() -> int:
+    return 2 * (os.cpu_count() or 1)
 
 
 def _say_orphans(storage: Storage, output: str, run_ids: set[str]) -> int:

@@ -7,6 +7,7 @@ PipelineError              ends the command with its own exit code
  + FingerprintMismatch     6  the run was started with another network or decoder
  + LockHeld                7  another run is at work on the same thing
  + WorkersLost             5  workers of a training died too often: run the same command again
+ + ReplicasLost            5  one shard has ended too many replicas: run the same command again
  + ClusterLost             5  Ray does not answer, or does not start: run the same command again
  + WaitedTooLong           5  no room for replicas, or no progress: run the same command again
  + Diverged                2  a training's loss is no number: the user must change a setting
@@ -41,6 +42,7 @@ class ErrorCode(StrEnum):
     TRUNCATED = "truncated"
     UNSUPPORTED_MODE = "unsupported_mode"
     OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
     TOO_SLOW = "too_slow"
     FAILED = "failed"
 
@@ -158,6 +160,12 @@ class Diverged(PipelineError):
 
 class WorkersLost(PipelineError):
     """Workers of a training died more often than is allowed."""
+
+    exit_code = 5
+
+
+class ReplicasLost(PipelineError):
+    """Replicas died over one shard more often than its images can explain."""
 
     exit_code = 5
 

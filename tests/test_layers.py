@@ -21,8 +21,8 @@ _HEAVY = frozenset(
     f"pipeline.{name}"
     for name in (
         *("cluster.actor_pool", "cluster.data_context", "cluster.inspection"),
-        *("cluster.instruments", "cluster.job_server", "cluster.mailbox", "cluster.nodes"),
-        *("cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
+        *("cluster.head", "cluster.instruments", "cluster.job_server", "cluster.mailbox"),
+        *("cluster.nodes", "cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
         *("labelling.chain", "labelling.pool", "labelling.precision"),
         *("labelling.preflight", "labelling.prometheus"),
         *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),

@@ -10,7 +10,7 @@ from jobs.logs.output import say
 from jobs.settings.demo import DemoSettings
 from jobs.settings.parser import read_settings
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import OutputSettings
+from pipeline.settings.shared import VerifySettings
 from pipeline.settings.train import EvaluateSettings
 
 _NUM_SCENES = 56
@@ -38,7 +38,7 @@ def run(settings: DemoSettings) -> int:
     say("Running: fcn label " + " ".join(arguments))
     # On this machine and with these settings, whatever the environment says.
     code = label.run(read_settings(LabelSettings, "label", arguments, {}))
-    code = verify.run(read_settings(OutputSettings, "verify", [f"{folder}/output"], {})) or code
+    code = verify.run(read_settings(VerifySettings, "verify", [f"{folder}/output"], {})) or code
     arguments = ["--data", f"{manifest}", *places]
     say("Running: fcn evaluate " + " ".join(arguments))
     return evaluate.run(read_settings(EvaluateSettings, "evaluate", arguments, {})) or code

@@ -23,6 +23,7 @@ from pipeline.settings.shared import (
     NoSettings,
     OutputSettings,
     StoreSettings,
+    VerifySettings,
 )
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
@@ -37,6 +38,7 @@ _SECRET_NAME = re.compile(r"key|secret|token|password|credential", re.IGNORECASE
 _KINDS: tuple[type[NoSettings], ...] = (
     LabelSettings,
     OutputSettings,
+    VerifySettings,
     RunsSettings,
     ReportSettings,
     ImportSettings,

@@ -15,7 +15,7 @@ from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import RUN_ID_PATTERN, RUN_ID_WORDS, NoSettings, OutputSettings
+from pipeline.settings.shared import RUN_ID_PATTERN, RUN_ID_WORDS, NoSettings, VerifySettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 
 # What can be submitted: its settings, and the one of them that names its run.
@@ -23,7 +23,7 @@ _COMMANDS: dict[str, tuple[type[NoSettings], str | None]] = {
     "label": (LabelSettings, "run-id"),
     "evaluate": (EvaluateSettings, "run-id"),
     "train": (TrainSettings, "run-name"),
-    "verify": (OutputSettings, None),
+    "verify": (VerifySettings, None),
     "doctor": (DoctorSettings, None),
 }
 

@@ -4,9 +4,10 @@ import logging
 import os
 import signal
 import socket
-import types
 from urllib.parse import urlsplit
 
+from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
+from pipeline.ending import WORK_GRACE_S, end_within, stop_on_signals
 from pipeline.errors import ClusterLost, SettingError, Stopped
 
 _log = logging.getLogger(__name__)
@@ -47,15 +48,19 @@ def connect(ray_address: str | None) -> None:
     """
     import ray.data  # noqa: PLC0415 - as above
 
+    from pipeline.cluster.head import watch_head  # noqa: PLC0415 - as above
+
     if ray.is_initialized():
         return
     _log.info("starting Ray %s", ray_address or "on this machine")
     try:
         _init(ray_address)
         # Ray has just put its own handler in place, which ends the process with the number 15.
-        stop_on_signals()
+        stop_on_signals(WORK_GRACE_S, end_mine)
     except SystemExit as ended:
+        end_within(WORK_GRACE_S, signal.SIGTERM.name, end_mine)
         raise Stopped(signal.SIGTERM.name) from ended
+    watch_head(restarts=ray_address is not None)
     _quieten()
 
 
@@ -78,20 +83,25 @@ def _init(ray_address: str | None) -> None:
 def _start_here() -> None:
     import ray  # noqa: PLC0415 - as above
 
+    from pipeline.cluster.nodes import session_folder  # noqa: PLC0415 - as above
+
     cores = len(os.sched_getaffinity(0))
+    end_leftovers()
     try:
         # "local": without it Ray would join a cluster that happens to run on this machine.
-        ray.init(
-            address="local",
-            num_cpus=max(_MIN_CPUS, cores),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            # What its processes print is in their log files; what ends a run is said by us.
-            log_to_driver=False,
-            # As many idle processes are kept as there are CPUs, and actors are counted with them:
-            # on a small machine every task would start, and import, anew.
-            _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
-        )
+        with marked_as_mine():
+            ray.init(
+                address="local",
+                num_cpus=max(_MIN_CPUS, cores),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                # What its processes print is in their log files; what ends a run is said by us.
+                log_to_driver=False,
+                # As many idle processes are kept as there are CPUs, and actors are counted with
+                # them: on a small machine every task would start, and import, anew.
+                _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores},
+            )
+        mark_session(session_folder())
     except Exception as error:
         # Ray raises bare ones, as when its processes take too long; of other kinds are bugs.
         if type(error) is not Exception and not isinstance(error, _OF_THE_MACHINE):
@@ -128,18 +138,3 @@ def _quieten() -> None:
             handler.setLevel(logging.CRITICAL)
     # It regrets that its progress bars are off; ours counts images.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-
-
-def stop_on_signals() -> None:
-    """Let SIGTERM and SIGINT end the command in order, as `Stopped`; further ones change nothing.
-
-    `timeout` and process managers send more than one, which must not cut the ending short.
-    """
-
-    def stop(number: int, _: types.FrameType | None) -> None:
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, signal.SIG_IGN)
-        raise Stopped(signal.Signals(number).name)
-
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, stop)

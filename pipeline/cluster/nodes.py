@@ -120,9 +120,9 @@ def ask_one_process(
 def session_folder() -> str:
     """Return where Ray keeps its session on this node, and with it what it spills.
 
-    Called in a worker of Ray.
+    Called in a process that has joined Ray.
     """
-    assert global_worker.node is not None, "called in a worker of Ray"
+    assert global_worker.node is not None, "called in a process that has joined Ray"
     folder: str = global_worker.node.get_session_dir_path()
     return folder
 

@@ -30,6 +30,10 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEPTH, _PALETTE = 8, 3
 
 
+class UnreadableMask(ValueError):
+    """A mask file that is no PNG, or a damaged one."""
+
+
 def make_palette(colours: Sequence[tuple[int, int, int]]) -> bytes:
     """Lay out the palette of a mask.
 
@@ -110,13 +114,14 @@ def decode_mask(png: bytes) -> NDArray[np.uint8]:
         Class indices, uint8 of shape (H, W).
 
     Raises:
-        ValueError: The file is no 8-bit palette PNG.
+        UnreadableMask: The file is no PNG, or damaged.
+        ValueError: It is no 8-bit palette PNG.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             mode, mask = image.mode, np.asarray(image)
     except DAMAGE as error:
-        raise ValueError(f"no readable PNG: {str(error) or type(error).__name__}") from error
+        raise UnreadableMask(f"no readable PNG: {str(error) or type(error).__name__}") from error
     if mode != "P":
         raise ValueError(f"the PNG has mode {mode}, a mask has mode P")
     return mask

@@ -33,6 +33,8 @@ def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | N
     )
     lines += ["(steps of several shards overlap: their seconds are more than the run's)", moved]
     lines.append(busy)
+    if work.num_lost_replicas:
+        lines.append(f"{work.num_lost_replicas} replica(s) died at work and were started anew")
     price = price_per_thousand(work, num_images, price_per_node_hour)
     if price is not None:
         lines.append(

@@ -17,6 +17,7 @@ from pipeline.cluster.nodes import alive_nodes
 from pipeline.cluster.ray_errors import own_errors
 from pipeline.labelling import segment
 from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.marks import Marks
 from pipeline.labelling.pool import wait_for_replicas
 from pipeline.labelling.precision import decided
 from pipeline.labelling.preflight import check_start
@@ -76,7 +77,10 @@ def label_shards(
         shards.map(Fetch(run.storage, settings.max_image_bytes, threads), num_cpus=FETCH_CPUS)
         .map(
             segment.Segmenter,
-            fn_constructor_args=(load, run.record.network.classes, settings, replicas.placement),
+            fn_constructor_args=(
+                *(load, run.record.network.classes, settings, replicas.placement),
+                Marks.of_run(run),
+            ),
             num_cpus=replicas.num_cpus,
             num_gpus=replicas.num_gpus,
             compute=ray.data.ActorPoolStrategy(

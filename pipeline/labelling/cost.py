@@ -34,6 +34,7 @@ class Work(BaseModel):
         written_bytes: Of masks.
         retries: Requests to the store that were made again, by kind.
         backoffs: Batches and tiles that were made smaller because memory was short.
+        lost_replicas: Host and process of those that died over the shard in the same command.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -48,6 +49,7 @@ class Work(BaseModel):
     written_bytes: int = 0
     retries: dict[str, int] = {}
     backoffs: int = 0
+    lost_replicas: list[str] = []
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -95,6 +97,7 @@ class WorkTotals(BaseModel):
         retries: By kind.
         backoffs: Batches and tiles made smaller.
         num_replicas: Processes that held a network, of all attempts.
+        num_lost_replicas: Of these and others, processes that died over a shard.
         replica_seconds: From the first shard of each to its last.
         node_seconds: In each attempt, from the first step of each host to its last.
         busy_share: Of the replicas' time that their networks computed, 0 to 1.
@@ -109,6 +112,8 @@ class WorkTotals(BaseModel):
     retries: dict[str, int]
     backoffs: int
     num_replicas: int
+    # Manifests of earlier versions have none.
+    num_lost_replicas: int = 0
     replica_seconds: float
     node_seconds: float
     busy_share: float
@@ -136,6 +141,7 @@ class WorkSum:
     read_bytes: int = 0
     written_bytes: int = 0
     backoffs: int = 0
+    _lost_replicas: set[tuple[str, int]] = field(default_factory=set)
     _replicas: _Spans = field(default_factory=_Spans)
     _hosts: _Spans = field(default_factory=_Spans)
     _attempts: _Spans = field(default_factory=_Spans)
@@ -147,6 +153,7 @@ class WorkSum:
         self.read_bytes += work.read_bytes
         self.written_bytes += work.written_bytes
         self.backoffs += work.backoffs
+        self._lost_replicas.update((replica, work.attempt) for replica in work.lost_replicas)
         for host, (first, last) in work.hosts.items():
             # A run that was cut off at night and goes on the next is not billed for the day.
             self._hosts.see((host, work.attempt), first, last)
@@ -166,6 +173,7 @@ class WorkSum:
             retries=dict(sorted(self.retries.items())),
             backoffs=self.backoffs,
             num_replicas=len(self._replicas),
+            num_lost_replicas=len(self._lost_replicas),
             replica_seconds=round(replica_seconds, 3),
             node_seconds=round(self._hosts.seconds, 3),
             busy_share=round(min(1.0, busy_share), 4),

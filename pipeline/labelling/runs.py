@@ -11,18 +11,18 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
 from pipeline.labelling.schema import ImageRow, ShardTask
+from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
 
 _READ_THREADS = 16
 _REPAIR = (
-    "restore it, or remove the run's folders below runs, masks, images and class_statistics: "
-    "label then does its images again"
+    "restore it, or let `fcn verify OUTPUT --repair` say what has to go, so that label does its "
+    "images again"
 )
 
 
@@ -207,9 +207,12 @@ class Run:
     def plan(self) -> Iterator[pa.Table]:
         """Read the plan, file by file."""
         for part in self.record.plan:
-            yield pq.read_table(
-                pa.BufferReader(self.storage.read(f"{self.folder}/plan/{part.file}"))
-            )
+            uri = f"{self.folder}/plan/{part.file}"
+            yield _table(uri, self.storage.read(uri))
+
+    def commit(self, shard: int) -> pa.Table:
+        """Read a shard's commit record. Raises InputError if it is damaged."""
+        return _table(self.commit_uri(shard), self.storage.read(self.commit_uri(shard)))
 
     def commits(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Read the commit records in order of the shards, some at a time.
@@ -221,8 +224,8 @@ class Run:
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             for start in range(0, len(shards), _READ_THREADS):
                 uris = [self.commit_uri(shard) for shard in shards[start : start + _READ_THREADS]]
-                for data in pool.map(self.storage.read, uris):
-                    yield pq.read_table(pa.BufferReader(data), columns=columns)
+                for uri, data in zip(uris, pool.map(self.storage.read, uris), strict=True):
+                    yield _table(uri, data, columns)
 
     def published(self, manifest: Manifest, columns: list[str]) -> Iterator[pa.Table]:
         """Read the published images table, file by file.
@@ -234,8 +237,8 @@ class Run:
         for part in manifest.images:
             try:
                 data = self.storage.read(f"{self.output}/{part.file}")
-                yield pq.read_table(pa.BufferReader(data), columns=columns).select(columns)
-            except (StoreError, pa.ArrowException, OSError) as error:
+                yield read_parquet(data, columns)
+            except (StoreError, *DAMAGE) as error:
                 if isinstance(error, StoreError) and error.code is not ErrorCode.NOT_FOUND:
                     raise
                 raise InputError(f"{part.file} is damaged: {error}; {_REPAIR}") from error
@@ -253,9 +256,30 @@ def commit_name(shard: int) -> str:
 
 def read_shard(storage: Storage, task: ShardTask) -> list[ImageRow]:
     """Read the images of one shard from the plan."""
-    file = pq.ParquetFile(pa.BufferReader(storage.read(task["plan_uri"])))
-    rows: list[ImageRow] = file.read_row_group(task["row_group"]).drop_columns("shard").to_pylist()
+    uri = task["plan_uri"]
+    table = _table(uri, storage.read(uri), row_group=task["row_group"])
+    rows: list[ImageRow] = table.drop_columns("shard").to_pylist()
     return rows
+
+
+def damaged(uri: str, reason: object) -> InputError:
+    """Build the error for a file of a run that a crash of the machine has cut off.
+
+    Args:
+        uri: Its place.
+        reason: What its reader says.
+    """
+    first_line = str(reason).partition("\n")[0] or type(reason).__name__
+    return InputError(f"{uri} is damaged: {first_line}; {_REPAIR}")
+
+
+def _table(
+    uri: str, data: bytes, columns: list[str] | None = None, row_group: int | None = None
+) -> pa.Table:
+    try:
+        return read_parquet(data, columns, row_group)
+    except DAMAGE as error:
+        raise damaged(uri, error) from error
 
 
 def find_run(storage: Storage, output: str, run_id: str) -> Run | None:
@@ -270,5 +294,4 @@ def _read(storage: Storage, uri: str, kind: type[_Object]) -> _Object | None:
     try:
         return None if data is None else kind.model_validate_json(data)
     except ValueError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{uri} is damaged: {reason}; {_REPAIR}") from error
+        raise damaged(uri, error) from error

@@ -9,9 +9,11 @@ takes the chunks of all calls in turn.
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +22,13 @@ from numpy.typing import NDArray
 from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
 from pipeline.errors import ErrorCode, ImageError, SettingError
-from pipeline.images.decode import check_num_pixels, decode_image, read_size
+from pipeline.images.decode import check_num_pixels
 from pipeline.images.masks import encode_mask, make_palette
 from pipeline.labelling.cost import Work
+from pipeline.labelling.marks import Mark, Marks
 from pipeline.labelling.mishaps import Mishaps, stop_if_everywhere
 from pipeline.labelling.network import Network
+from pipeline.labelling.quarantine import Treatment, Ward
 from pipeline.labelling.runs import ClassRecord
 from pipeline.labelling.schema import ClassPixels, ImageRow, ShardRow
 from pipeline.memory import limit_memory, release_free_memory
@@ -114,6 +118,7 @@ class Segmenter:
         classes: Sequence[ClassRecord],
         settings: LabelSettings,
         placement: Placement,
+        marks: Marks | None = None,
     ) -> None:
         """Load the network.
 
@@ -122,7 +127,9 @@ class Segmenter:
             classes: Whose colours the palette of the masks holds.
             settings: Of the job.
             placement: What the replica runs on.
+            marks: Tell a successor which shard this replica has died over; None leaves none.
         """
+        self._born_at = time.time()
         self._refusal: SettingError | None = None
         try:
             self._predictor = load(placement)
@@ -138,37 +145,44 @@ class Segmenter:
         self._mishaps = Mishaps()
         self._palette = make_palette([label.color for label in classes])
         self._max_image_pixels = settings.max_image_pixels
+        self._marks = marks
+        self._ward = Ward(settings)
         self._png_compress_level = settings.png_compress_level
 
     def __call__(self, shard: ShardRow) -> ShardRow:
-        """Label one shard; an image that can't be labelled is a row.
+        """Label one shard; an image that can't be labelled, or kills, is a row.
 
         Raises:
             SettingError: The weights do not fit the network that their record names, or the
                 replica's device can't be used.
             RuntimeError: A bug meets every image.
+            StoreError: The mark on the shard could not be left.
+            ReplicasLost: Too many replicas have died over the shard.
         """
         if self._refusal is not None:
             raise self._refusal
         work = Work(**shard.get("work", {}))
-        with work.in_replica():
+        mark = None if self._marks is None else self._marks.leave(shard["shard"], self._born_at)
+        work.lost_replicas = [] if mark is None else mark.lost
+        with work.in_replica(), self._ward.treat(mark) as treatment:
+            images = shard["images"] if mark is None else _judged(mark, shard["images"])
             with work.timed("decode"):
-                measured = list(self._pool.map(self._measure, shard["images"]))
+                measured = list(self._pool.map(partial(self._measure, treatment), images))
             labelled: list[ImageRow] = []
             for chunk in _chunks(measured):
-                labelled += self._label(chunk, work)
+                labelled += self._label(chunk, work, treatment)
         release_free_memory()
         stop_if_everywhere(shard["shard"], labelled)
         return ShardRow(shard=shard["shard"], images=labelled, work=work.model_dump())
 
-    def _measure(self, image: ImageRow) -> ImageRow:
+    def _measure(self, treatment: Treatment, image: ImageRow) -> ImageRow:
         image = {**image, "height": None, "width": None, "png": None, "mean_confidence": None}
         image["classes"] = []
         data = image.get("data")
         if data is None:
             return image
         try:
-            height, width = read_size(data)
+            height, width = treatment.read_size(image["uri"], data)
             if max(height, width) <= _MAX_SIDE:
                 image |= {"height": height, "width": width}
             check_num_pixels(height, width, self._max_image_pixels)
@@ -176,12 +190,19 @@ class Segmenter:
             return _failed(image, self._mishaps.image_error(error, image["uri"]))
         return image
 
-    def _label(self, chunk: list[ImageRow], work: Work) -> list[ImageRow]:
+    def _label(self, chunk: list[ImageRow], work: Work, treatment: Treatment) -> list[ImageRow]:
         with work.timed("decode"):
-            decoded = list(self._pool.map(self._decode, chunk))
-        pixels = [found for found in decoded if isinstance(found, np.ndarray)]
+            decoded = list(self._pool.map(partial(self._decode, treatment), chunk))
+        pairs = zip(chunk, decoded, strict=True)
+        there = [(row["image_id"], one) for row, one in pairs if isinstance(one, np.ndarray)]
+
+        def predict(pixels: list[NDArray[np.uint8]]) -> "Sequence[Prediction | None]":
+            return self._device.submit(self._predict, pixels, work, treatment).result()
+
         try:
-            predictions = iter(self._device.submit(self._predict, pixels, work).result())
+            predictions = iter(
+                treatment.predict(predict, [name for name, _ in there], [one for _, one in there])
+            )
         except FloatingPointError as error:
             raise SettingError(f"precision: {error}") from error
         found = [next(predictions) if isinstance(one, np.ndarray) else one for one in decoded]
@@ -189,16 +210,16 @@ class Segmenter:
             return list(self._pool.map(self._finish, chunk, found))
 
     def _predict(
-        self, pixels: list[NDArray[np.uint8]], work: Work
+        self, pixels: list[NDArray[np.uint8]], work: Work, treatment: Treatment
     ) -> "Sequence[Prediction | None]":
         """Run the network; on its own thread, so that waiting for it is not counted."""
         before = self._predictor.num_backoffs
-        with work.timed("network"):
+        with work.timed("network"), treatment.network_limit(pixels):
             predictions = self._predictor.predict(pixels)
         work.backoffs += self._predictor.num_backoffs - before
         return predictions
 
-    def _decode(self, image: ImageRow) -> NDArray[np.uint8] | ImageError:
+    def _decode(self, treatment: Treatment, image: ImageRow) -> NDArray[np.uint8] | ImageError:
         data = image.pop("data", None)
         if data is None:
             code, message = image["error_code"], image["error_message"]
@@ -206,7 +227,7 @@ class Segmenter:
             assert message is not None, f"{image['uri']} lost its error"
             return ImageError(ErrorCode(code), message)
         try:
-            return decode_image(data, self._max_image_pixels)
+            return treatment.decode(image["uri"], data)
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
             return self._mishaps.image_error(error, image["uri"])
 
@@ -238,6 +259,17 @@ def _too_large(image: ImageRow) -> ImageError:
         f"{image['height']} x {image['width']} pixels need more memory than the replica has, even "
         "in tiles; fewer replicas per node or a narrower network leave it more",
     )
+
+
+def _judged(mark: Mark, images: list[ImageRow]) -> list[ImageRow]:
+    """Fail the images that earlier replicas have died over."""
+    culprits = mark.culprits
+    return [
+        _failed(image, ImageError(*culprits[image["image_id"]]))
+        if image["image_id"] in culprits
+        else image
+        for image in images
+    ]
 
 
 def _class_pixels(prediction: "Prediction") -> list[ClassPixels]:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, InputError
 from pipeline.images.masks import decode_mask
@@ -19,6 +18,7 @@ from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work, WorkSum
 from pipeline.labelling.runs import Manifest, Run, TablePart
 from pipeline.labelling.schema import COMMIT, IMAGES, OK
+from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import sha256_hex
 
 _MAX_SHOWN = 10
@@ -130,8 +130,8 @@ def _read_table(run: Run, uri: str, breaks: Breaks, sha256: str | None = None) -
         breaks.add("file is missing", name)
         return None
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError, ValueError) as error:
+        table = read_parquet(data)
+    except DAMAGE as error:
         breaks.add("file is unreadable", f"{name}: {error}")
         return None
     if sha256 not in (None, sha256_hex(data)):

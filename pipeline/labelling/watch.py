@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
-from pipeline.labelling.shard_lines import log_shard
+from pipeline.labelling.shard_lines import log_shard, warn_of_losses
 from pipeline.settings.label import LabelSettings
 
 
@@ -44,7 +44,7 @@ def watched(run: Run, todo: list[ShardTask], settings: LabelSettings) -> Iterato
     num_done = num_images - run.num_images(todo)
     begin = partial(Progress, num_images, num_done, settings.log_interval_s)
     with ExitStack() as opened:
-        see: list[Callable[[Receipt], None]] = []
+        see: list[Callable[[Receipt], None]] = [warn_of_losses]
         if settings.log_format == "json":
             # For people there are the lines of progress.
             see.append(log_shard)

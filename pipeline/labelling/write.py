@@ -24,7 +24,7 @@ from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work
 from pipeline.labelling.mishaps import Mishaps, stop_if_everywhere
-from pipeline.labelling.runs import Run
+from pipeline.labelling.runs import Run, damaged
 from pipeline.labelling.schema import (
     COMMIT,
     ERROR,
@@ -59,6 +59,7 @@ class Write:
 
         Raises:
             StoreError: The store did not take it; the shard is not committed.
+            InputError: A mask or a record that stands there is damaged.
         """
         work, storage = Work(**shard.get("work", {})), self._run.storage.counting()
         work.attempt = self._run.attempt
@@ -107,7 +108,7 @@ class Write:
         row |= {"status": OK, "mask_uri": uri}
         if not storage.create(uri, png):
             png = storage.read(uri)
-            row["classes"] = _recount(png, image["classes"])
+            row["classes"] = _recount(uri, png, image["classes"])
         row["mask_sha256"] = sha256_hex(png)
         return row
 
@@ -120,14 +121,18 @@ class Write:
         uri = self._run.commit_uri(shard)
         if self._run.storage.create(uri, buffer.getvalue()):
             return marked
-        return pq.read_table(pa.BufferReader(self._run.storage.read(uri)))
+        return self._run.commit(shard)
 
 
-def _recount(png: bytes, own: list[ClassPixels]) -> list[ClassPixels]:
+def _recount(uri: str, png: bytes, own: list[ClassPixels]) -> list[ClassPixels]:
+    try:
+        mask = decode_mask(png)
+    except ValueError as error:
+        raise damaged(uri, error) from error
     confidence = {entry["class_id"]: entry["mean_confidence"] for entry in own}
     return [
         ClassPixels(class_id=index, pixel_count=count, mean_confidence=confidence.get(index))
-        for index, count in count_classes(decode_mask(png)).items()
+        for index, count in count_classes(mask).items()
     ]
 
 

@@ -117,6 +117,13 @@ class _LimitFields(NoSettings):
         description="largest image in pixels (height * width), checked before decoding; large "
         "ones are labelled in tiles",
     )
+    max_image_s: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="seconds that one image may take in its decoder, and per megapixel and view "
+        "in the network; a replica that hangs longer is ended, and the image is a row, too_slow",
+    )
     max_shard_images: int = Field(
         256, ge=1, le=100_000, description="images per shard: what one commit covers"
     )

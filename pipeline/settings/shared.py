@@ -131,7 +131,22 @@ class _OutputFields(NoSettings):
 
 
 class OutputSettings(StoreSettings, _OutputFields):
-    """Which output to read: `verify` and `report`."""
+    """Which output to read: `report`."""
+
+
+class _RepairFields(NoSettings):
+    repair: bool = Field(
+        default=False,
+        description="name what a crash of the machine has cut off, and what has to go so that the "
+        "same label command does it again",
+    )
+    dry_run: bool = Field(
+        default=True, description="of repair: only name it; --no-dry-run removes it"
+    )
+
+
+class VerifySettings(_RepairFields, OutputSettings):
+    """Which output to read, and whether to mend it: `verify`."""
 
 
 class LogFields(NoSettings):

@@ -16,6 +16,9 @@ from pipeline.store.attempts import Tally
 from pipeline.store.entry import Entry, changed_since, check_size
 from pipeline.store.uri import local_path
 
+# File systems that know no fsync of folders, as some of those in user space; and folders that may
+# be written to and not read.
+_NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # A write goes to such a name first, which tells leftovers of killed processes from masks.
 _TEMPORARY = ".fcn-tmp-"
@@ -24,7 +27,7 @@ _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class Local:
-    """A disk. Link and rename make a file appear whole, or not at all."""
+    """A disk. Link and rename make a file appear whole, or not at all, also after a power cut."""
 
     def __init__(self, requests: Tally) -> None:
         """Open it.
@@ -58,6 +61,7 @@ class Local:
         path = local_path(uri)
         try:
             os.replace(_write_temporary(path, data), path)
+            _keep_names(os.path.dirname(path))
         except OSError as error:
             _raise_local(error, uri)
 
@@ -67,6 +71,8 @@ class Local:
         path = local_path(uri)
         try:
             if os.path.lexists(path):
+                # Who put it there may have died before that.
+                _keep_names(os.path.dirname(path))
                 return False
             temporary = _write_temporary(path, data)
             try:
@@ -81,6 +87,7 @@ class Local:
                 raise
             finally:
                 os.unlink(temporary)
+                _keep_names(os.path.dirname(path))
         except OSError as error:
             _raise_local(error, uri)
         return True
@@ -125,6 +132,11 @@ class Local:
         except OSError as error:
             _raise_local(error, folder_uri)
 
+    def remove(self, uri: str) -> None:
+        """As `Storage.remove`."""
+        self._requests.count("write")
+        self._remove(local_path(uri))
+
     def remove_leftovers(self, folder_uri: str) -> None:
         """As `Storage.remove_leftovers`."""
         for folder, _, names in os.walk(local_path(folder_uri)):
@@ -157,9 +169,34 @@ def _local_version(found: os.stat_result) -> str:
     return f"{found.st_mtime_ns}-{found.st_size}"
 
 
+def _keep_names(folder: str) -> None:
+    """Let the names in a folder outlive a power cut: a commit must not stand without its masks."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def _make_folder(folder: str) -> None:
+    """Make a folder, and those above it, so that each outlives a power cut."""
+    if os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    _make_folder(above)
+    # Others make it at the same time.
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    _keep_names(above)
+
+
 def _write_temporary(path: str, data: bytes) -> str:
     folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex[:12]}")
     try:
         with open(temporary, "xb") as file:

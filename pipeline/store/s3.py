@@ -156,6 +156,14 @@ class S3:
                 raise
         return sorted(name.removeprefix(prefix).rstrip("/") for name in names if name != prefix)
 
+    def remove(self, uri: str) -> None:
+        """As `Storage.remove`."""
+        self._requests.count("write")
+        try:
+            self._fs.call_s3("delete_object", **_place(uri))
+        except _S3_ERRORS as error:
+            _raise_s3(error, uri)
+
     def remove_leftovers(self, folder_uri: str) -> None:
         """A PUT that did not end leaves nothing behind."""
 

@@ -119,6 +119,10 @@ class Storage:
         """List the names directly below a folder, sorted; none if there is no such folder."""
         return self._backend(folder_uri).children(as_folder(folder_uri))
 
+    def remove(self, uri: str) -> None:
+        """Remove an object, if there is one. Raises StoreError."""
+        self._backend(uri).remove(uri)
+
     def remove_leftovers(self, folder_uri: str) -> None:
         """Remove what writes of killed processes left below a folder; a bucket has none."""
         self._backend(folder_uri).remove_leftovers(folder_uri)
@@ -143,4 +147,5 @@ class _Backend(Protocol):
     def stat(self, uri: str) -> Entry: ...
     def walk(self, folder_uri: str) -> Iterator[Entry]: ...
     def children(self, folder_uri: str) -> list[str]: ...
+    def remove(self, uri: str) -> None: ...
     def remove_leftovers(self, folder_uri: str) -> None: ...

@@ -57,6 +57,7 @@ def test_the_exit_codes_are_these() -> None:
         "FingerprintMismatch": 6,
         "LockHeld": 7,
         "WorkersLost": 5,
+        "ReplicasLost": 5,
         "ClusterLost": 5,
         "WaitedTooLong": 5,
         "Diverged": 2,
@@ -74,7 +75,7 @@ def test_the_codes_of_images_are_these() -> None:
     }
     assert {str(code) for code in ErrorCode if not code.transient} == {
         *("too_many_bytes", "too_many_pixels", "unsupported_format"),
-        *("corrupt", "truncated", "unsupported_mode", "too_slow"),
+        *("corrupt", "truncated", "unsupported_mode", "crashed", "too_slow"),
     }
 
 

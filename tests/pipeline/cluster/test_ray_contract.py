@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from pipeline import errors
-from pipeline.cluster import actor_pool, connect, data_context, job_server, nodes, ray_errors
+from pipeline.cluster import actor_pool, connect, data_context, head, job_server, nodes, ray_errors
 from pipeline.training import fit
 
 _RAY = Path(ray.__file__).parent
@@ -349,6 +349,22 @@ _PARTS: list[Name | Text] = [
         "a machine that is too busy to start Ray is 5, and no bug",
         "as when its processes take too long",
     ),
+    Text(
+        "gcs_rpc_server_reconnect_timeout_s",
+        "core/src/ray/raylet/raylet",
+        head.watch_head.__module__.replace(".", "/") + ".py",
+        "a command whose Ray has lost its head ends with 5 before Ray ends it with 1",
+    ),
+    *[
+        Text(
+            f'ray_remote_args["{name}"] = -1',
+            "data/_internal/execution/operators/actor_pool_map_operator.py",
+            "pipeline/labelling/marks.py",
+            "a replica that dies is started anew, with the shards that it had",
+            "max_restarts",
+        )
+        for name in ("max_restarts", "max_task_retries")
+    ],
     Text(
         "NodeManagerHostname",
         "_raylet.so",

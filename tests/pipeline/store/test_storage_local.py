@@ -1,5 +1,6 @@
 """Storage on a disk: whole objects or none, put-if-absent, errors with the right code."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -418,3 +419,50 @@ def test_the_small_helpers() -> None:
     assert sha256_hex(b"") == empty
     wild = {text: has_wildcard(text) for text in ("a/*.jpg", "a/?.jpg", "a/[bc].jpg", "a/b.jpg")}
     assert list(wild.values()) == [True, True, True, False]
+
+
+@pytest.mark.parametrize("action", ["write", "create"])
+def test_a_name_appears_after_its_bytes_and_is_kept(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes are synced before the name appears; then its folder is, and each new one above it."""
+    done: list[tuple[str, str]] = []
+    sync, link, replace = os.fsync, os.link, os.replace
+
+    def note(kind: str, path: str) -> None:
+        done.append((kind, "bytes" if ".fcn-tmp-" in path else os.path.relpath(path, tmp_path)))
+
+    def note_sync(number: int) -> None:
+        note("sync", os.readlink(f"/proc/self/fd/{number}"))
+        sync(number)
+
+    def note_name(act: object) -> object:
+        return lambda source, name: (act(source, name), note("name", name))
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "link", note_name(link))
+    monkeypatch.setattr(os, "replace", note_name(replace))
+    getattr(Storage(), action)(_uri(tmp_path / "a" / "b" / "c"), b"data")
+    assert done == [
+        ("sync", "."),
+        ("sync", "a"),
+        ("sync", "bytes"),
+        ("name", "a/b/c"),
+        ("sync", "a/b"),
+    ]
+
+
+def test_a_disk_that_can_not_sync_folders_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has no such call, the order of the bytes is all there is."""
+    sync = os.fsync
+
+    def refuse(number: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{number}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert Storage().create(_uri(tmp_path / "a" / "b"), b"data")
+    assert (tmp_path / "a" / "b").read_bytes() == b"data"

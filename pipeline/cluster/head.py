@@ -1,0 +1,60 @@
+"""Ray's head, watched: without it a command ends with 5, before Ray ends the process with 1.
+
+A worker of Ray that has had no answer of the head for a minute exits at once, from C++, and the
+driver is one.
+"""
+
+import logging
+import socket
+import threading
+import time
+
+import ray
+
+from pipeline.cluster.leftovers import end_mine
+from pipeline.ending import end_within, raise_in_main_thread
+from pipeline.errors import ClusterLost
+
+_log = logging.getLogger(__name__)
+
+_LOOK_S = 2.0
+_ANSWER_S = 5.0
+# A Ray of our own has nobody who starts its head again.
+_OWN_LOST_S = 5.0
+# Kubernetes may: Ray itself waits for 60 s (gcs_rpc_server_reconnect_timeout_s).
+_CLUSTER_LOST_S = 45.0
+_GRACE_S = 10.0
+
+
+def watch_head(*, restarts: bool) -> None:
+    """Raise ClusterLost in the main thread if the head of this process's Ray is gone for good.
+
+    Args:
+        restarts: Whether somebody may start it again.
+    """
+    lost_after_s = _CLUSTER_LOST_S if restarts else _OWN_LOST_S
+    address = ray.get_runtime_context().gcs_address
+    error = ClusterLost(f"Ray's head at {address} does not answer any more; has it been killed?")
+    raise_it = raise_in_main_thread(error)
+
+    def watch() -> None:
+        answered = time.monotonic()
+        while ray.is_initialized():
+            if _answers(address):
+                answered = time.monotonic()
+            elif time.monotonic() - answered > lost_after_s and ray.is_initialized():
+                end_within(_GRACE_S, "the loss of Ray's head", end_mine)
+                raise_it()
+                return
+            time.sleep(_LOOK_S)
+
+    threading.Thread(target=watch, name="head", daemon=True).start()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""How a command ends that is told to, or has to: in order if it can, and in time.
+
+Python code may swallow what a signal raises, threads may wait for a store that does not answer,
+and Ray for a head that is gone. Whoever waits for the process waits no longer than the grace time.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import NoReturn
+
+from pipeline.errors import Stopped
+
+_log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Before there is work, nothing has to be put away.
+START_GRACE_S = 8.0
+# Less than the 30 s after which Kubernetes kills by default.
+WORK_GRACE_S = 25.0
+
+
+def stop_on_signals(grace_s: float, at_last: Callable[[], None] | None = None) -> None:
+    """Let SIGTERM and SIGINT end the command in order, as `Stopped`; further ones change nothing.
+
+    `timeout` and process managers send more than one, which must not cut the ending short.
+
+    Args:
+        grace_s: Seconds after which the process leaves as it is, with the same exit code.
+        at_last: What is done then, before.
+    """
+
+    def stop(number: int, _: types.FrameType | None) -> None:
+        name = signal.Signals(number).name
+        for one in _SIGNALS:
+            signal.signal(one, signal.SIG_IGN)
+        end_within(grace_s, name, at_last)
+        raise Stopped(name)
+
+    for one in _SIGNALS:
+        signal.signal(one, stop)
+
+
+def is_stopping() -> bool:
+    """Whether a signal has been taken by what `stop_on_signals` has set up."""
+    return all(signal.getsignal(one) is signal.SIG_IGN for one in _SIGNALS)
+
+
+def end_within(grace_s: float, reason: str, at_last: Callable[[], None] | None = None) -> None:
+    """End the process with 5 if it has not ended by itself.
+
+    Args:
+        grace_s: Seconds from now.
+        reason: Why it ends.
+        at_last: What is done before.
+    """
+
+    def leave() -> NoReturn:
+        _log.error("not ended %g s after %s: leaving as it is; what is committed stays", *said)
+        if at_last is not None:
+            at_last()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        # An end in order is what has not come: its threads and Ray's would be waited for again.
+        os._exit(Stopped.exit_code)
+
+    said = (grace_s, reason)
+    timer = threading.Timer(grace_s, leave)
+    timer.daemon = True
+    timer.start()
+
+
+def raise_in_main_thread(error: BaseException) -> Callable[[], None]:
+    """Prepare to raise an error in the main thread, also where it waits in foreign code.
+
+    Args:
+        error: Is raised there once what is returned is called, from any thread.
+    """
+
+    def raise_it(_: int, __: types.FrameType | None) -> None:
+        raise error
+
+    signal.signal(signal.SIGUSR1, raise_it)
+    main = threading.main_thread()
+    return lambda: signal.pthread_kill(main.ident or 0, signal.SIGUSR1)

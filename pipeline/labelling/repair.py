@@ -1,0 +1,192 @@
+"""Repair: find what a crash of the machine has cut off, and take it away.
+
+In: the runs of an output. Out: what is provably torn, and what has to go with it so that the same
+`label` command does it again. What is whole and says something else than it should is `verify`'s
+to find and a person's to judge.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import InputError
+from pipeline.images.masks import UnreadableMask, decode_mask
+from pipeline.labelling.runs import Run, find_run, run_folder
+from pipeline.store.entry import Entry
+from pipeline.store.lock import Lock
+from pipeline.store.parquet import DAMAGE, read_parquet
+from pipeline.store.storage import Storage
+
+_LEASE_S = 30.0
+_PUBLISHED = ("masks", "images", "class_statistics")
+
+
+@dataclass(frozen=True)
+class Torn:
+    """One damaged file.
+
+    Attributes:
+        uri: The file.
+        reason: What its reader says.
+        goes: What has to be removed, in this order; empty where the rest of the run is worth more.
+    """
+
+    uri: str
+    reason: str
+    goes: tuple[str, ...]
+
+
+def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[Torn]:
+    """Find the torn files of a run.
+
+    Args:
+        storage: Of the output.
+        output: URI of its folder.
+        run_id: Of the run.
+        threads: Files read at a time.
+
+    Raises:
+        StoreError: The store did not answer.
+    """
+    try:
+        run = find_run(storage, output, run_id)
+    except InputError as error:
+        return [_whole_run(storage, output, run_id, str(error))]
+    if run is None:
+        return []
+    for uri in _plan_uris(run):
+        _, reason = _read(storage, uri)
+        if reason:
+            return [_whole_run(storage, output, run_id, f"{uri}: {reason}")]
+    with ThreadPoolExecutor(threads) as pool:
+        return [*_torn_masks(run, pool), *_torn_commits(run), *_torn_tables(run)]
+
+
+@contextmanager
+def unused(storage: Storage, output: str, run_id: str) -> Iterator[None]:
+    """Hold the lock that `label` takes for a run, where its record says which that is.
+
+    Args:
+        storage: Of the output.
+        output: URI of its folder.
+        run_id: Of the run.
+
+    Raises:
+        LockHeld: Somebody is at work on it.
+    """
+    try:
+        run = find_run(storage, output, run_id)
+    except InputError:
+        run = None
+    if run is None:  # nobody can be
+        yield
+        return
+    with Lock(storage, f"{output}/locks/{run.record.identity}", _LEASE_S):
+        yield
+
+
+def remove(storage: Storage, found: Iterable[Torn]) -> int:
+    """Remove what has to go.
+
+    Args:
+        storage: Of the output.
+        found: Torn files of one run.
+
+    Returns:
+        How many files were removed.
+    """
+    # What says that the run is done goes first, and what others name goes last.
+    gone = dict.fromkeys(uri for torn in found for uri in torn.goes)
+    for uri in sorted(gone, key=_order):
+        storage.remove(uri)
+    return len(gone)
+
+
+def _order(uri: str) -> int:
+    endings = ("/_SUCCESS", "/manifest.json", "/run.json")
+    return next((rank for rank, end in enumerate(endings) if uri.endswith(end)), len(endings))
+
+
+def _unfinish(run: Run) -> tuple[str, ...]:
+    """Name what says that a run is published: without it, the same command goes on with it."""
+    return tuple(uri for uri in (run.success_uri, run.manifest_uri) if run.storage.exists(uri))
+
+
+def _whole_run(storage: Storage, output: str, run_id: str, reason: str) -> Torn:
+    """Judge a run whose record or plan is torn: unfinished, it can't go on, and has to go."""
+    folder = run_folder(output, run_id)
+    if storage.exists(f"{folder}/manifest.json"):
+        return Torn(folder, f"{reason}; its masks and tables are published and stay", ())
+    places = [folder, *(f"{output}/{name}/run={run_id}" for name in _PUBLISHED)]
+    entries = [entry.uri for place in places for entry in _walk(storage, place)]
+    return Torn(folder, f"{reason}; the run can't go on, all of it goes", tuple(entries))
+
+
+def _walk(storage: Storage, folder: str) -> Iterator[Entry]:
+    return storage.walk(folder) if storage.children(folder) else iter(())
+
+
+def _plan_uris(run: Run) -> list[str]:
+    return [f"{run.folder}/plan/{part.file}" for part in run.record.plan]
+
+
+def _torn_masks(run: Run, pool: ThreadPoolExecutor) -> Iterator[Torn]:
+    """Find masks that can't be read: with each goes the commit of its shard, which names it."""
+    commits = set(run.committed())
+
+    def look(row: dict[str, Any]) -> Torn | None:
+        uri = f"{run.masks_folder}/{row['mask_key']}"
+        data = run.storage.find(uri)
+        try:
+            if data is not None:
+                decode_mask(data)
+        except UnreadableMask as error:
+            commit = (*_unfinish(run), run.commit_uri(row["shard"]))
+            return Torn(uri, str(error), (*(commit if row["shard"] in commits else ()), uri))
+        except ValueError:
+            pass  # whole, and something else
+        return None
+
+    for uri in _plan_uris(run):
+        table, _ = _read(run.storage, uri)
+        rows = table.select(["shard", "mask_key"]).to_pylist() if table is not None else ()
+        yield from (torn for torn in pool.map(look, rows) if torn is not None)
+
+
+def _torn_commits(run: Run) -> Iterator[Torn]:
+    for shard in run.committed():
+        uri = run.commit_uri(shard)
+        _, reason = _read(run.storage, uri)
+        if reason:
+            yield Torn(uri, reason, (*_unfinish(run), uri))
+
+
+def _torn_tables(run: Run) -> Iterator[Torn]:
+    """Find a manifest or tables that can't be read; publishing writes all of them again."""
+    try:
+        manifest = run.manifest()
+    except InputError as error:
+        yield Torn(run.manifest_uri, str(error), _unfinish(run))
+        return
+    if manifest is None:
+        return
+    for part in (*manifest.images, *manifest.class_statistics):
+        uri = f"{run.output}/{part.file}"
+        _, reason = _read(run.storage, uri)
+        if reason:
+            yield Torn(uri, reason, (*_unfinish(run), uri))
+
+
+def _read(storage: Storage, uri: str) -> tuple[pa.Table | None, str]:
+    """Read a Parquet file, or say why it can't be read; one that is not there is not torn."""
+    data = storage.find(uri)
+    if data is None:
+        return None, ""
+    try:
+        return read_parquet(data), ""
+    except DAMAGE as error:
+        return None, str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,67 @@
+"""Leftovers: what a killed command leaves is ended, and nothing else is."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Return what starts processes that sleep, and ends them after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def sleep(**environ: str) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "600"], env={**os.environ, **environ}))
+        return started[-1]
+
+    yield sleep
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_what_a_dead_command_has_left_is_ended(start: Callable[..., subprocess.Popen[bytes]]):
+    """Its number may be another process's by now; those of the living and of others stay."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with marked_as_mine():
+        mine = start()
+    marks = (f"{gone.pid}:1", f"{os.getpid()}:1")
+    left = [start(_FCN_PIPELINE_COMMAND=mark) for mark in marks]
+    others = [start(), start(_FCN_PIPELINE_COMMAND="what is this?")]
+
+    end_leftovers()
+
+    assert [process.wait(30) for process in left] == [-9, -9]
+    assert [process.poll() for process in (mine, *others)] == [None, None, None]
+
+
+def test_a_process_is_known_by_what_it_logs_to(tmp_path: Path):
+    """Ray's agents give themselves a name that hides their environment."""
+    (tmp_path / "logs").mkdir()
+    mark_session(str(tmp_path))
+    with (
+        (tmp_path / "logs" / "agent.err").open("wb") as log,
+        subprocess.Popen(["sleep", "600"], stderr=log) as agent,
+    ):
+        end_leftovers()
+        assert agent.poll() is None
+        end_mine()
+        assert agent.wait(30) == -9
+
+
+def test_a_command_that_leaves_ends_its_own(start: Callable[..., subprocess.Popen[bytes]]):
+    """Only what was started for it; the mark does not stay in its own environment."""
+    with marked_as_mine():
+        mine = start()
+    other = start()
+
+    end_mine()
+
+    assert mine.wait(30) == -9
+    assert other.poll() is None

@@ -1,0 +1,131 @@
+"""Repair: what a crash of the machine has cut off goes, and the next run does it again."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from pipeline.errors import InputError
+from pipeline.labelling.history import History
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Run
+from pipeline.store.storage import Storage
+from tests.disk_runs import draw_images, label_run, start_run
+from tests.product import mask_hashes, snapshot, tables
+
+
+def _published(folder: Path) -> Run:
+    run = start_run(folder, draw_images(folder, 6), max_shard_images=3)
+    label_run(run)
+    publish(run, str)
+    return run
+
+
+def _path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def _mask(run: Run) -> Path:
+    return _path(f"{run.masks_folder}/image_4.png")
+
+
+def _commit(run: Run) -> Path:
+    return _path(run.commit_uri(1))
+
+
+def _table(run: Run) -> Path:
+    return _path(f"{run.output}/images/run={run.run_id}/part-00000.parquet")
+
+
+def _plan(run: Run) -> Path:
+    return _path(f"{run.folder}/plan/{run.record.plan[0].file}")
+
+
+_FILES: dict[str, Callable[[Run], Path]] = {
+    "mask": _mask,
+    "commit": _commit,
+    "table": _table,
+    "manifest": lambda run: _path(run.manifest_uri),
+}
+
+
+def _names(folder: Path) -> set[str]:
+    return {name for name in snapshot(folder / "out") if not name.startswith("locks/")}
+
+
+@pytest.mark.parametrize("left", [0, 100])
+@pytest.mark.parametrize("name", list(_FILES))
+def test_what_is_torn_goes_and_is_done_again(name: str, left: int, tmp_path: Path) -> None:
+    """A dry repair only names it; a real one leaves a run that the next command finishes."""
+    run = _published(tmp_path)
+    before = tables(run), mask_hashes(run), _names(tmp_path)
+    os.truncate(_FILES[name](run), left)
+
+    assert main(["verify", str(tmp_path / "out")]) in (1, 3)
+    files = snapshot(tmp_path / "out")
+    assert main(["verify", str(tmp_path / "out"), "--repair"]) == 0
+    assert snapshot(tmp_path / "out") == files
+    assert main(["verify", str(tmp_path / "out"), "--repair", "--no-dry-run"]) == 0
+
+    assert not run.finished()
+    assert len(run.missing()) == (name in ("mask", "commit"))
+    label_run(run)
+    publish(run, str)
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert (tables(run), mask_hashes(run), _names(tmp_path)) == before
+
+
+def test_a_whole_output_is_left_alone(tmp_path: Path) -> None:
+    """Nothing is removed, nothing is written, no lock is taken."""
+    _published(tmp_path)
+    files = snapshot(tmp_path / "out")
+    assert main(["verify", str(tmp_path / "out"), "--repair", "--no-dry-run"]) == 0
+    assert snapshot(tmp_path / "out") == files
+
+
+def test_a_mask_that_is_torn_before_its_commit_is_named_and_goes(tmp_path: Path) -> None:
+    """The run ends with 3 and names the file; after the repair it goes on."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=3)
+    label_run(run)
+    _commit(run).unlink()
+    os.truncate(_mask(run), 40)
+    with pytest.raises(InputError, match=r"image_4\.png is damaged: .*--repair"):
+        label_run(run)
+    assert main(["verify", str(tmp_path / "out"), "--repair", "--no-dry-run"]) == 0
+    label_run(run)
+    publish(run, str)
+    assert main(["verify", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize("name", ["commit", "plan"])
+def test_a_torn_file_in_the_way_is_named(name: str, tmp_path: Path) -> None:
+    """Publishing and fetching end with 3 and say which file and which command."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=3)
+    if name == "commit":
+        label_run(run)
+    path = _commit(run) if name == "commit" else _plan(run)
+    os.truncate(path, 50)
+    with pytest.raises(InputError, match=rf"{path.name} is damaged: .*--repair"):
+        publish(run, str) if name == "commit" else label_run(run)
+
+
+@pytest.mark.parametrize("name", ["plan", "record"])
+def test_an_unfinished_run_without_a_plan_goes(name: str, tmp_path: Path) -> None:
+    """It can't go on, and would stand in the way of a new one of its name."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=3)
+    label_run(run)
+    os.truncate(_plan(run) if name == "plan" else _path(f"{run.folder}/run.json"), 50)
+    assert main(["verify", str(tmp_path / "out"), "--repair", "--no-dry-run"]) == 0
+    assert not _names(tmp_path)
+    assert not History(Storage(), run.output).runs()
+
+
+def test_a_published_run_keeps_its_masks_without_a_plan(tmp_path: Path) -> None:
+    """What readers see is whole; it is a person's to judge."""
+    run = _published(tmp_path)
+    os.truncate(_plan(run), 50)
+    names = _names(tmp_path)
+    assert main(["verify", str(tmp_path / "out"), "--repair", "--no-dry-run"]) == 0
+    assert _names(tmp_path) == names

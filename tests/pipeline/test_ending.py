@@ -1,0 +1,107 @@
+"""Ending: in order if it can be, and in time, whatever stands in the way."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.product import REPOSITORY
+
+_PROGRAM = """
+import logging, os, signal, sys, threading, time
+from pipeline.ending import *
+from pipeline.errors import Stopped
+logging.basicConfig()
+stop_on_signals(1.0, lambda: print("at last", flush=True))
+def swallow():
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(600)
+    except BaseException as error:
+        print(repr(error), is_stopping(), flush=True)
+{rest}
+"""
+_RESTS = {
+    "swallowed": "swallow(); time.sleep(600)",
+    "a thread is waited for": "threading.Thread(target=time.sleep, args=(600,)).start(); swallow()",
+}
+
+
+def _run(rest: str, name: str = "SIGTERM") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(name=name, rest=rest)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("rest", list(_RESTS))
+def test_what_does_not_end_is_ended(rest: str, name: str):
+    """With 5, after the grace time, with what has to be done at last, and a line that says so."""
+    ended = _run(_RESTS[rest], name)
+    assert ended.returncode == 5, ended
+    assert ended.stdout == f"Stopped('{name}') True\nat last\n"
+    assert f"not ended 1 s after {name}" in ended.stderr
+
+
+def test_what_ends_in_time_ends_by_itself():
+    """Nothing is said, and the exit code is its own."""
+    ended = _run("print(is_stopping()); swallow(); sys.exit(5)")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        5,
+        "False\nStopped('SIGTERM') True\n",
+        "",
+    )
+
+
+def test_an_error_is_raised_where_the_main_thread_waits():
+    """Also in a call that would last."""
+    program = """
+raise_it = raise_in_main_thread(ValueError("gone"))
+threading.Timer(0.5, raise_it).start()
+try:
+    time.sleep(600)
+except ValueError as error:
+    print(error)
+"""
+    assert _run(program).stdout == "gone\n"
+
+
+_START = "import sys; from fcn_pipeline import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("delay_s", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("how", [["-m", "jobs"], ["-c", _START]], ids=["jobs", "fcn"])
+def test_a_signal_while_it_starts_ends_it_with_5(
+    name: str, delay_s: float, how: list[str], tmp_path
+):
+    """With a sentence, from the moment on that Python runs its first line."""
+    command = [sys.executable, *how, "label", "--input", str(tmp_path), "--output", str(tmp_path)]
+    with subprocess.Popen(
+        [*command, "--weights", "random:0"], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_handler(process)
+        try:
+            # Ends by itself where the machine is fast: there is no image.
+            process.wait(delay_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(getattr(signal, name))
+            assert process.wait(60) == 5
+            assert process.stderr is not None
+            assert f"stopped by {name} before" in process.stderr.read()
+
+
+def wait_for_handler(process: subprocess.Popen[str]) -> None:
+    """Wait until the process catches SIGTERM."""
+    bit = 1 << (signal.SIGTERM - 1)
+    while process.poll() is None:
+        with open(f"/proc/{process.pid}/status", encoding="utf-8") as file:
+            [caught] = [line.split()[1] for line in file if line.startswith("SigCgt")]
+        if int(caught, 16) & bit:
+            return
