@@ -174,7 +174,7 @@ class Run:
         return _read(self.storage, self.manifest_uri, Manifest)
 
     def committed(self) -> list[int]:
-        """List the shards that have a commit record, in order."""
+        """List the shards whose commit record a listing shows: what to look for, no proof."""
         names = set(self.storage.children(f"{self.folder}/commits"))
         return [shard for shard in range(self.record.num_shards) if commit_name(shard) in names]
 
@@ -191,6 +191,19 @@ class Run:
             for group in range(len(part.num_images))
             if part.first_shard + group not in done
         ]
+
+    def uncommitted(self) -> list[int]:
+        """Find the shards without a commit record; asks by name for what a listing leaves out."""
+        listed = set(self.committed())
+        others = [shard for shard in range(self.record.num_shards) if shard not in listed]
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            there = pool.map(self.storage.exists, map(self.commit_uri, others))
+            return [shard for shard, exists in zip(others, there, strict=True) if not exists]
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Number of images of every planned shard, in order."""
+        return [number for part in self.record.plan for number in part.num_images]
 
     def num_images(self, todo: list[ShardTask]) -> int:
         """Count the images of some shards."""
@@ -210,17 +223,39 @@ class Run:
             )
 
     def commits(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Read the commit records in order of the shards, some at a time.
+        """Read the commit record of every planned shard, in order, some at a time.
 
         Args:
             columns: Of `schema.COMMIT`; None reads all.
+
+        Raises:
+            StoreError: A shard has no commit record, whatever a listing has shown.
+            InputError: A record has another number of rows than its shard has images.
         """
-        shards = self.committed()
+        sizes = self.shard_sizes
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for start in range(0, len(shards), _READ_THREADS):
-                uris = [self.commit_uri(shard) for shard in shards[start : start + _READ_THREADS]]
-                for data in pool.map(self.storage.read, uris):
-                    yield pq.read_table(pa.BufferReader(data), columns=columns)
+            for start in range(0, len(sizes), _READ_THREADS):
+                shards = range(start, min(start + _READ_THREADS, len(sizes)))
+                for shard, data in zip(shards, pool.map(self._commit, shards), strict=True):
+                    table = pq.read_table(pa.BufferReader(data), columns=columns)
+                    self._check_size(shard, table.num_rows, sizes[shard])
+                    yield table
+
+    def _commit(self, shard: int) -> bytes:
+        try:
+            return self.storage.read(self.commit_uri(shard))
+        except StoreError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+            message = f"shard {shard} has no commit record: {error.message}"
+            raise StoreError(error.code, message) from error
+
+    def _check_size(self, shard: int, num_rows: int, planned: int) -> None:
+        if num_rows != planned:
+            raise InputError(
+                f"{self.commit_uri(shard)} holds {num_rows} rows, its shard has {planned} images; "
+                f"{_REPAIR}"
+            )
 
     def published(self, manifest: Manifest, columns: list[str]) -> Iterator[pa.Table]:
         """Read the published images table, file by file.

@@ -81,8 +81,8 @@ def verify(run: Run, threads: int) -> Verdict:
         StoreError: The store did not answer, which proves nothing.
     """
     breaks = Breaks()
-    shards = run.committed()
-    missing = set(range(run.record.num_shards)) - set(shards)
+    missing = set(run.uncommitted())
+    shards = [shard for shard in range(run.record.num_shards) if shard not in missing]
     manifest = _read_manifest(run, breaks)
     expected = _planned(run, missing, breaks)
     totals = _Totals()
