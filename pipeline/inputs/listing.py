@@ -37,13 +37,15 @@ class Source:
     """One image to be planned.
 
     `key` is its name under the input. `version` and `num_bytes` are None where a manifest names
-    an object that can't be looked up; its row will say why.
+    an object that can't be looked up; its row will say why. `refusal` is the code of an image
+    that its name keeps out.
     """
 
     key: str
     uri: str
     version: str | None
     num_bytes: int | None
+    refusal: ErrorCode | None = None
 
 
 def is_image(key: str) -> bool:
@@ -123,7 +125,7 @@ class Sources:
         prefix = as_folder(folder)
         output = self._output_below(prefix)
         for entry in self._storage.walk(folder):
-            # A name that is no UTF-8 can't stand in a table; its row will say that it is not found.
+            # A name that is no UTF-8 can't stand in a table: its row says so, with \xe9 for a byte.
             uri = entry.uri.encode(errors="surrogateescape").decode(errors="backslashreplace")
             key = uri.removeprefix(prefix)
             if output and key.startswith(output):
@@ -132,7 +134,8 @@ class Sources:
             if "/masks/run=" in f"/{key}" or not is_image(key):
                 self.num_ignored += 1
                 continue
-            yield Source(key, uri, entry.version, entry.num_bytes)
+            refusal = ErrorCode.NAME_NOT_UTF8 if uri != entry.uri else None
+            yield Source(key, uri, entry.version, entry.num_bytes, refusal)
 
     def _output_below(self, prefix: str) -> str | None:
         """Return the output's path below a folder, if it lies there, also by way of links."""

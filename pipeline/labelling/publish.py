@@ -119,6 +119,7 @@ class _Totals:
 
     def __init__(self) -> None:
         self.num_images = self.num_ok = self.num_pixels = 0
+        self.num_retried = self.num_retried_failed = 0
         self.errors: Counter[str] = Counter()
         self.classes = ClassTotals()
         self.work = WorkSum()
@@ -128,12 +129,18 @@ class _Totals:
         succeeded = commits.filter(pc.equal(commits["status"], OK))
         self.num_images += commits.num_rows
         self.num_ok += succeeded.num_rows
+        self._add_retried(commits)
         heights = succeeded["height"].cast(pa.int64())
         self.num_pixels += pc.sum(pc.multiply(heights, succeeded["width"])).as_py() or 0
         self.errors.update(code for code in commits["error_code"].to_pylist() if code)
         self.classes.add(statistics)
         latest = pc.max(commits["labelled_at"]).as_py()
         self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
+
+    def _add_retried(self, commits: pa.Table) -> None:
+        retried = commits.filter(pc.greater(commits["attempts"], 1))
+        self.num_retried += retried.num_rows
+        self.num_retried_failed += retried.filter(pc.not_equal(retried["status"], OK)).num_rows
 
     def manifest(self, run: Run, images: list[TablePart], statistics: list[TablePart]) -> Manifest:
         record, work = run.record, self.work.totals()
@@ -150,6 +157,8 @@ class _Totals:
             num_failed=self.num_images - self.num_ok,
             num_skipped=record.num_skipped,
             num_skipped_failed=record.num_skipped_failed,
+            num_retried=self.num_retried,
+            num_retried_failed=self.num_retried_failed,
             num_shards=record.num_shards,
             num_pixels=self.num_pixels,
             errors={str(code): self.errors[code] for code in ErrorCode if self.errors[code]},

@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
-from pipeline.labelling.schema import ImageRow, ShardTask
+from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
 from pipeline.store.storage import Storage
 
 _READ_THREADS = 16
@@ -115,6 +115,9 @@ class Manifest(_Json):
     num_failed: int
     num_skipped: int
     num_skipped_failed: int
+    # Manifests of earlier versions do not say which images had failed before.
+    num_retried: int = 0
+    num_retried_failed: int = 0
     num_shards: int
     num_pixels: int
     errors: dict[str, int]
@@ -153,7 +156,7 @@ class Run:
     @property
     def masks_folder(self) -> str:
         """URI below which the masks lie by `mask_key`."""
-        return f"{self.output}/masks/run={self.run_id}"
+        return masks_folder(self.output, self.run_id)
 
     @property
     def manifest_uri(self) -> str:
@@ -237,7 +240,7 @@ class Run:
             for start in range(0, len(sizes), _READ_THREADS):
                 shards = range(start, min(start + _READ_THREADS, len(sizes)))
                 for shard, data in zip(shards, pool.map(self._commit, shards), strict=True):
-                    table = pq.read_table(pa.BufferReader(data), columns=columns)
+                    table = _read_columns(data, COMMIT, columns or COMMIT.names)
                     self._check_size(shard, table.num_rows, sizes[shard])
                     yield table
 
@@ -267,16 +270,32 @@ class Run:
         for part in manifest.images:
             try:
                 data = self.storage.read(f"{self.output}/{part.file}")
-                yield pq.read_table(pa.BufferReader(data), columns=columns).select(columns)
+                yield _read_columns(data, IMAGES, columns)
             except (StoreError, pa.ArrowException, OSError) as error:
                 if isinstance(error, StoreError) and error.code is not ErrorCode.NOT_FOUND:
                     raise
                 raise InputError(f"{part.file} is damaged: {error}; {_REPAIR}") from error
 
 
+def _read_columns(data: bytes, schema: pa.Schema, columns: list[str]) -> pa.Table:
+    """Read columns of a table that may be of an earlier version."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    there = set(file.schema_arrow.names)
+    table = file.read([name for name in columns if name in there])
+    table = of_any_version(table, pa.schema([schema.field(name) for name in columns]))
+    if lacking := set(columns) - set(table.column_names):
+        raise pa.ArrowInvalid(f"it lacks the columns {', '.join(sorted(lacking))}")
+    return table
+
+
 def run_folder(output: str, run_id: str) -> str:
     """URI of what belongs to one run alone: its record, plan, commits and manifest."""
     return f"{output}/runs/{run_id}"
+
+
+def masks_folder(output: str, run_id: str) -> str:
+    """URI below which the masks of a run lie by `mask_key`."""
+    return f"{output}/masks/run={run_id}"
 
 
 def commit_name(shard: int) -> str:

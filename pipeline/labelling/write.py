@@ -63,7 +63,8 @@ class Write:
         return _receipt(shard["shard"], self._commit(shard["shard"], table, work))
 
     def _put_mask(self, storage: Storage, image: ImageRow) -> dict[str, Any]:
-        row: dict[str, Any] = dict(image)
+        # A plan of an earlier version does not number attempts.
+        row: dict[str, Any] = {"attempts": 1, **image}
         png = image.get("png")
         if png is None:
             return {**row, "status": ERROR}

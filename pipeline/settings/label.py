@@ -3,12 +3,20 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
     Group,
     JobFields,
+    Mark,
     NoSettings,
     StoreSettings,
     Uri,
@@ -20,6 +28,14 @@ _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
 def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
     return value if value.startswith("random:") else normalised(value, info)
+
+
+def _retry_policy(value: object) -> object:
+    """Read what the setting was before it was a policy: a switch."""
+    said = str(value).lower()
+    if said in ("true", "1", "yes", "on"):
+        return "transient"
+    return "none" if said in ("false", "0", "no", "off") else value
 
 
 class _RunFields(NoSettings):
@@ -216,11 +232,20 @@ class _MaskFields(NoSettings):
         "replace",
         description="replace: a/b.jpg becomes a/b.png; full: a/b.jpg becomes a/b.jpg.png",
     )
-    retry_failed: bool = Field(
-        default=False,
-        description="take up images again that failed for a reason outside their bytes "
-        "(not_found, forbidden, timeout, throttled, changed, out_of_memory), or that a limit "
-        "kept out which is higher now",
+    retry_failed: Annotated[
+        Literal["transient", "all", "none"], Mark.VALUE_OPTIONAL, BeforeValidator(_retry_policy)
+    ] = Field(
+        "transient",
+        description="which failed images a new run takes up again: transient, those that failed "
+        "for a reason outside their bytes (not_found, forbidden, timeout, throttled, changed, "
+        "out_of_memory), up to max_image_attempts, and those that a limit kept out which is "
+        "higher now; all, whatever the reason; or none. Without a value: transient",
+    )
+    max_image_attempts: int = Field(
+        3,
+        ge=1,
+        description="runs that try one version of an image before its transient failure stands; "
+        "retry_failed=all goes beyond it",
     )
 
 

@@ -43,6 +43,7 @@ class Mark(Enum):
     """What is true of a field besides its type."""
 
     POSITIONAL = "on the command line it is an argument without a flag"
+    VALUE_OPTIONAL = "its flag may stand alone, as a switch does"
     NOT_DECIDING = "where and with how many hands the work is done, not what comes out"
 
 
@@ -99,7 +100,17 @@ class StoreSettings(NoSettings):
         60.0, gt=0, le=3600, description="seconds that one connection or read may stay silent"
     )
     io_attempts: NotDeciding[int] = Field(
-        5, ge=1, le=50, description="how often a request is tried, with growing pauses between"
+        50,
+        ge=1,
+        le=1000,
+        description="how often a request is tried at most, with growing pauses between",
+    )
+    io_patience_s: NotDeciding[float] = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="seconds for which a request is tried while the store throttles, fails or is "
+        "silent; a store that has never answered is tried five times",
     )
 
     @field_validator("s3_endpoint_url")
@@ -118,7 +129,12 @@ class StoreSettings(NoSettings):
 
     def storage(self) -> Storage:
         """Open the storage that these settings describe."""
-        return Storage(self.s3_endpoint_url, self.io_timeout_s, self.io_attempts)
+        return Storage(
+            self.s3_endpoint_url,
+            self.io_timeout_s,
+            self.io_attempts,
+            patience_s=self.io_patience_s,
+        )
 
 
 class _OutputFields(NoSettings):

@@ -199,7 +199,7 @@ def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
     run = _labelled(tmp_path)
     (tmp_path / f"out/runs/{run.run_id}/commits/shard-000001.parquet").unlink()
     before = _files(tmp_path / "out")
-    with pytest.raises(StoreError, match="1 of 3 shards of run .* the first is shard 1"):
+    with pytest.raises(StoreError, match=r"1 of 3 shards of run .* the first is shard 1"):
         publish(run, _render)
     assert _files(tmp_path / "out") == before
 
