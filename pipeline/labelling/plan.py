@@ -76,7 +76,9 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
         settings: Of the command.
         fingerprint: Of the network.
     """
-    return sha256_hex(f"{fingerprint}\0{settings.input}\0{settings.mask_name}".encode())[:16]
+    # A slash at the end says how the input is read, not which it is.
+    source = settings.input.rstrip("/")
+    return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}".encode())[:16]
 
 
 def run_to_continue(

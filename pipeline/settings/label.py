@@ -21,6 +21,7 @@ from pipeline.settings.shared import (
     StoreSettings,
     Uri,
     normalised,
+    normalised_input,
 )
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
@@ -221,7 +222,7 @@ class LabellingSettings(
 
 
 class _InputFields(NoSettings):
-    input: Uri = Field(
+    input: Annotated[str, AfterValidator(normalised_input)] = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
         "(.parquet, .csv, .jsonl); local, file:// or s3://"
     )

@@ -21,7 +21,7 @@ from pydantic import (
 
 from pipeline.redact import holds_secret
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
+from pipeline.store.uri import has_wildcard, normalise_uri
 
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -33,6 +33,13 @@ _T = TypeVar("_T")
 def normalised(value: str, info: ValidationInfo) -> str:
     """Bring a place into the form of all URIs here. Raises SettingError."""
     return normalise_uri(value, str(info.field_name))
+
+
+def normalised_input(value: str, info: ValidationInfo) -> str:
+    """As `normalised`; a slash at the end says that a folder is meant, where both may be."""
+    uri = normalised(value, info)
+    is_folder = uri.startswith("s3://") and value.endswith("/") and "/" in uri.removeprefix("s3://")
+    return f"{uri}/" if is_folder and not has_wildcard(uri) else uri
 
 
 # A path, file:// or s3:// as typed; whoever reads the setting finds it normalised.

@@ -93,8 +93,9 @@ class Patience:
             attempts = min(attempts, least) if applies else attempts
         if state.attempt_number >= attempts:
             return True
-        pace.spent = (state.seconds_since_start or 0.0) + state.upcoming_sleep > self.seconds
-        return pace.spent
+        is_over = (state.seconds_since_start or 0.0) + state.upcoming_sleep > self.seconds
+        pace.spent |= is_over
+        return is_over
 
 
 @dataclass(frozen=True)

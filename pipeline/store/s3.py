@@ -24,6 +24,7 @@ from pipeline.store.s3_answers import (
 )
 from pipeline.store.s3_errors import (
     CONFLICT,
+    NOT_FOUND,
     NOT_IMPLEMENTED,
     PRECONDITION,
     S3_ERRORS,
@@ -127,7 +128,7 @@ class S3:
         def put() -> None:
             answer = self._call("put_object", len(data), **_place(uri), Body=data, **condition)
             # Whoever answers without an ETag may not have written anything.
-            if not etag_of(answer) and self._get(uri, {}, None)[1] != data:
+            if not etag_of(answer) and not self._holds(uri, data):
                 raise BodyBrokeError("the store says that it has written, and has not")
 
         try:
@@ -139,6 +140,14 @@ class S3:
                 raise UnsupportedError(ErrorCode.TIMEOUT, f"{uri}: {error}") from error
             raise_store_error(error, uri)
         return True
+
+    def _holds(self, uri: str, data: bytes) -> bool:
+        try:
+            return self._get(uri, {}, None)[1] == data
+        except S3_ERRORS as error:
+            if code_of(error) in NOT_FOUND:
+                return False
+            raise
 
     def stat(self, uri: str) -> Entry:
         """As `Storage.stat`."""
@@ -264,8 +273,12 @@ class S3:
     async def _limited(self, method: str, num_bytes: int, **arguments: Any) -> dict[str, Any]:
         """Limit a request as a whole: to connect, to send so many bytes, and to be answered."""
         seconds = 2 * self._timeout_s + num_bytes / _SLOWEST_BYTES_PER_S
+        await self._fs.set_session()  # which takes its time, once in a process
         call = self._fs._call_s3(method, **arguments)  # noqa: SLF001 - call_s3 has no limit
-        answer: dict[str, Any] = await asyncio.wait_for(call, seconds)
+        try:
+            answer: dict[str, Any] = await asyncio.wait_for(call, seconds)
+        except TimeoutError as error:
+            raise BodyBrokeError(f"no whole answer within {seconds:.0f} s") from error
         return answer
 
 

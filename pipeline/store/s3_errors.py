@@ -27,7 +27,7 @@ THROTTLED = {
 # What HEAD says of anything that the store does not want: it has no body with a code.
 UNSAID = {"400", "403"}
 _PASSING = {"RequestTimeout", "RequestTimeoutException", "InternalError", "408", "IncompleteBody"}
-_NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _OF_THE_BUCKET = {
     *("NoSuchBucket", "AllAccessDisabled", "InvalidBucketState", "InvalidBucketName"),
     *("PermanentRedirect", "TemporaryRedirect", "301", "307"),
@@ -82,7 +82,7 @@ def raise_store_error(error: BaseException, uri: str) -> NoReturn:
     if isinstance(error, NotS3Error):
         raise StoreError(ErrorCode.FORBIDDEN, f"{uri}: {error}", Scope.STORE) from error
     scope = _scope(error, code)
-    if code in _NOT_FOUND or isinstance(error, FileNotFoundError):
+    if code in NOT_FOUND or isinstance(error, FileNotFoundError):
         missing = f"the bucket of {uri}" if code == "NoSuchBucket" else uri
         raise StoreError(ErrorCode.NOT_FOUND, f"{missing} does not exist", scope) from error
     if type(error).__name__ == "NoCredentialsError":
@@ -131,6 +131,8 @@ def _server(error: BotoCoreError) -> str:
 
 def _source(error: BaseException) -> BaseException | None:
     """Return botocore's error: s3fs raises some of Python's own, and keeps it as the cause."""
+    if isinstance(error, BodyBrokeError):
+        return None  # the headers were in order, whatever has come over the body
     return error if isinstance(error, ClientError | BotoCoreError) else error.__cause__
 
 
