@@ -186,7 +186,7 @@ def _with_values(kind: type[NoSettings], argv: Sequence[str]) -> list[str]:
     """Write the value of a switch behind flags that stand alone and need not."""
     alone = {f"--{name.replace('_', '-')}" for name in kind.marked(Mark.VALUE_OPTIONAL)}
     words: list[str] = []
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for word, following in zip(argv, [*argv, "--"][1:], strict=True):
         words += [word, "yes"] if word in alone and following.startswith("--") else [word]
     return words
 

@@ -12,6 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from jobs.__main__ import COMMANDS, main
+from jobs.settings.demo import DemoSettings
+from jobs.settings.flags import parse
 from jobs.settings.parser import read_settings
 from jobs.settings_page import document
 from pipeline.errors import SettingError
@@ -116,6 +118,11 @@ def test_a_switch_that_became_a_policy_can_be_written_as_before(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert _label(*flags).retry_failed == expected
+
+
+def test_a_command_may_have_no_flags() -> None:
+    """A command whose settings all have defaults is called by its name alone."""
+    assert parse(DemoSettings, "demo", []) == {}
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
