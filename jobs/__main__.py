@@ -22,6 +22,7 @@ from pipeline.cluster.connect import stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
+from pipeline.settings.reports import ReportSettings, RunsSettings
 from pipeline.settings.shared import JobFields, NoSettings, OutputSettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
@@ -67,7 +68,8 @@ COMMANDS = {
     "verify": Command(
         OutputSettings, "jobs.verify:run", "re-read an output and prove that it is whole"
     ),
-    "report": Command(OutputSettings, "jobs.report:run", "show what a run has done"),
+    "runs": Command(RunsSettings, "jobs.runs:run", "list the runs of an output, newest first"),
+    "report": Command(ReportSettings, "jobs.report:run", "show what a run has done"),
     "train": Command(
         TrainSettings,
         "jobs.train:run",

@@ -11,6 +11,7 @@ from typing import Any
 from jobs.label import exit_code
 from jobs.logs.output import say
 from pipeline.cluster.connect import start_ray
+from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
 from pipeline.labelling.flow import label
@@ -41,13 +42,6 @@ def run(settings: EvaluateSettings) -> int:
     job = open_job(settings.label_settings(manifest))
     check_classes(job, data_set)
     storage.write(manifest, text)
-    # Ray and matplotlib take seconds to import, which classes that do not fit must not wait for.
-    from pipeline.evaluation.evaluate import (  # noqa: PLC0415
-        check_ground_truth,
-        score_masks,
-        write,
-    )
-
     start_ray(settings.ray_address)
     check_ground_truth(job, data_set, settings.split, samples)
     outcome = label(job)

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from fcn.architectures import (
     ARCHITECTURES,
@@ -13,8 +12,10 @@ from fcn.architectures import (
     WIDTH,
     check_choices,
 )
-from fcn.weights import CheckpointError
+from fcn.weights import CheckpointError, conversion, files
 from fcn.weights.classes import ClassLabel, parse_classes
+from fcn.weights.conversion import Imported
+from fcn.weights.published import Preprocessing, published
 from fcn.weights.record import Checkpoint
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, SettingError, StoreError
@@ -22,10 +23,6 @@ from pipeline.redact import without_secret
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.store.uri import WEB
-
-if TYPE_CHECKING:  # importing it loads torch
-    from fcn.weights.conversion import Imported
-    from fcn.weights.published import Preprocessing
 
 _ENDING = ".safetensors"
 _TORCHVISION = "torchvision:"
@@ -38,7 +35,7 @@ class _Source:
     """Where the weights are, and how they want their images if torchvision says so."""
 
     uri: str
-    preprocessing: "Preprocessing | None" = None
+    preprocessing: Preprocessing | None = None
 
     @property
     def shown(self) -> str:
@@ -95,9 +92,6 @@ def _read_classes(storage: Storage, settings: ImportSettings) -> tuple[ClassLabe
 def _find(source: str) -> _Source:
     if not source.startswith(_TORCHVISION):
         return _Source(source)
-    # torch takes seconds to import, which a source that is not there must not wait for.
-    from fcn.weights.published import published  # noqa: PLC0415
-
     try:
         found = published(source.removeprefix(_TORCHVISION))
     except CheckpointError as error:
@@ -131,10 +125,7 @@ def _convert(
     source: _Source,
     data: bytes,
     classes: tuple[ClassLabel, ...] | None,
-) -> tuple["Imported", Checkpoint, bytes]:
-    # As in _find: not before the source is read.
-    from fcn.weights import conversion, files  # noqa: PLC0415
-
+) -> tuple[Imported, Checkpoint, bytes]:
     published = source.preprocessing
     wanted = conversion.Wanted(
         network=settings.network,

@@ -1,14 +1,17 @@
 """`report`: show what a run has done."""
 
+import json
+
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
 from pipeline.labelling.history import History
-from pipeline.settings.shared import OutputSettings
+from pipeline.labelling.runs import Manifest, Run
+from pipeline.settings.reports import ReportSettings
 
 
-def run(settings: OutputSettings) -> int:
-    """Print the report of one run, or of all that are published.
+def run(settings: ReportSettings) -> int:
+    """Print the report of the newest run, of one, or of all.
 
     Args:
         settings: From file, environment and flags.
@@ -19,18 +22,28 @@ def run(settings: OutputSettings) -> int:
     Raises:
         InputError: There is no run.
     """
-    texts = []
     history = History(settings.storage(), settings.output)
-    for one in history.require(settings.run_id):
-        manifest = one.manifest()
-        if manifest is None:
-            todo = one.missing()
-            texts.append(
-                f"Run {one.run_id} is unfinished: {len(todo)} of {one.record.num_shards} shards "
-                f"to do; label --input {one.record.input} --weights {one.record.network.weights} "
-                "with its other settings goes on"
-            )
-        else:
-            texts.append(report.as_text(one, manifest))
-    say("\n\n".join(texts))
+    runs = history.require(settings.run_id)
+    shown = runs if settings.all_ else runs[-1:]
+    manifests = history.manifests(shown)
+    if settings.json_:
+        found = [
+            {"run_id": one.run_id} if manifest is None else manifest.model_dump(mode="json")
+            for one, manifest in zip(shown, manifests, strict=True)
+        ]
+        say(json.dumps(found if settings.all_ else found[0], indent=1))
+        return EXIT_OK
+    say("\n\n".join(_as_text(*one) for one in zip(shown, manifests, strict=True)))
+    if len(shown) < len(runs):
+        say(f"\n{len(runs) - 1} earlier run(s): fcn runs {settings.output}")
     return EXIT_OK
+
+
+def _as_text(run: Run, manifest: Manifest | None) -> str:
+    if manifest is not None:
+        return report.as_text(run, manifest)
+    return (
+        f"Run {run.run_id} is unfinished: {len(run.missing())} of {run.record.num_shards} shards "
+        f"to do; label --input {run.record.input} --weights {run.record.network.weights} with its "
+        "other settings resumes it"
+    )

@@ -23,7 +23,7 @@ _HEAVY = frozenset(
         *("cluster.actor_pool", "cluster.data_context", "cluster.inspection"),
         *("cluster.instruments", "cluster.job_server", "cluster.mailbox", "cluster.nodes"),
         *("cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
-        *("labelling.pool", "labelling.preflight", "labelling.prometheus"),
+        *("labelling.chain", "labelling.pool", "labelling.preflight", "labelling.prometheus"),
         *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
         *("training.loop", "training.messages"),
         *("training.metrics_log", "training.state_file", "training.worker"),
@@ -143,12 +143,12 @@ def test_plan_runs_without_torch_and_ray(tmp_path: Path) -> None:
     assert _loaded_after(code, tmp_path) == (0, [])
 
 
-def test_verify_and_report_run_without_torch_and_ray(tmp_path: Path) -> None:
-    """Verifying and reporting a finished run loads no torch and no Ray."""
+def test_verify_report_and_runs_work_without_torch_and_ray(tmp_path: Path) -> None:
+    """Verifying, reporting and listing a finished run loads no torch and no Ray."""
     run = start_run(tmp_path, draw_images(tmp_path, 2))
     label_run(run)
     publish(run, str)
-    for command in ("verify", "report"):
+    for command in ("verify", "report", "runs"):
         arguments = [command, str(tmp_path / "out")]
         code = f"import sys, jobs.__main__ as m; sys.exit(m.main({arguments!r}))"
         assert _loaded_after(code, tmp_path) == (0, [])

@@ -26,6 +26,9 @@ _OUT_OF_MEMORY = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    # What cuDNN says when no way to compute finds the workspace that it needs.
+    "unable to find an engine to execute this computation",
 )
 # oneDNN keeps rearranged copies of what it works on, the allocator freed pieces.
 _WORKSPACE = 2

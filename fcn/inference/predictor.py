@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fcn.inference.device import loading_onto, open_device
 from fcn.inference.labeller import Labeller, Launched, Prediction
 from fcn.inference.lowered import lower
 from fcn.inference.memory import MemoryEstimate, if_it_fits
@@ -86,6 +87,9 @@ class Predictor:
                 record's `image_scale`, likewise.
             compiled: Whether whole images go through `torch.compile`, which compiles each of up
                 to eight sizes anew; what comes after runs as it is.
+
+        Raises:
+            DeviceError: The device does not answer, or has no room for the network.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -94,14 +98,18 @@ class Predictor:
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         # Some of cuDNN's transposed convolutions add up in any order.
         torch.backends.cudnn.deterministic = True
-        self._device = torch.device(device)
+        self._device = open_device(device)
         seen_at = [scale * record.image_scale for scale in scales]
         dtype = _DTYPES[precision]
         on_gpu = self._device.type == "cuda"
+        with loading_onto(self._device):
+            loaded = (
+                lower(network, self._device, dtype)
+                if on_gpu
+                else network.eval().to(self._device).to(memory_format=torch.channels_last)
+            )
         self._scorer = Scorer(
-            lower(network, self._device, dtype)
-            if on_gpu
-            else network.eval().to(self._device).to(memory_format=torch.channels_last),
+            loaded,
             Preprocess(record).to(self._device),
             make_views(seen_at, flip=flip),
             dtype=dtype,

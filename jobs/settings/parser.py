@@ -12,10 +12,11 @@ import yaml
 from pydantic import ValidationError
 
 from jobs.settings.demo import DemoSettings
-from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse
+from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse, variable_of
 from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
+from pipeline.settings.reports import ReportSettings, RunsSettings
 from pipeline.settings.shared import (
     RUN_ID_WORDS,
     LogFormat,
@@ -36,6 +37,8 @@ _SECRET_NAME = re.compile(r"key|secret|token|password|credential", re.IGNORECASE
 _KINDS: tuple[type[NoSettings], ...] = (
     LabelSettings,
     OutputSettings,
+    RunsSettings,
+    ReportSettings,
     ImportSettings,
     TrainSettings,
     EvaluateSettings,
@@ -145,7 +148,7 @@ def _defaults(kind: type[NoSettings], environ: Mapping[str, str]) -> dict[str, A
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in (*_NAMES, CONFIG)}
+    known = {variable_of(name) for name in (*_NAMES, CONFIG)}
     for name in our_variables(environ).keys() - known:
         raise SettingError(f"environment variable {name} names no setting; see --help")
 

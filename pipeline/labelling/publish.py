@@ -114,6 +114,20 @@ class _TableWriter:
         self._parts.append(TablePart(file=file, num_rows=self._num_rows, sha256=sha256_hex(data)))
 
 
+class _Mean:
+    """A mean of column after column, of which null is no part."""
+
+    def __init__(self) -> None:
+        self._sum, self._number = 0.0, 0
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        self._sum += pc.sum(column).as_py() or 0.0
+        self._number += len(column) - column.null_count
+
+    def value(self) -> float | None:
+        return self._sum / self._number if self._number else None
+
+
 class _Totals:
     """Sums over the commit records."""
 
@@ -122,6 +136,7 @@ class _Totals:
         self.num_retried = self.num_retried_failed = 0
         self.errors: Counter[str] = Counter()
         self.classes = ClassTotals()
+        self.confidence = _Mean()
         self.work = WorkSum()
         self.finished_at: datetime | None = None
 
@@ -134,6 +149,7 @@ class _Totals:
         self.num_pixels += pc.sum(pc.multiply(heights, succeeded["width"])).as_py() or 0
         self.errors.update(code for code in commits["error_code"].to_pylist() if code)
         self.classes.add(statistics)
+        self.confidence.add(succeeded["mean_confidence"])
         latest = pc.max(commits["labelled_at"]).as_py()
         self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
 
@@ -174,6 +190,7 @@ class _Totals:
             ],
             images=images,
             class_statistics=statistics,
+            mean_confidence=self.confidence.value(),
             work=work,
             bottleneck=verdict(work) if work.replica_seconds else "",
             price_per_thousand_images=price_per_thousand(work, self.num_images, price),

@@ -124,6 +124,8 @@ class Manifest(_Json):
     classes: list[ClassTotal]
     images: list[TablePart]
     class_statistics: list[TablePart]
+    # The mean over the images with a mask; manifests of earlier versions have none.
+    mean_confidence: float | None = None
     work: WorkTotals | None = None
     # Manifests of earlier versions call it held_back_by.
     bottleneck: str = Field("", validation_alias=AliasChoices("bottleneck", "held_back_by"))

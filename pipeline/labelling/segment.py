@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
 from pipeline.errors import ErrorCode, ImageError, SettingError
 from pipeline.images.decode import check_num_pixels, decode_image, read_size
@@ -126,6 +127,8 @@ class Segmenter:
             # Ray would take an error here for the death of a node and try again: the first shard
             # reports it.
             self._refusal = SettingError(f"weights: {error}")
+        except DeviceError as error:
+            self._refusal = SettingError(f"a replica's device: {error}")
         # A thread and not a lock: PyTorch's CPU threads serve one caller faster than several.
         self._device = ThreadPoolExecutor(1)
         self._pool = ThreadPoolExecutor(placement.threads)
@@ -137,7 +140,8 @@ class Segmenter:
         """Label one shard; an image that can't be labelled is a row.
 
         Raises:
-            SettingError: The weights do not fit the network that their record names.
+            SettingError: The weights do not fit the network that their record names, or the
+                replica's device can't be used.
         """
         if self._refusal is not None:
             raise self._refusal

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import TracebackType
+from typing import Protocol, Self
 
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.runs import Run
@@ -11,28 +13,41 @@ from pipeline.labelling.shard_lines import log_shard
 from pipeline.settings.label import LabelSettings
 
 
+class Counting(Protocol):
+    """Counts receipts inside a `with` block."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End."""
+
+    def add(self, receipt: Receipt) -> None:
+        """Count one committed shard."""
+
+
 @contextmanager
 def watched(run: Run, todo: list[ShardTask], settings: LabelSettings) -> Iterator["Watch"]:
     """Show what becomes of a run until the block ends.
 
     Args:
         run: What is labelled.
-        todo: What of it is left; if there is something, Ray has to be there.
+        todo: What of it is left.
         settings: They say how lines look, and how often one comes.
     """
-    num_images, num_to_do = run.record.num_images, run.num_images(todo)
-    begin = partial(Progress, num_images, num_images - num_to_do, settings.log_interval_s)
+    num_images = run.record.num_images
+    num_done = num_images - run.num_images(todo)
+    begin = partial(Progress, num_images, num_done, settings.log_interval_s)
     with ExitStack() as opened:
         see: list[Callable[[Receipt], None]] = []
         if settings.log_format == "json":
             # For people there are the lines of progress.
             see.append(log_shard)
-        if todo:
-            # Ray takes seconds to import, which a run with nothing to do must not wait for.
-            from pipeline.labelling.prometheus import RunMetrics  # noqa: PLC0415
-
-            # The metrics show a run also while it waits for room.
-            see.append(opened.enter_context(RunMetrics(run, num_to_do)).add)
         yield Watch(begin, see, opened)
 
 
@@ -57,6 +72,14 @@ class Watch:
         self._opened = opened
         self._progress: Progress | None = None
 
+    def count_with(self, counter: Counting) -> None:
+        """Show receipts to one more, which also sees the wait for the first.
+
+        Args:
+            counter: Stands until the block of `watched` ends.
+        """
+        self._see.append(self._opened.enter_context(counter).add)
+
     def show(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
         """Show receipts, and pass them on; the speed counts from here.
 
@@ -74,6 +97,5 @@ class Watch:
 
     @property
     def images_per_s(self) -> float:
-        """Images committed per second, loading of the network included."""
-        assert self._progress is not None, "nothing has been shown"
-        return self._progress.images_per_s
+        """Images committed per second, loading of the network included; 0 if nothing was."""
+        return self._progress.images_per_s if self._progress is not None else 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from pipeline.cluster.connect import start_ray
-from pipeline.labelling.flow import label_shards
+from pipeline.labelling.chain import label_shards
 from pipeline.labelling.history import History
 from pipeline.labelling.segment import LoadPredictor
 from pipeline.labelling.session import open_job

@@ -7,6 +7,7 @@ take no part in it: input, plan, lock, masks, commits and tables are in a bucket
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from jobs.__main__ import main
-from pipeline.labelling import flow
+from pipeline.labelling import chain
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
 from pipeline.settings.label import LabelSettings
@@ -202,6 +203,19 @@ def _sleep(seconds: float) -> int:
     return 504
 
 
+class _NoMetrics(nullcontext[None]):
+    """Counts nothing: Ray's metrics need Ray."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def add(self, _: Receipt) -> None:
+        """Pass over a receipt."""
+
+
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the shards in this process, with a stand-in for the network."""
@@ -209,8 +223,9 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def shards(run: Run, todo: list[ShardTask], given: LabelSettings, _: Any) -> Iterator[Receipt]:
         return label_tasks(run, todo, given)
 
-    monkeypatch.setattr(flow, "label_shards", shards)
-    monkeypatch.setattr(flow, "_join_cluster", lambda *_: None)
+    monkeypatch.setattr(chain, "label_shards", shards)
+    monkeypatch.setattr(chain, "join_cluster", lambda *_: None)
+    monkeypatch.setattr(chain, "RunMetrics", _NoMetrics)
 
 
 @pytest.fixture(scope="module")

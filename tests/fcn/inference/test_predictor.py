@@ -265,6 +265,12 @@ _REFUSALS = {
     ),
     "windows": lambda: RuntimeError("DefaultCPUAllocator: not enough memory: you tried to"),
     "python": MemoryError,
+    "cudnn": lambda: RuntimeError(
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+    ),
+    "no workspace": lambda: RuntimeError(
+        "GET was unable to find an engine to execute this computation"
+    ),
 }
 
 

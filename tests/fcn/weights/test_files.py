@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from fcn.architectures import ARCHITECTURES
 from fcn.models import build
 from fcn.weights import CheckpointError
 from fcn.weights.classes import numbered_classes
@@ -44,6 +45,29 @@ def test_weights_are_loaded_as_they_were_saved() -> None:
         assert torch.equal(tensor, expected[name]), name
     image = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(1))
     assert torch.equal(loaded(image), network(image))
+
+
+def test_weights_of_another_type_become_the_networks() -> None:
+    """A checkpoint of half-precision weights fills the network as it is built, for training too."""
+    network = _network()
+    tensors = network.state_dict()
+    halves = {
+        key: tensor.half() if tensor.is_floating_point() else tensor
+        for key, tensor in tensors.items()
+    }
+    loaded = restore(*_resaved(halves))
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, halves[name].to(tensors[name].dtype)), name
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_checkpoint_holds_all_tensors_of_a_network(name: str) -> None:
+    """No network has a tensor beside its weights, which loading would leave without values."""
+    with torch.device("meta"):
+        network = build(name, 3)
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    assert tensors.keys() == network.state_dict().keys()
 
 
 def test_the_record_is_completed_by_the_hash() -> None:

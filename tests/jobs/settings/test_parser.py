@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from jobs.__main__ import COMMANDS, main
 from jobs.settings.demo import DemoSettings
-from jobs.settings.flags import parse
+from jobs.settings.flags import parse, variable_of
 from jobs.settings.parser import read_settings
 from jobs.settings_page import document
 from pipeline.errors import SettingError
@@ -410,7 +410,7 @@ def test_the_page_of_the_settings_is_up_to_date() -> None:
     assert page == document(), "call `make docs-settings`"
     for command in COMMANDS.values():
         for name in command.settings.model_fields:
-            assert f"`FCN_{name.upper()}`" in page
+            assert f"`{variable_of(name)}`" in page
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

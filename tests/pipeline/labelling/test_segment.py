@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
 from fcn.weights.classes import numbered_classes
 from jobs.demo.scenes import huge_png
@@ -211,14 +212,21 @@ def test_a_bug_in_the_network_is_not_a_bad_image() -> None:
         _replica(Broken())(_shard(_png(0, 4, 4)))
 
 
-def test_weights_that_do_not_fit_end_the_run_as_a_setting() -> None:
-    """A checkpoint that can't be loaded is reported by the first shard, as a setting."""
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (CheckpointError("the weights do not fit: missing: a"), "^weights: .*missing: a"),
+        (DeviceError("cuda is full"), "device: cuda is full"),
+    ],
+)
+def test_what_can_not_be_loaded_ends_the_run_as_a_setting(error: Exception, message: str) -> None:
+    """A checkpoint or a device that can't be used is reported by the first shard, as a setting."""
 
     def load(_: Placement) -> Any:
-        raise CheckpointError("the weights do not fit the network: missing: a")
+        raise error
 
     replica = _segmenter(load)
-    with pytest.raises(SettingError, match="missing: a"):
+    with pytest.raises(SettingError, match=message):
         replica(_shard(_png(0, 4, 4)))
 
 

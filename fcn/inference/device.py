@@ -1,0 +1,64 @@
+"""The device of a replica: there, and with room for the network, or refused with a sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fcn.inference import DeviceError
+
+
+def open_device(name: str) -> torch.device:
+    """Return a device that answers.
+
+    Args:
+        name: As PyTorch names it, such as `cpu`, `cuda` or `cuda:1`.
+
+    Raises:
+        DeviceError: It does not answer; the message holds PyTorch's version, and the remedy.
+    """
+    device = torch.device(name)
+    if device.type == "cuda":
+        with _refusals_are_said(name):
+            torch.zeros(1, device=device)
+    return device
+
+
+@contextmanager
+def loading_onto(device: torch.device) -> Iterator[None]:
+    """Say that a device is too full to hold a network at all.
+
+    Raises:
+        DeviceError: Loading inside the block ran out of the device's memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the network does not fit into the memory that is free on {device}: "
+            f"{_first_line(error)} Is another process on the card? Fewer replicas per GPU "
+            "(gpus_per_replica=1) or a narrower network need less"
+        ) from error
+
+
+@contextmanager
+def _refusals_are_said(name: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{name} is full: {_first_line(error)} Is another process on the card?"
+        ) from error
+    # A PyTorch without CUDA asserts that it is there.
+    except (RuntimeError, AssertionError) as error:
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        raise DeviceError(
+            f"{name} can't be used by PyTorch {torch.__version__}, built {built}: "
+            f"{_first_line(error)} Give the node a GPU and a driver that is new enough, or "
+            "gpus_per_replica=0 to label without one"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    line = str(error).strip().partition("\n")[0].strip()
+    return line if line.endswith(".") else f"{line}."

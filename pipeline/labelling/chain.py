@@ -1,0 +1,97 @@
+"""The chain: missing shards through Ray Data, one row per shard.
+
+    shards | fetch | segment | write -> receipts
+
+What each step gets is stated here; how much a replica is, in replicas.py.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import ray.data
+
+from pipeline.cluster.connect import connect
+from pipeline.cluster.data_context import set_switches
+from pipeline.cluster.nodes import alive_nodes
+from pipeline.cluster.ray_errors import own_errors
+from pipeline.labelling import segment
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.pool import wait_for_replicas
+from pipeline.labelling.preflight import check_start
+from pipeline.labelling.prometheus import RunMetrics
+from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import Receipt, ShardTask
+from pipeline.labelling.write import Write
+from pipeline.settings.label import LabelSettings
+
+__all__ = ["RunMetrics", "join_cluster", "label_shards"]
+
+_log = logging.getLogger(__name__)
+
+# Shards in one replica: one on the device, one being decoded, one being encoded.
+_CALLS_PER_REPLICA = 3
+
+
+def join_cluster(run: Run, shard: ShardTask, settings: LabelSettings) -> None:
+    """Connect to Ray, and refuse a cluster that can't do the work.
+
+    Args:
+        run: That is to be labelled.
+        shard: One that is missing.
+        settings: They name the cluster.
+
+    Raises:
+        SettingError: There is no such cluster, or a node of it can't do the work.
+        ClusterLost: Ray does not start on this machine.
+    """
+    connect(settings.ray_address)
+    check_start(run, shard, settings)
+
+
+def label_shards(
+    run: Run, todo: list[ShardTask], settings: LabelSettings, load: segment.LoadPredictor
+) -> Iterator[Receipt]:
+    """Run shards through Ray Data, once there is room for it.
+
+    Args:
+        run: Whose shards they are.
+        todo: The shards.
+        settings: They say how many replicas there may be, and how long a wait may take.
+        load: Gives a replica its network.
+
+    Returns:
+        A receipt for each committed shard, in any order.
+    """
+    wait_for_replicas(settings, len(todo))
+    set_switches(ray.data.DataContext.get_current(), settings.max_wait_minutes)
+    replicas = choose_replicas(settings, alive_nodes(), len(todo))
+    _log.info("%s", replicas)
+    threads = settings.io_threads
+    # Ray types every row as dict[str, Any], ours are TypedDicts.
+    shards: Any = ray.data.from_items([dict(task) for task in todo], override_num_blocks=len(todo))
+    return _receipts(
+        shards.map(Fetch(run.storage, settings.max_image_bytes, threads), num_cpus=FETCH_CPUS)
+        .map(
+            segment.Segmenter,
+            fn_constructor_args=(load, run.record.network.classes, settings, replicas.placement),
+            num_cpus=replicas.num_cpus,
+            num_gpus=replicas.num_gpus,
+            compute=ray.data.ActorPoolStrategy(
+                size=replicas.number,
+                max_concurrent_calls_per_actor=_CALLS_PER_REPLICA,
+                enable_true_multi_threading=True,
+            ),
+        )
+        .map(Write(run, threads), num_cpus=WRITE_CPUS),
+        settings.max_wait_minutes,
+    )
+
+
+def _receipts(chain: Any, max_wait_minutes: float) -> Iterator[Receipt]:
+    with own_errors(
+        f"no shard has got on for {max_wait_minutes:g} minutes (max_wait_minutes): "
+        "the replicas wait for nodes, or hang"
+    ):
+        yield from chain.iter_rows()

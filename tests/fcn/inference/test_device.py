@@ -1,0 +1,30 @@
+"""Devices that can't be used say why, before a replica works."""
+
+import pytest
+import torch
+
+from fcn.inference import DeviceError
+from fcn.inference.device import loading_onto, open_device
+
+
+def test_a_cpu_is_always_there() -> None:
+    """The CPU is given as PyTorch names it."""
+    assert open_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_with_versions_and_remedy() -> None:
+    """Without a GPU or its driver the message says what PyTorch was built for, and what to do."""
+    with pytest.raises(DeviceError, match=r"cuda can't be used by PyTorch \d.*gpus_per_replica=0"):
+        open_device("cuda")
+
+
+def _no_room() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+
+@pytest.mark.parametrize("message", ["does not fit", "Tried to allocate 2.00 GiB. Is another"])
+def test_a_card_that_is_full_at_the_start_is_refused(message: str) -> None:
+    """A network that the card has no room for is one sentence with a remedy, not a back-off."""
+    with pytest.raises(DeviceError, match=message), loading_onto(torch.device("cpu")):
+        _no_room()

@@ -1,0 +1,92 @@
+"""`runs` and `report`: which runs an output holds, and what they have done."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.__main__ import main
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Run
+from tests.disk_runs import draw_images, label_run, start_run
+
+_Captured = pytest.CaptureFixture[str]
+
+
+def _night(folder: Path, number: int, *, finish: bool = True) -> Run:
+    """Label what is new among so many images, and publish it if it is to be finished."""
+    run = start_run(folder, draw_images(folder, number), run_id=f"night-{number}")
+    if finish:
+        label_run(run)
+        publish(run, lambda manifest: f"{manifest.num_images} images")
+    return run
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Path:
+    """Return an output with two finished runs and one that was cut off."""
+    _night(tmp_path, 2)
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"<html>")
+    _night(tmp_path, 5)
+    _night(tmp_path, 6, finish=False)
+    return tmp_path / "out"
+
+
+def test_runs_are_listed_newest_first(nights: Path, capfd: _Captured) -> None:
+    """A table shows each run with its state, its numbers and its time."""
+    assert main(["runs", str(nights)]) == 0
+    heading, *lines = capfd.readouterr().out.splitlines()
+    assert heading.split() == [
+        *("run", "state", "network", "images", "failed", "confidence", "started", "(UTC)", "took"),
+    ]
+    assert [line.split()[:5] for line in lines] == [
+        ["night-6", "unfinished", "fcn_all_skips", "1", lines[0].split()[4]],
+        ["night-5", "finished", "fcn_all_skips", "4", "1"],
+        ["night-2", "finished", "fcn_all_skips", "2", "0"],
+    ]
+    assert all(line.endswith(" s") for line in lines[1:])
+
+
+def test_programs_are_told_of_runs_in_json(nights: Path, capfd: _Captured) -> None:
+    """--json gives what the table shows, and the images' own mean of confidence."""
+    assert main(["runs", str(nights), "--json"]) == 0
+    unfinished, newest, oldest = json.loads(capfd.readouterr().out)
+    assert (unfinished["state"], "num_failed" in unfinished) == ("unfinished", False)
+    assert (newest["num_images"], newest["num_failed"], newest["num_skipped"]) == (4, 1, 2)
+    rows = pq.read_table(nights / "images" / "run=night-2").to_pylist()
+    expected = sum(row["mean_confidence"] for row in rows) / len(rows)
+    assert oldest["mean_confidence"] == pytest.approx(expected)
+    assert oldest["seconds"] >= 0
+
+
+def test_the_report_is_of_the_newest_run(nights: Path, capfd: _Captured) -> None:
+    """Unless told otherwise it shows the last run, and says where the others are listed."""
+    assert main(["report", str(nights)]) == 0
+    shown = capfd.readouterr().out
+    assert "Run night-6 is unfinished: 1 of 1 shards to do" in shown
+    assert "2 earlier run(s): fcn runs" in shown
+    assert "night-5" not in shown
+
+
+def test_the_report_is_of_the_run_that_is_asked_for(nights: Path, capfd: _Captured) -> None:
+    """A run by its name, or all of them; as text, or as the manifests' JSON."""
+    assert main(["report", str(nights), "--run-id", "night-5"]) == 0
+    assert "Run night-5: 3 of 4 images have a mask" in capfd.readouterr().out
+    assert main(["report", str(nights), "--all"]) == 0
+    shown = capfd.readouterr().out
+    assert all(f"Run night-{number}" in shown for number in (2, 5, 6))
+    assert main(["report", str(nights), "--all", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert [one["run_id"] for one in found] == ["night-2", "night-5", "night-6"]
+    assert main(["report", str(nights), "--run-id", "night-2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["num_ok"] == 2
+
+
+@pytest.mark.parametrize("command", ["runs", "report"])
+def test_an_output_without_runs_is_refused(
+    tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is no run the exit code is 3, and a sentence says so."""
+    assert main([command, str(tmp_path)]) == 3
+    assert "holds no run" in caplog.text
