@@ -86,11 +86,12 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """A running proxy; add to `faults` at any time, read `requests` afterwards."""
+    """A running proxy; add to `faults` at any time, read `requests` and `headers` afterwards."""
 
     endpoint_url: str
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, method: str, path: str, when: str) -> Fault | None:
@@ -145,6 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.proxy.lock:
             self.proxy.requests.append((self.command, self.path))
+            self.proxy.headers.append({name.lower(): self.headers[name] for name in self.headers})
         if (fault := self._fault("before")) and self._strike(fault):
             return
         answer, data = self._pass_on(body)

@@ -60,7 +60,7 @@ def _are_gone(storage: Storage, failed: Sequence[ImageRow]) -> bool:
     """Whether they were removed since, as a prefix is emptied: the listing has them no more."""
     some = failed[:_MAX_ASKED]
     return all(image["error_code"] == ErrorCode.NOT_FOUND for image in some) and not any(
-        storage.lists(image["uri"]) for image in some
+        storage.for_input().lists(image["uri"]) for image in some
     )
 
 
@@ -68,7 +68,7 @@ def _others_answer(storage: Storage, task: ShardTask, max_bytes: int, uri: str) 
     """Ask for images of other shards; where the plan's file has none, for the listing."""
     others = list(_others(storage, task))
     if not others:
-        storage.lists(uri)
+        storage.for_input().lists(uri)
         return True
     return any(_answers(storage, image, max_bytes) for image in others)
 
@@ -86,7 +86,7 @@ def _others(storage: Storage, task: ShardTask) -> Iterator[ImageRow]:
 
 def _answers(storage: Storage, image: ImageRow, max_bytes: int) -> bool:
     try:
-        storage.read_version(image["uri"], image["etag"], max_bytes)
+        storage.for_input().read_version(image["uri"], image["etag"], max_bytes)
     except StoreError as error:
         return error.code not in _DOUBTFUL
     return True

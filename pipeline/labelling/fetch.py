@@ -55,8 +55,9 @@ class Fetch:
         return self._fetch(self._storage, planned)
 
     def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
+        fetch = partial(_fetch_image, storage.for_input(), self._max_image_bytes)
         with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(partial(_fetch_image, storage, self._max_image_bytes), planned))
+            return list(pool.map(fetch, planned))
 
 
 def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:

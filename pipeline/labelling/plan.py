@@ -136,7 +136,8 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
     Raises:
         InputError: There are no images, or two would get one mask name.
     """
-    sources = Sources(history.storage, settings.input, settings.output, settings.io_threads)
+    storage = history.storage.for_input()
+    sources = Sources(storage, settings.input, settings.output, settings.io_threads)
     listed = _to_table(sources, settings.mask_name)
     if listed.num_rows == 0:
         raise InputError(

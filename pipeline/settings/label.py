@@ -1,6 +1,7 @@
 """Settings of `label`, `plan` and whatever else labels."""
 
 import re
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -23,6 +24,8 @@ from pipeline.settings.shared import (
     normalised,
     normalised_input,
 )
+from pipeline.store.access import S3Access
+from pipeline.store.storage import Storage
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
@@ -287,8 +290,34 @@ class _PriceFields(NoSettings):
     )
 
 
-class LabelSettings(_PriceFields, _RandomFields, _MaskFields, LabellingSettings, _InputFields):
+class _InputAccessFields(NoSettings):
+    group = Group.STORAGE
+
+    input_anonymous: bool = Field(
+        default=False,
+        description="read the input without credentials, as public buckets want it; the output is "
+        "written with them",
+    )
+    requester_pays: bool = Field(
+        default=False,
+        description="agree to pay for reading the input, where its bucket's owner wants that",
+    )
+
+
+class LabelSettings(
+    _InputAccessFields,
+    _PriceFields,
+    _RandomFields,
+    _MaskFields,
+    LabellingSettings,
+    _InputFields,
+):
     """What to label, with which network, and how: `label` and `plan`."""
+
+    def storage(self) -> Storage:
+        """Open the storage, which enters the input as these settings say."""
+        access = S3Access(self.input_anonymous, self.requester_pays)
+        return replace(super().storage(), input_access=access)
 
     @model_validator(mode="after")
     def _leaves_the_network_to_its_record(self) -> Self:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from pipeline.redact import holds_secret
+from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
 from pipeline.store.uri import has_wildcard, normalise_uri
 
@@ -120,6 +121,13 @@ class StoreSettings(NoSettings):
         "silent; a store that has never answered is tried five times",
     )
 
+    s3_kms_key_id: NotDeciding[str | None] = Field(
+        None,
+        min_length=1,
+        description="key of AWS KMS (id, ARN or alias) that what is written to S3 is encrypted "
+        "with; default: what the bucket is set to",
+    )
+
     @field_validator("s3_endpoint_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
@@ -141,6 +149,7 @@ class StoreSettings(NoSettings):
             self.io_timeout_s,
             self.io_attempts,
             patience_s=self.io_patience_s,
+            access=S3Access(kms_key_id=self.s3_kms_key_id),
         )
 
 

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.asyn import sync
 
 from pipeline.errors import ErrorCode, StoreError, UnsupportedError
+from pipeline.store.access import S3Access
 from pipeline.store.attempts import Asking, retrying
 from pipeline.store.entry import Entry, changed_since, check_size
 from pipeline.store.s3_answers import (
@@ -49,13 +50,16 @@ _Answer = TypeVar("_Answer")
 class S3:
     """A bucket, through s3fs; every request is limited in time as a whole, and retried here."""
 
-    def __init__(self, endpoint_url: str | None, timeout_s: float, asking: Asking) -> None:
+    def __init__(
+        self, endpoint_url: str | None, timeout_s: float, asking: Asking, access: S3Access
+    ) -> None:
         """Open it.
 
         Args:
             endpoint_url: As the attribute of `Storage`.
             timeout_s: As the attribute of `Storage`.
             asking: How it is asked.
+            access: How it is entered.
         """
         self._timeout_s = timeout_s
         self._asking = asking
@@ -69,6 +73,7 @@ class S3:
                 "retries": {"mode": "standard", "total_max_attempts": 1},
                 "max_pool_connections": 64,
             },
+            **access.options(),
         )
         # botocore and s3fs retry a few times within seconds, which a burst of 503 outlives.
         self._fs.retries = 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.errors import ErrorCode, StoreError
+from pipeline.store.access import S3Access
 from pipeline.store.attempts import Asking, Pace, Patience, Tally
 from pipeline.store.entry import Entry
 from pipeline.store.http import Http
@@ -37,6 +38,8 @@ class Storage:
         retries: Requests that were made again in this process, by kind; `counting` starts anew.
         requests: Requests that were made in this process: read, write, look (at one object) and
             list (one page of a listing); `counting` starts anew.
+        access: How buckets are entered.
+        input_access: How the input's are, where that is another way.
         pace: What is known of the store's answers, by all who share the storage.
         conditional_put: Whether the store honours `If-None-Match`; where it does not, `create`
             looks before it writes, and only one writer is safe.
@@ -47,6 +50,8 @@ class Storage:
     attempts: int = 50
     conditional_put: bool = True
     patience_s: float = 300.0
+    access: S3Access = field(default_factory=S3Access)
+    input_access: S3Access | None = None
     pace: Pace = field(default_factory=Pace, compare=False, repr=False)
     retries: Tally = field(default_factory=Tally, compare=False, repr=False)
     requests: Tally = field(default_factory=Tally, compare=False, repr=False)
@@ -54,6 +59,10 @@ class Storage:
     def counting(self) -> "Storage":
         """Return the same storage with counts of its own, which start at nothing."""
         return replace(self, retries=Tally(), requests=Tally())
+
+    def for_input(self) -> "Storage":
+        """Return the same storage as it reads the input, with the same counts and pace."""
+        return replace(self, access=self.input_access or self.access)
 
     def read(self, uri: str) -> bytes:
         """Read a whole object, or a file from the web. Raises StoreError."""
@@ -158,7 +167,7 @@ class Storage:
 
     def _backend(self, uri: str) -> "_Backend":
         if uri.startswith("s3://"):
-            return S3(self.s3_endpoint_url, self.timeout_s, self._asking)
+            return S3(self.s3_endpoint_url, self.timeout_s, self._asking, self.access)
         return Local(self.requests)
 
     @property

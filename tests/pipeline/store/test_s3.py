@@ -1,6 +1,7 @@
 """A bucket whose server leaves out, weakens, repeats or refuses: what stands in its place."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from jobs.__main__ import main
 from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.settings.label import LabelSettings
+from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, Proxy, Reply, fault_proxy, page, refusal
 from tests.servers import Server
@@ -268,3 +271,45 @@ def test_a_listing_shows_an_object_by_its_whole_name(place: Place) -> None:
     assert place.storage.lists(place.uri)
     assert not place.storage.lists(f"{place.folder}/obj")
     assert not place.storage.lists(f"{place.folder}/object3")
+
+
+def _asked(place: Place, storage: Storage) -> dict[str, dict[str, str]]:
+    """Read and write through a storage; return the headers of the requests by method."""
+    place.proxy.requests.clear()
+    place.proxy.headers.clear()
+    with suppress(StoreError):  # the object is not public
+        storage.for_input().read(place.uri)
+    storage.write(f"{place.folder}/new", b"x")
+    methods = [method for method, _ in place.proxy.requests]
+    return dict(zip(methods, place.proxy.headers, strict=True))
+
+
+def test_input_and_output_are_entered_apart(place: Place) -> None:
+    """The input is read without a signature, or at the reader's cost; what is written is signed."""
+    plain = _asked(place, place.storage)
+    assert all("authorization" in headers for headers in plain.values())
+    assert not any("x-amz-request-payer" in headers for headers in plain.values())
+    public = _asked(place, replace(place.storage, input_access=S3Access(anonymous=True)))
+    assert ["authorization" in public[method] for method in ("GET", "PUT")] == [False, True]
+    paid = _asked(place, replace(place.storage, input_access=S3Access(requester_pays=True)))
+    assert [paid[method].get("x-amz-request-payer") for method in ("GET", "PUT")] == [
+        "requester",
+        None,
+    ]
+
+
+def test_what_is_written_is_encrypted_with_the_key(place: Place) -> None:
+    """Every write names the key of KMS, and no read does."""
+    sent = _asked(place, replace(place.storage, access=S3Access(kms_key_id="alias/masks")))
+    name = "x-amz-server-side-encryption-aws-kms-key-id"
+    assert [sent[method].get(name) for method in ("GET", "PUT")] == [None, "alias/masks"]
+
+
+def test_settings_say_how_buckets_are_entered() -> None:
+    """--input-anonymous and --requester-pays are of the input alone, --s3-kms-key-id of writes."""
+    given = LabelSettings(
+        input="s3://a", output="s3://b", weights="random:0", input_anonymous=True,
+        requester_pays=True, s3_kms_key_id="k",
+    ).storage()  # fmt: skip
+    assert given.access == S3Access(kms_key_id="k")
+    assert given.for_input().access == S3Access(anonymous=True, requester_pays=True)
