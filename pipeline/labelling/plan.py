@@ -33,6 +33,7 @@ from pipeline.labelling.runs import (
 )
 from pipeline.labelling.schema import PLAN
 from pipeline.settings.label import LabelSettings
+from pipeline.store.entry import WITHOUT_ETAG
 from pipeline.store.names import NamedPlace
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.versions import versions
@@ -54,6 +55,7 @@ class Draft:
         num_ignored: Files in the input that are no images by their name.
         num_retried: Of `images`, those that earlier runs have failed at.
         num_repeated: Further times that an image was listed; it is planned once.
+        num_without_etag: Of `images`, those whose version is their time and size.
     """
 
     images: pa.Table
@@ -62,6 +64,7 @@ class Draft:
     num_ignored: int
     num_retried: int = 0
     num_repeated: int = 0
+    num_without_etag: int = 0
 
     @property
     def num_shards(self) -> int:
@@ -158,6 +161,7 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         num_ignored=sources.num_ignored,
         num_retried=pc.sum(pc.greater(images["attempts"], 1)).as_py() or 0,
         num_repeated=num_listed - listed.num_rows,
+        num_without_etag=pc.sum(pc.starts_with(images["etag"], WITHOUT_ETAG)).as_py() or 0,
     )
 
 

@@ -120,16 +120,7 @@ class Job:
                 )
             return Found(run, None)
         drafted = plan.draft(self.history, self.settings, self.record)
-        _log.info(
-            "%d images to do (%d of them failed before), %d done before, %d other files that are "
-            "no images by their name",
-            drafted.images.num_rows,
-            drafted.num_retried,
-            drafted.num_skipped,
-            drafted.num_ignored,
-        )
-        if drafted.num_repeated:
-            _log.warning("%d images are listed more than once: done once", drafted.num_repeated)
+        _say(drafted)
         return Found(None, drafted, self._runs())
 
     def nothing_left(self, found: Found) -> Outcome | None:
@@ -212,6 +203,23 @@ class Job:
         return frozenset(
             (run.run_id, manifest is not None)
             for run, manifest in zip(runs, manifests, strict=True)
+        )
+
+
+def _say(drafted: Draft) -> None:
+    _log.info(
+        "%d images to do (%d of them failed before), %d done before, %d other files that are no "
+        "images by their name",
+        *(drafted.images.num_rows, drafted.num_retried),
+        *(drafted.num_skipped, drafted.num_ignored),
+    )
+    if drafted.num_repeated:
+        _log.warning("%d images are listed more than once: done once", drafted.num_repeated)
+    if drafted.num_without_etag:
+        _log.warning(
+            "the store gives %d images no ETag: time and size stand for it, so that a change "
+            "within a second that keeps the size is not seen",
+            drafted.num_without_etag,
         )
 
 

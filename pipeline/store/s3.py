@@ -13,9 +13,8 @@ from fsspec.asyn import sync
 from pipeline.errors import ErrorCode, StoreError, UnsupportedError
 from pipeline.store.access import S3Access
 from pipeline.store.attempts import Asking, retrying
-from pipeline.store.entry import Entry, changed_since, check_size
+from pipeline.store.entry import WITHOUT_ETAG, Entry, changed_since, check_size
 from pipeline.store.s3_answers import (
-    TIMED,
     check_answer,
     check_content,
     check_page,
@@ -82,7 +81,7 @@ class S3:
         self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
     ) -> bytes:
         """As `Storage.read_version`."""
-        tagged = version is not None and not version.startswith(TIMED)
+        tagged = version is not None and not version.startswith(WITHOUT_ETAG)
         condition = {"IfMatch": version} if tagged and version else {}
 
         def get() -> tuple[dict[str, Any], bytes]:

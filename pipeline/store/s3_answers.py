@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pipeline.store.entry import WITHOUT_ETAG
 from pipeline.store.s3_errors import BodyBrokeError, NotS3Error
 
-# Where a store sends no ETag, the time of the last change and the size stand for it.
-TIMED = "time-"
 _ERROR_DOCUMENT = re.compile(
     rb"\A\s*(<\?xml[^>]*>)?\s*<Error[ >].{0,2000}?<Code>([^<]{1,100})<", re.DOTALL
 )
@@ -23,7 +22,7 @@ def etag_of(answer: Mapping[str, Any]) -> str:
 def timed_version(changed: datetime | None, num_bytes: int) -> str:
     """Make a version of time and size; a listing has milliseconds, headers whole seconds."""
     seconds = int(changed.timestamp()) if changed is not None else 0
-    return f"{TIMED}{seconds}-{num_bytes}"
+    return f"{WITHOUT_ETAG}{seconds}-{num_bytes}"
 
 
 def version_of(answer: Mapping[str, Any], num_bytes: int) -> str:
@@ -41,7 +40,7 @@ def is_version(answer: Mapping[str, Any], num_bytes: int, version: str) -> bool:
 
     Without an ETag in the answer, If-Match and the size must have told.
     """
-    if version.startswith(TIMED):
+    if version.startswith(WITHOUT_ETAG):
         return timed_version(answer.get("LastModified"), num_bytes) == version
     return etag_of(answer) in ("", version)
 

@@ -310,3 +310,16 @@ def test_a_key_too_long_for_its_mask_is_a_row(photographs: Path, s3: Server) -> 
     codes = [row["error_code"] for row in tables(run)[0]]
     assert (codes.count(None), codes.count("name_too_long")) == (_NUM_IMAGES, 1)
     assert main(["verify", f"s3://{bucket}/out", "--s3-endpoint-url", s3.endpoint_url]) == 0
+
+
+def test_a_store_without_etags_is_named(
+    photographs: Path, s3: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`plan` says how many images have no ETag, and what stands in its place."""
+    bucket = _bucket(s3, photographs)
+    with fault_proxy(s3.endpoint_url) as proxy:
+        change = _changed("GET", "list-type", _without_etags_in_it)
+        proxy.faults += change()
+        flags = ("--output", f"s3://{bucket}/out", "--s3-endpoint-url", proxy.endpoint_url)
+        assert main(["plan", "--input", f"s3://{bucket}/in", *flags, "--weights", "random:0"]) == 0
+    assert "gives 12 images no ETag: time and size stand for it" in caplog.text
