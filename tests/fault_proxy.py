@@ -53,9 +53,9 @@ def refusal(status: int, code: str) -> Reply:
     return Reply(status, (("Content-Type", "application/xml"),), body.encode())
 
 
-def page() -> Reply:
+def page(body: bytes = b"<html><body>Log in</body></html>") -> Reply:
     """Return what a console or a captive portal answers whatever is asked."""
-    return Reply(200, (("Content-Type", "text/html"),), b"<html><body>Log in</body></html>")
+    return Reply(200, (("Content-Type", "text/html"),), body)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pipeline.store.s3_answers import (
     check_page,
     etag_of,
     is_version,
+    refuse_page,
     version_of,
 )
 from pipeline.store.s3_errors import (
@@ -32,6 +33,7 @@ from pipeline.store.s3_errors import (
     UNSAID,
     BodyBrokeError,
     code_of,
+    is_page,
     may_pass,
     raise_store_error,
 )
@@ -253,6 +255,8 @@ class S3:
         try:
             found: _Answer = retrying(asking.patience, asking.pace, may_pass, self._note)(ask)
         except S3_ERRORS as error:
+            if not asking.pace.heard:
+                refuse_page(error)
             if code_of(error) and not may_pass(error):
                 asking.pace.answered()
             raise
@@ -261,7 +265,7 @@ class S3:
 
     def _note(self, error: BaseException) -> None:
         code = code_of(error)
-        self._asking.pace.heard |= bool(code)
+        self._asking.pace.heard |= bool(code) and not is_page(error)
         if code in THROTTLED:
             self._asking.pace.slow_down(_THROTTLED_S)
         kinds = {"conflict": code in CONFLICT, "body": isinstance(error, BodyBrokeError)}

@@ -6,10 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.store.entry import WITHOUT_ETAG
-from pipeline.store.s3_errors import BodyBrokeError, NotS3Error
+from pipeline.store.s3_errors import BodyBrokeError, NotS3Error, is_page
 
 _ERROR_DOCUMENT = re.compile(
     rb"\A\s*(<\?xml[^>]*>)?\s*<Error[ >].{0,2000}?<Code>([^<]{1,100})<", re.DOTALL
+)
+
+_NO_S3 = (
+    "this is no S3 endpoint: it answers with a page (text/html); check s3_endpoint_url, "
+    "AWS_ENDPOINT_URL and what proxies stand between"
 )
 
 
@@ -50,10 +55,17 @@ def check_answer(answer: Mapping[str, Any]) -> None:
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     is_page = headers.get("content-type", "").startswith("text/html")
     if is_page and "etag" not in headers and not any(name.startswith("x-amz-") for name in headers):
-        raise NotS3Error(
-            "this is no S3 endpoint: it answers with a page (text/html); check s3_endpoint_url, "
-            "AWS_ENDPOINT_URL and what proxies stand between"
-        )
+        raise NotS3Error(_NO_S3)
+
+
+def refuse_page(error: BaseException) -> None:
+    """Refuse a page that comes as an error: what can't be parsed is 500 for botocore.
+
+    Raises:
+        NotS3Error: It is one.
+    """
+    if is_page(error):
+        raise NotS3Error(_NO_S3) from error
 
 
 def check_page(page: Mapping[str, Any]) -> None:

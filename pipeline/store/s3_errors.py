@@ -62,6 +62,15 @@ def code_of(error: BaseException) -> str:
     return ""
 
 
+def is_page(error: BaseException) -> bool:
+    """Whether an error's answer was a page for people, as gateways and consoles send."""
+    source = _source(error)
+    if not isinstance(source, ClientError):
+        return False
+    headers = source.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return bool(headers.get("content-type", "").startswith("text/html"))
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether asking again can help: not after a signal, a refusal, or an answer of no S3."""
     code = code_of(error)

@@ -118,6 +118,15 @@ def test_a_page_for_people_is_no_store(method: str, place: Place) -> None:
     assert len(place.proxy.requests) == 1
 
 
+def test_a_page_that_is_no_xml_is_no_store_either(place: Place) -> None:
+    """Most pages can't be parsed as XML; a store that has only ever sent such is none."""
+    reply = page(b"<!DOCTYPE html><html><head><meta charset=utf-8><body>Log in<br>")
+    place.proxy.faults.append(Fault("GET", "", "before", lambda: reply, times=_ALWAYS))
+    with pytest.raises(StoreError, match="this is no S3 endpoint"):
+        list(place.storage.walk(place.folder))
+    assert len(place.proxy.requests) <= 5
+
+
 @pytest.mark.parametrize("command", ["plan", "label", "doctor"])
 @pytest.mark.parametrize("local", ["input", "output", ""])
 def test_a_console_in_place_of_the_endpoint_is_a_wrong_setting(
