@@ -2,6 +2,7 @@
 # make demo-weights  train the demo's checkpoint anew
 # make demo-picture  draw the README's picture anew
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
+# make test-faults  the whole matrix of what stores do wrong
 # make test    the tests
 # make coverage  the tests that take minutes, and the share of the code that they run
 # make check   ruff, mypy and import-linter
@@ -18,7 +19,7 @@ DOCS := .venv-docs
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: gpu-rehearsal install check test test-cluster check-infra coverage docs docs-settings demo \
+.PHONY: gpu-rehearsal install check test test-cluster test-faults check-infra coverage docs docs-settings demo \
 	demo-weights demo-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
@@ -57,6 +58,9 @@ coverage: install
 
 test-cluster: install
 	$(RUN) -m pytest -m cluster
+
+test-faults: install
+	$(RUN) -m pytest -m "faults or not faults" tests/jobs/test_store_faults.py
 
 # Every line of the check for GPUs, on this machine's CPU.
 gpu-rehearsal: install

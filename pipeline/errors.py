@@ -45,6 +45,8 @@ class ErrorCode(StrEnum):
     CRASHED = "crashed"
     TOO_SLOW = "too_slow"
     FAILED = "failed"
+    NAME_TOO_LONG = "name_too_long"
+    NAME_NOT_UTF8 = "name_not_utf8"
 
     @property
     def transient(self) -> bool:
@@ -63,6 +65,17 @@ _TRANSIENT = frozenset(
         ErrorCode.FAILED,
     }
 )
+
+
+class Scope(StrEnum):
+    """What a failure of a store is true of: the object asked for, its bucket, or whatever is asked.
+
+    The last is a matter of credentials, clocks and endpoints.
+    """
+
+    OBJECT = "object"
+    BUCKET = "bucket"
+    STORE = "store"
 
 
 class ImageError(Exception):
@@ -115,25 +128,27 @@ class StoreError(PipelineError):
 
     exit_code = 5
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, scope: Scope = Scope.OBJECT) -> None:
         """Keep the kind of the failure beside the message.
 
         Args:
             code: The code an image gets that fails for this reason.
             message: What was tried, on which URI, and what the store said.
+            scope: What it is true of; no row says what is not true of its image alone.
         """
         super().__init__(message)
         self.code = code
         self.message = str(self)
+        self.scope = scope
 
     @property
     def refused(self) -> bool:
         """Whether there is no such object, or it may not be touched: asking again can't help."""
         return self.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
 
-    def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str]]:
-        """Travel between processes with both arguments."""
-        return (type(self), (self.code, self.message))
+    def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str, Scope]]:
+        """Travel between processes with all arguments."""
+        return (type(self), (self.code, self.message, self.scope))
 
 
 class UnsupportedError(StoreError):

@@ -1,7 +1,8 @@
 """Whole runs on a disk, step by step, without Ray and without torch."""
 
 import io
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,13 @@ def segmented(run: Run, task: ShardTask, predictor: Any = None) -> ShardRow:
 def label_run(run: Run, predictor: Any = None) -> list[Receipt]:
     """Do all that a run has left to do, in order of the shards."""
     return [Write(run, 2)(segmented(run, task, predictor)) for task in run.missing()]
+
+
+def label_tasks(run: Run, todo: list[ShardTask], settings: LabelSettings) -> Iterator[Receipt]:
+    """Do some shards one after the other, as `flow.label_shards` does them in Ray."""
+    fetch = Fetch(run.storage, settings.max_image_bytes, settings.io_threads)
+    segment, write = segmenter(run, RedPredictor()), Write(run, settings.io_threads)
+    for task in todo:
+        # Between processes the steps travel pickled.
+        fetched = pickle.loads(pickle.dumps(fetch))(task)
+        yield pickle.loads(pickle.dumps(write))(segment(fetched))

@@ -1,15 +1,16 @@
 """A proxy between the product and an S3 server, which makes named faults happen on purpose.
 
 A fault strikes at a request, before the server sees it or after the server has done it: the
-moments that a kill or a lost answer separates.
+moments that a kill or a lost answer separates. What the server answers can be changed, too.
 """
 
 import http.client
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import urlsplit
@@ -18,21 +19,62 @@ PASS = 0
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What a client gets.
+
+    `length` is the Content-Length that it is told, that of the body by default; `chunked` tells it
+    none. With `drip_s` the body comes byte by byte, with so many seconds between.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    length: int | None = None
+    chunked: bool = False
+    drip_s: float = 0.0
+
+    def without(self, name: str) -> "Reply":
+        """Leave a header out."""
+        kept = tuple(header for header in self.headers if header[0].lower() != name.lower())
+        return replace(self, headers=kept)
+
+    def with_header(self, name: str, value: Callable[[str], str]) -> "Reply":
+        """Change the value of a header, if it is there."""
+        changed = tuple(
+            (key, value(old) if key.lower() == name.lower() else old) for key, old in self.headers
+        )
+        return replace(self, headers=changed)
+
+
+def refusal(status: int, code: str) -> Reply:
+    """Return what S3 says when it refuses: a document with a code."""
+    body = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code></Error>"
+    return Reply(status, (("Content-Type", "application/xml"),), body.encode())
+
+
+def page(body: bytes = b"<html><body>Log in</body></html>") -> Reply:
+    """Return what a console or a captive portal answers whatever is asked."""
+    return Reply(200, (("Content-Type", "text/html"),), body)
+
+
 @dataclass
 class Fault:
-    """What happens at a request, the first `times` times.
+    """What happens at a request, the first `times` times after `spared` ones.
 
-    `when` is "before" or "after" the server has done it. `act` runs then; if it returns a status,
-    the client gets that instead of the server's answer, at None the connection is cut, at `PASS`
-    nothing else happens.
+    `when` is "before" or "after" the server has done it. `act` runs then; if it returns a status or
+    a reply, the client gets that instead of the server's answer, at None the connection is cut, at
+    `PASS` nothing else happens. `change` makes another reply of the server's own.
     """
 
     method: str
     path: str
     when: str
-    act: Callable[[], int | None]
+    act: Callable[[], int | Reply | None] = lambda: PASS
     times: int = 1
     struck: int = 0
+    spared: int = 0
+    change: Callable[[Reply], Reply] | None = None
 
     def strikes(self, method: str, path: str, when: str) -> bool:
         return (
@@ -44,17 +86,21 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """A running proxy; add to `faults` at any time, read `requests` afterwards."""
+    """A running proxy; add to `faults` at any time, read `requests` and `headers` afterwards."""
 
     endpoint_url: str
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, method: str, path: str, when: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
                 if fault.strikes(method, path, when):
+                    if fault.spared > 0:
+                        fault.spared -= 1
+                        continue
                     fault.struck += 1
                     return fault
         return None
@@ -100,19 +146,49 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.proxy.lock:
             self.proxy.requests.append((self.command, self.path))
-        if self._struck("before"):
+            self.proxy.headers.append({name.lower(): self.headers[name] for name in self.headers})
+        if (fault := self._fault("before")) and self._strike(fault):
             return
         answer, data = self._pass_on(body)
-        if self._struck("after"):
+        fault = self._fault("after")
+        if fault is not None and self._strike(fault):
             return
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in (*_HOP_BY_HOP, "content-length", "date", "server"):
-                self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else len(data)
-        self.send_header("Content-Length", str(length or 0))
+        reply = self._reply(answer, data)
+        self._send(fault.change(reply) if fault is not None and fault.change else reply)
+
+    def _reply(self, answer: http.client.HTTPResponse, data: bytes) -> Reply:
+        headers = tuple(
+            (name, value)
+            for name, value in answer.getheaders()
+            if name.lower() not in (*_HOP_BY_HOP, "content-length", "date", "server")
+        )
+        of_head = int(answer.getheader("Content-Length") or 0)
+        return Reply(answer.status, headers, data, of_head if self.command == "HEAD" else None)
+
+    def _send(self, reply: Reply) -> None:
+        has_body = self.command != "HEAD"
+        length = len(reply.body) if reply.length is None else reply.length
+        self.send_response(reply.status)
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        if not reply.chunked:
+            self.send_header("Content-Length", str(length))
+        elif has_body:
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.wfile.write(data)
+        if has_body:
+            self._send_body(reply)
+            self.close_connection |= not reply.chunked and length != len(reply.body)
+
+    def _send_body(self, reply: Reply) -> None:
+        if reply.chunked:
+            self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(reply.body), reply.body))
+        elif reply.drip_s:
+            for place in range(len(reply.body)):
+                self.wfile.write(reply.body[place : place + 1])
+                time.sleep(reply.drip_s)
+        else:
+            self.wfile.write(reply.body)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_request  # noqa: N815 - http.server's
 
@@ -128,20 +204,19 @@ class _Handler(BaseHTTPRequestHandler):
         connection.close()
         return answer, data
 
-    def _struck(self, when: str) -> bool:
-        fault = self.proxy.take(self.command, self.path, when)
-        if fault is None:
+    def _fault(self, when: str) -> Fault | None:
+        return self.proxy.take(self.command, self.path, when)
+
+    def _strike(self, fault: Fault) -> bool:
+        """Let a fault act; return whether the client has its answer, or never gets one."""
+        acted = fault.act()
+        if acted == PASS:
             return False
-        status = fault.act()
-        if status == PASS:
-            return False
-        if status is not None:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-        else:
+        if acted is None:
             self.close_connection = True
             self.connection.close()
+        else:
+            self._send(acted if isinstance(acted, Reply) else Reply(acted))
         return True
 
     def log_message(self, *_: object) -> None:

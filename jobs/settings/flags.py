@@ -179,7 +179,7 @@ def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str
     Raises:
         SystemExit: Flags that do not parse, with 2; or after --help, with 0.
     """
-    given = vars(command_parser(kind, command).parse_args(list(argv)))
+    given = vars(command_parser(kind, command).parse_args(_with_values(kind, argv)))
     for setting in (one for some in settings_of(kind).values() for one in some):
         value = given.get(setting.name)
         if setting.several and value is not None:
@@ -187,6 +187,15 @@ def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str
         if setting.optional and value in (_NONE, [_NONE]):
             given[setting.name] = None
     return given
+
+
+def _with_values(kind: type[NoSettings], argv: Sequence[str]) -> list[str]:
+    """Write the value of a switch behind flags that stand alone and need not."""
+    alone = {f"--{name.replace('_', '-')}" for name in kind.marked(Mark.VALUE_OPTIONAL)}
+    words: list[str] = []
+    for word, following in zip(argv, [*argv, "--"][1:], strict=True):
+        words += [word, "yes"] if word in alone and following.startswith("--") else [word]
+    return words
 
 
 def of_environment(kind: type[NoSettings], environ: Mapping[str, str]) -> dict[str, Any]:

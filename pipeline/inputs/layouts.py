@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import InputError, StoreError
 from pipeline.inputs.listing import is_image
-from pipeline.inputs.manifests import MANIFEST_ENDINGS, read_manifest
+from pipeline.inputs.manifests import MANIFEST_ENDINGS, Manifest
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder, normalise_uri
 
@@ -147,12 +147,18 @@ def _check_same(lonely: Iterable[str], what: str) -> None:
 
 def _voc(storage: Storage, uri: str) -> Labelled:
     lists = f"{uri}/ImageSets/Segmentation"
+    image_of = _voc_images(storage, f"{uri}/JPEGImages")
     splits = {}
     for name in storage.children(lists):
-        stems = storage.read(f"{lists}/{name}").decode().split()
+        # A line is a name, which may have spaces in it.
+        lines = storage.read(f"{lists}/{name}").decode("utf-8-sig").splitlines()
+        stems = sorted(line.strip() for line in lines if line.strip())
         splits[os.path.splitext(name)[0]] = [
-            Sample(f"{uri}/JPEGImages/{stem}.jpg", f"{uri}/SegmentationClass/{stem}.png")
-            for stem in sorted(stems)
+            Sample(
+                f"{uri}/JPEGImages/{image_of.get(stem, f'{stem}.jpg')}",
+                f"{uri}/SegmentationClass/{stem}.png",
+            )
+            for stem in stems
         ]
     if not splits:
         raise InputError(f"{lists} holds no lists (train.txt, val.txt)")
@@ -160,6 +166,13 @@ def _voc(storage: Storage, uri: str) -> Labelled:
     splits.pop("trainval", None)
     names = set(storage.children(uri))
     return Labelled("voc", splits, _classes_file(uri, names))
+
+
+def _voc_images(storage: Storage, folder: str) -> dict[str, str]:
+    """Return the names of images by their names without ending: .jpg goes before others."""
+    names = [name for name in storage.children(folder) if is_image(name)]
+    found = {os.path.splitext(name)[0]: name for name in names}
+    return found | {os.path.splitext(name)[0]: name for name in names if name.endswith(".jpg")}
 
 
 def _cityscapes(storage: Storage, uri: str) -> Labelled:
@@ -184,15 +197,10 @@ def _cityscapes(storage: Storage, uri: str) -> Labelled:
 
 
 def _manifest(storage: Storage, uri: str) -> Labelled:
-    table = read_manifest(storage.read(uri), uri)
-    for column in ("image_uri", "mask_uri"):
-        if column not in table.column_names:
-            raise InputError(
-                f"manifest {uri} needs the columns image_uri and mask_uri, and may have split; it "
-                f"has {', '.join(table.column_names)}"
-            )
+    needs = "the columns image_uri and mask_uri, and may have split"
+    manifest = Manifest(uri, ("image_uri", "mask_uri"), ("split",), needs)
     splits: dict[str, list[Sample]] = {}
-    for row in table.to_pylist():
+    for row in manifest.rows(storage.read(uri)):
         splits.setdefault(str(row.get("split") or TRAIN), []).append(_manifest_sample(row, uri))
     folder = uri.rpartition("/")[0]
     names = set(storage.children(folder))

@@ -1,5 +1,6 @@
 """What the user named as input, as a stream of sources: folder, prefix, glob, image, manifest."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.errors import ErrorCode, InputError, Scope, SettingError, StoreError
 from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_uris
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
@@ -16,8 +17,11 @@ from pipeline.store.uri import (
     has_wildcard,
     local_path,
     normalise_uri,
+    other_spellings,
     wildcard_pattern,
 )
+
+_log = logging.getLogger(__name__)
 
 # A file with one of these endings is planned, also where the decoder does not read the format:
 # then its row says so. Others (checksums, thumbnails' databases, notes) are not images.
@@ -36,6 +40,7 @@ IMAGE_ENDINGS = frozenset(
 _APPLE_DOUBLE = "._"
 
 _LOOK_UPS_AT_A_TIME = 10_000
+_BEFORE_A_PLACE = re.compile(r"\A\s+(?=s3[an]?://|file:|/)")
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,15 @@ class Source:
     """One image to be planned.
 
     `key` is its name under the input. `version` and `num_bytes` are None where a manifest names
-    an object that can't be looked up; its row will say why.
+    an object that can't be looked up; its row will say why. `refusal` is the code of an image
+    that its name keeps out.
     """
 
     key: str
     uri: str
     version: str | None
     num_bytes: int | None
+    refusal: ErrorCode | None = None
 
 
 def is_image(key: str) -> bool:
@@ -81,10 +88,13 @@ class Sources:
 
         Raises:
             InputError: The input is missing, unreadable, or a manifest without `uri`.
+            SettingError: Endpoint or credentials are wrong.
         """
         try:
             yield from self._find()
         except StoreError as error:
+            if error.refused and error.scope is Scope.STORE:
+                raise SettingError(f"input={self._input!r}: {error.message}") from error
             if error.refused:
                 raise InputError(f"input={self._input!r}: {error.message}") from error
             raise
@@ -119,18 +129,36 @@ class Sources:
         ]
 
     def _single(self) -> Entry | None:
+        """Look the input up as one object; None if it is a folder, or there is no such thing."""
+        if self._input.endswith("/"):
+            return None
         try:
-            return self._storage.stat(self._input)
+            entry = self._storage.stat(self._input)
         except StoreError as error:
             if error.code is ErrorCode.NOT_FOUND:
                 return None
             raise
+        return None if self._marks_a_folder(entry) else entry
+
+    def _marks_a_folder(self, entry: Entry) -> bool:
+        """Whether an object is the empty one that tools lay beside a prefix of its name."""
+        named = is_image(entry.uri) or entry.uri.lower().endswith(MANIFEST_ENDINGS)
+        if not entry.uri.startswith("s3://") or (named and entry.num_bytes):
+            return False
+        if next(iter(self._storage.walk(entry.uri)), None) is None:
+            return False
+        if entry.num_bytes:
+            _log.warning(
+                "%s is an object and a folder: the object is taken; for the folder write %s/",
+                *(entry.uri, entry.uri),
+            )
+        return not entry.num_bytes
 
     def _folder(self, folder: str) -> Iterator[Source]:
         prefix = as_folder(folder)
         output = self._output_below(prefix)
         for entry in self._storage.walk(folder):
-            # A name that is no UTF-8 can't stand in a table; its row will say that it is not found.
+            # A name that is no UTF-8 can't stand in a table: its row says so, with \xe9 for a byte.
             uri = entry.uri.encode(errors="surrogateescape").decode(errors="backslashreplace")
             key = uri.removeprefix(prefix)
             if output and key.startswith(output):
@@ -139,7 +167,8 @@ class Sources:
             if "/masks/run=" in f"/{key}" or not is_image(key):
                 self.num_ignored += 1
                 continue
-            yield Source(key, uri, entry.version, entry.num_bytes)
+            refusal = ErrorCode.NAME_NOT_UTF8 if uri != entry.uri else None
+            yield Source(key, uri, entry.version, entry.num_bytes, refusal)
 
     def _output_below(self, prefix: str) -> str | None:
         """Return the output's path below a folder, if it lies there, also by way of links."""
@@ -167,16 +196,29 @@ class Sources:
             while some := list(islice(uris, _LOOK_UPS_AT_A_TIME)):
                 yield from pool.map(self._look_up, some)
 
-    def _look_up(self, uri: str) -> Source:
+    def _look_up(self, text: str) -> Source:
+        uri = self._normalised(text)
+        entry = self._stat_if_there(uri)
+        for other in () if entry else other_spellings(uri):
+            entry = entry or self._stat_if_there(other)
+        uri = entry.uri if entry else uri
+        key = uri.partition("://")[2].lstrip("/")
+        if entry is None:
+            return Source(key, uri, None, None)
+        return Source(key, uri, entry.version, entry.num_bytes)
+
+    def _normalised(self, text: str) -> str:
         try:
-            uri = normalise_uri(uri, "uri")
+            # Spaces before a scheme or a root are no part of a name; all others may be.
+            return normalise_uri(_BEFORE_A_PLACE.sub("", text), "uri")
         except SettingError as error:
             raise InputError(f"manifest {self._input}: {error}") from error
-        key = uri.partition("://")[2].lstrip("/")
+
+    def _stat_if_there(self, uri: str) -> Entry | None:
+        """Look an object up; None if there is none of this name, or it may not be read."""
         try:
-            entry = self._storage.stat(uri)
+            return self._storage.stat(uri)
         except StoreError as error:
-            if error.refused:
-                return Source(key, uri, None, None)
+            if error.refused and error.scope is not Scope.STORE:
+                return None
             raise
-        return Source(key, uri, entry.version, entry.num_bytes)

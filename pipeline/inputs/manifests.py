@@ -1,49 +1,128 @@
-"""Manifests: tables that name the images of an input, or of a labelled data set."""
+"""Manifests: tables that name the images of an input, or of a labelled data set.
 
+No more is read than the columns that are used, some rows at a time: what else a table holds
+(embeddings, scores of mixed types, long texts) decides nothing.
+"""
+
+import codecs
+import csv
 import io
+import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
+_ROWS_AT_A_TIME = 10_000
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+Row = dict[str, Any]
+
 
 def manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
-    """Read the column `uri` of a manifest.
+    """Read the column `uri` of a manifest, each as it stands there.
+
+    Args:
+        data: The manifest.
+        manifest_uri: Where it is, whose ending names the format.
 
     Raises:
-        InputError: It has no such column, or a row of it holds no text.
+        InputError: It has no such column, a row of it holds no text, or it is damaged.
     """
-    table = read_manifest(data, manifest_uri)
-    if table.column_names.count("uri") != 1:
-        raise InputError(
-            f"manifest {manifest_uri} needs one column `uri`; "
-            f"it has {', '.join(table.column_names)}"
-        )
-    for row, uri in enumerate(table.column("uri").to_pylist()):
+    manifest = Manifest(manifest_uri, ("uri",), (), "one column `uri`")
+    for row, values in enumerate(manifest.rows(data)):
+        uri = values["uri"]
         if not isinstance(uri, str) or not uri.strip():
             raise InputError(f"manifest {manifest_uri}, row {row}: uri is {uri!r}, not a text")
-        yield uri.strip()
+        yield uri
 
 
-def read_manifest(data: bytes, manifest_uri: str) -> pa.Table:
-    """Read a manifest of any of `MANIFEST_ENDINGS`.
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest and what is read of it.
 
-    Raises:
-        InputError: It is damaged.
+    Attributes:
+        uri: Where it is.
+        needed: Columns that it must have, once each.
+        wanted: Columns that it may have.
+        needs: The needed ones in words, for the message.
     """
-    ending = os.path.splitext(manifest_uri)[1].lower()
-    try:
-        if ending == ".parquet":
-            return pq.read_table(pa.BufferReader(data))
-        if ending == ".csv":
-            return pyarrow.csv.read_csv(io.BytesIO(data))
-        return pyarrow.json.read_json(io.BytesIO(data))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"manifest {manifest_uri} can't be read: {error}") from error
+
+    uri: str
+    needed: Sequence[str]
+    wanted: Sequence[str]
+    needs: str
+
+    def rows(self, data: bytes) -> Iterator[Row]:
+        """Read the rows; a value that is not there is None.
+
+        Args:
+            data: The manifest.
+
+        Raises:
+            InputError: It lacks a column, or is damaged.
+        """
+        ending = os.path.splitext(self.uri)[1].lower()
+        readers = {".parquet": self._parquet, ".csv": self._csv}
+        try:
+            yield from readers.get(ending, self._json_lines)(data)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"manifest {self.uri} can't be read: it is no text in UTF-8 (there is a byte "
+                f"0x{error.object[error.start]:02x}); save it as UTF-8"
+            ) from error
+        except (pa.ArrowException, OSError, ValueError, RecursionError, csv.Error) as error:
+            raise InputError(f"manifest {self.uri} can't be read: {error}") from error
+
+    def _parquet(self, data: bytes) -> Iterator[Row]:
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        columns = self._columns(file.schema_arrow.names)
+        for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=columns, use_threads=False):
+            yield from batch.to_pylist()
+
+    def _csv(self, data: bytes) -> Iterator[Row]:
+        # A field may be as long as a document; Python's limit is one for the whole process.
+        csv.field_size_limit(sys.maxsize)
+        lines = csv.reader(self._text(data), strict=True)
+        names = next(lines, [])
+        places = {name: names.index(name) for name in self._columns(names)}
+        for line in lines:
+            if line:
+                yield {
+                    name: _value(line[place]) if place < len(line) else None
+                    for name, place in places.items()
+                }
+
+    def _json_lines(self, data: bytes) -> Iterator[Row]:
+        columns: list[str] = []
+        for number, line in enumerate(self._text(data)):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise pa.ArrowInvalid(f"line {number + 1} holds a {type(row).__name__}, no object")
+            columns = columns or self._columns(list(row))
+            yield {name: row.get(name) for name in (*self.needed, *self.wanted)}
+
+    def _text(self, data: bytes) -> io.TextIOWrapper:
+        if data.startswith(_UTF_16):
+            raise ValueError("it is UTF-16; save it as UTF-8")
+        return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+
+    def _columns(self, names: list[str]) -> list[str]:
+        if any(names.count(name) != 1 for name in self.needed):
+            raise InputError(f"manifest {self.uri} needs {self.needs}; it has {', '.join(names)}")
+        return [*self.needed, *(name for name in self.wanted if name in names)]
+
+
+def _value(text: str) -> str | int:
+    """Read what a field holds: a column of numbers is no column of names."""
+    return int(text) if text.isdecimal() else text

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from pipeline.errors import ErrorCode, StoreError
+from pipeline.errors import ErrorCode, Scope, StoreError
 from pipeline.labelling.cost import Work
+from pipeline.labelling.doubt import refuse_a_store_that_fails
 from pipeline.labelling.runs import read_shard
 from pipeline.labelling.schema import ImageRow, ShardRow, ShardTask
+from pipeline.store.names import MAX_KEY_BYTES, MAX_PART_BYTES
 from pipeline.store.storage import Storage
 
 
@@ -33,11 +35,13 @@ class Fetch:
         """Fetch one shard.
 
         Raises:
-            StoreError: The plan can't be read; an image that can't be read is a row.
+            StoreError: The plan can't be read, or the store fails whatever it is asked for; an
+                image that can't be read while others can is a row.
         """
         work, storage = Work(), self._storage.counting()
         with work.timed("fetch"):
             images = self._fetch(storage, read_shard(storage, task))
+            refuse_a_store_that_fails(storage, task, images, self._max_image_bytes)
         work.read_bytes = sum(len(image["data"] or b"") for image in images)
         work.retried(storage.retries)
         return ShardRow(shard=task["shard"], images=images, work=work.model_dump())
@@ -51,8 +55,9 @@ class Fetch:
         return self._fetch(self._storage, planned)
 
     def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
+        fetch = partial(_fetch_image, storage.for_input(), self._max_image_bytes)
         with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(partial(_fetch_image, storage, self._max_image_bytes), planned))
+            return list(pool.map(fetch, planned))
 
 
 def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:
@@ -61,10 +66,16 @@ def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> Ima
     code: ErrorCode | None = None
     message: str | None = None
     try:
+        _refuse_name(image)
         if image["etag"] is None:
             _fail_again(storage, image["uri"])
-        data = storage.read_version(image["uri"], image["etag"], max_image_bytes)
+        data = storage.read_version(
+            image["uri"], image["etag"], max_image_bytes, image["num_bytes"]
+        )
     except StoreError as error:
+        # What was planned was there: that its bucket is gone is true of more than one image.
+        if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and image["etag"]):
+            raise
         code, message = error.code, error.message
     num_bytes = image["num_bytes"] if data is None else len(data)
     return {
@@ -74,6 +85,21 @@ def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> Ima
         "error_code": code and str(code),
         "error_message": message,
     }
+
+
+_NAMES = {
+    ErrorCode.NAME_TOO_LONG: f"its mask's name would be longer than the output can hold: a bucket "
+    f"{MAX_KEY_BYTES} bytes, a disk {MAX_PART_BYTES} between two slashes; rename it, or give the "
+    "output a shorter name",
+    ErrorCode.NAME_NOT_UTF8: "its name is no UTF-8 and can stand in no table; rename it",
+}
+
+
+def _refuse_name(image: ImageRow) -> None:
+    """Say what the plan has found out about a name."""
+    if (known := image.get("error_code")) is not None:
+        code = ErrorCode(known)
+        raise StoreError(code, f"{image['uri']}: {_NAMES[code]}")
 
 
 def _fail_again(storage: Storage, uri: str) -> None:

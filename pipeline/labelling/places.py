@@ -18,11 +18,13 @@ _ATTEMPTS = 2
 _REMEDIES = {
     ErrorCode.NOT_FOUND: "name another, or create it",
     ErrorCode.FORBIDDEN: "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, the role of the "
-    "machine) and that they may {rights} there",
+    "machine) and that they may {rights}",
     ErrorCode.CHANGED: "wait until nobody writes to the input",
     ErrorCode.TOO_MANY_BYTES: "raise max_image_bytes, or leave it: its row will say so",
 }
-_READ_RIGHTS = "list and read (s3:ListBucket, s3:GetObject)"
+_READ_RIGHTS = "list and read (s3:ListBucket, s3:GetObject) there"
+_OTHER_WAYS_IN = ", or that input_anonymous (a public bucket) or requester_pays is set"
+_OTHER_WAYS_OUT = ", and use the key that s3_kms_key_id names, if the bucket demands one"
 _NO_ANSWER = (
     "check s3_endpoint_url={endpoint} (or AWS_ENDPOINT_URL) and that the network lets {where} "
     "reach it"
@@ -55,7 +57,7 @@ class Places:
 
     def first_image(self, threads: int) -> Source | None:
         """Find one image of the input. Raises InputError."""
-        sources = Sources(self.storage, self.input, self.output, threads)
+        sources = Sources(self.storage.for_input(), self.input, self.output, threads)
         return next(islice(sources, 1), None)
 
 
@@ -74,18 +76,20 @@ def _look_at_input(places: Places, where: str) -> Iterator[Finding]:
         return
     subject = f"input, {where}"
     try:
-        data = places.storage.read_version(
+        data = places.storage.for_input().read_version(
             places.image.uri, places.image.version, places.max_image_bytes
         )
     except StoreError as error:
-        yield _refused(subject, error, where, places, "read (s3:GetObject)")
+        yield _refused(subject, error, where, places, _READ_RIGHTS + _OTHER_WAYS_IN)
     else:
         yield ok(subject, f"readable: {places.image.uri}, {len(data):,} bytes")
 
 
 def _look_at_output(places: Places, where: str) -> Iterator[Finding]:
     subject = f"output, {where}"
-    rights = "list, read and write (s3:ListBucket, s3:GetObject, s3:PutObject)"
+    rights = (
+        f"list, read and write (s3:ListBucket, s3:GetObject, s3:PutObject) there{_OTHER_WAYS_OUT}"
+    )
     try:
         places.storage.children(f"{places.output}/runs")
         conditional_put = probe_conditional_put(places.storage, places.output)
@@ -113,11 +117,11 @@ def look_for_images(places: Places, threads: int) -> tuple[Source | None, Findin
     try:
         image = places.first_image(threads)
     except StoreError as error:
-        return None, _refused("input", error, DRIVER, places, _READ_RIGHTS)
+        return None, _refused("input", error, DRIVER, places, _READ_RIGHTS + _OTHER_WAYS_IN)
     except PipelineError as error:
         cause = error.__cause__
         if isinstance(cause, StoreError):
-            return None, _refused("input", cause, DRIVER, places, _READ_RIGHTS)
+            return None, _refused("input", cause, DRIVER, places, _READ_RIGHTS + _OTHER_WAYS_IN)
         return None, change("input", str(error), "name another input")
     if image is None:
         remedy = "check the path; a folder's images are told by their endings"
@@ -137,7 +141,7 @@ def look_at_weights(places: Places, settings: LabelSettings) -> tuple[Network | 
         network = describe_network(places.storage, settings)
         check_weights(places.storage, network)
     except StoreError as error:
-        return None, _refused("weights", error, DRIVER, places, "read (s3:GetObject)")
+        return None, _refused("weights", error, DRIVER, places, "read (s3:GetObject) there")
     except PipelineError as error:
         return None, change("weights", str(error), remedy)
     record = network.checkpoint

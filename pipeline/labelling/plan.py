@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.labelling.answers import answers
 from pipeline.labelling.history import History
 from pipeline.labelling.runs import (
     NetworkRecord,
@@ -27,16 +28,18 @@ from pipeline.labelling.runs import (
     Run,
     RunRecord,
     find_run,
+    masks_folder,
     run_folder,
 )
-from pipeline.labelling.schema import ERROR, OK, PLAN
+from pipeline.labelling.schema import PLAN
 from pipeline.settings.label import LabelSettings
+from pipeline.store.entry import WITHOUT_ETAG
+from pipeline.store.names import NamedPlace
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.versions import versions
 
 _SHARDS_PER_FILE = 64
 _ROWS_PER_CHUNK = 2_000
-_MAX_LOCAL_NAME_BYTES = 255
 
 _LISTED = pa.schema([PLAN.field(name) for name in PLAN.names if name != "shard"])
 
@@ -50,12 +53,18 @@ class Draft:
         num_skipped: Listed images that earlier runs have answered for.
         num_skipped_failed: Of these, failed ones.
         num_ignored: Files in the input that are no images by their name.
+        num_retried: Of `images`, those that earlier runs have failed at.
+        num_repeated: Further times that an image was listed; it is planned once.
+        num_without_etag: Of `images`, those whose version is their time and size.
     """
 
     images: pa.Table
     num_skipped: int
     num_skipped_failed: int
     num_ignored: int
+    num_retried: int = 0
+    num_repeated: int = 0
+    num_without_etag: int = 0
 
     @property
     def num_shards(self) -> int:
@@ -70,7 +79,9 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
         settings: Of the command.
         fingerprint: Of the network.
     """
-    return sha256_hex(f"{fingerprint}\0{settings.input}\0{settings.mask_name}".encode())[:16]
+    # A slash at the end says how the input is read, not which it is.
+    source = settings.input.rstrip("/")
+    return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}".encode())[:16]
 
 
 def run_to_continue(
@@ -110,10 +121,10 @@ def _check_same_work(run: Run, settings: LabelSettings, network: NetworkRecord) 
             f"run_id={run.run_id!r} was started with input={run.record.input!r} and "
             f"mask_name={run.record.settings.get('mask_name')!r}; give another run_id"
         )
-    if settings.retry_failed and run.finished():
+    if settings.retry_failed == "all" and run.finished():
         raise SettingError(
             f"run_id={run.run_id!r} is finished and a finished run never changes: "
-            "retry_failed needs another run_id, or none"
+            "retry_failed=all needs another run_id, or none"
         )
 
 
@@ -128,23 +139,29 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
     Raises:
         InputError: There are no images, or two would get one mask name.
     """
-    sources = Sources(history.storage, settings.input, settings.output, settings.io_threads)
+    storage = history.storage.for_input()
+    sources = Sources(storage, settings.input, settings.output, settings.io_threads)
     listed = _to_table(sources, settings.mask_name)
     if listed.num_rows == 0:
         raise InputError(
             f"input={settings.input!r} holds no images ({sources.num_ignored} other files). Is the "
             "path right? A folder's images are told by their endings; a manifest names any object"
         )
+    num_listed = listed.num_rows
+    listed = _refuse_long_names(_once_each(listed), settings)
     _check_names(listed, local=settings.output.startswith("file://"))
-    earlier = _earlier_rows(history, network.fingerprint)
-    done, failed = _answered(earlier, settings)
-    skip = pc.is_in(listed["image_id"], done)
-    images = listed.filter(pc.invert(skip)).sort_by("key")
+    earlier = answers(history, network.fingerprint, settings)
+    skip = pc.is_in(listed["image_id"], earlier.done)
+    images = earlier.count_attempts(listed.filter(pc.invert(skip)).sort_by("key"))
+    skipped = listed.filter(skip)["image_id"]
     return Draft(
         images=_cut(images, settings.max_shard_images, settings.max_shard_bytes),
-        num_skipped=listed.num_rows - images.num_rows,
-        num_skipped_failed=pc.sum(pc.is_in(listed.filter(skip)["image_id"], failed)).as_py() or 0,
+        num_skipped=len(skipped),
+        num_skipped_failed=pc.sum(pc.is_in(skipped, earlier.failed)).as_py() or 0,
         num_ignored=sources.num_ignored,
+        num_retried=pc.sum(pc.greater(images["attempts"], 1)).as_py() or 0,
+        num_repeated=num_listed - listed.num_rows,
+        num_without_etag=pc.sum(pc.starts_with(images["etag"], WITHOUT_ETAG)).as_py() or 0,
     )
 
 
@@ -157,7 +174,7 @@ def start_run(
         StoreError: The output can't be written.
     """
     now = datetime.now(UTC)
-    run_id = settings.run_id or f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    run_id = settings.run_id or _new_run_id(now)
     record = RunRecord(
         run_id=run_id,
         identity=identity(settings, network.fingerprint),
@@ -183,6 +200,11 @@ def start_run(
     return run
 
 
+def _new_run_id(now: datetime | None = None) -> str:
+    """Name a run; all such names have one length."""
+    return f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
 def _to_table(sources: Iterable[Source], mask_name: str) -> pa.Table:
     chunks: list[pa.Table] = []
     rows: list[dict[str, Any]] = []
@@ -195,6 +217,8 @@ def _to_table(sources: Iterable[Source], mask_name: str) -> pa.Table:
                 "etag": source.version,
                 "num_bytes": source.num_bytes,
                 "mask_key": mask_key(source.key, mask_name),
+                "attempts": 1,
+                "error_code": source.refusal and str(source.refusal),
             }
         )
         if len(rows) == _ROWS_PER_CHUNK:
@@ -236,90 +260,53 @@ def _safe_part(part: str) -> str:
     return part.replace("\0", "%00")
 
 
+def _once_each(listed: pa.Table) -> pa.Table:
+    """Keep the first row of every object: manifests repeat, and so do pages of some stores."""
+    if pc.count_distinct(listed["uri"]).as_py() == listed.num_rows:
+        return listed
+    places: dict[str, int] = {}
+    for place, uri in enumerate(listed["uri"].to_pylist()):
+        places.setdefault(uri, place)
+    return listed.take(pa.array(places.values(), pa.int64()))
+
+
+def _refuse_long_names(listed: pa.Table, settings: LabelSettings) -> pa.Table:
+    """Mark the images whose masks the output can't hold by name: their rows will say so."""
+    run_id = settings.run_id or _new_run_id()
+    place = NamedPlace(masks_folder(settings.output, run_id))
+    too_long = [not place.holds(name) for name in listed["mask_key"].to_pylist()]
+    if not any(too_long):
+        return listed
+    codes = pc.if_else(pa.array(too_long), str(ErrorCode.NAME_TOO_LONG), listed["error_code"])
+    return listed.set_column(listed.column_names.index("error_code"), "error_code", codes)
+
+
 def _check_names(listed: pa.Table, *, local: bool) -> None:
+    listed = listed.filter(pc.is_null(listed["error_code"]))
     counts = listed.group_by("mask_key").aggregate([("key", "count")])
     twice = counts.filter(pc.greater(counts["key_count"], 1))["mask_key"]
     if len(twice):
         name = min(twice.to_pylist())
         keys = listed.filter(pc.equal(listed["mask_key"], name))["key"].to_pylist()
-        if len(set(keys)) == 1:
-            raise InputError(f"the manifest lists {keys[0]!r} {len(keys)} times; list it once")
         raise InputError(
             f"{len(twice)} mask names would be used twice; the first is {name!r}, "
             f"for {' and '.join(repr(key) for key in sorted(keys)[:3])}. "
             "Use mask_name=full, or remove one of them from the input"
         )
     if local:
-        _check_local_names(set(listed["mask_key"].to_pylist()))
+        _check_folders(set(listed["mask_key"].to_pylist()))
 
 
-def _check_local_names(names: set[str]) -> None:
+def _check_folders(names: set[str]) -> None:
     """Refuse what a bucket can hold and a disk can't."""
     for name in names:
         parts = name.split("/")
-        if any(len(os.fsencode(part)) > _MAX_LOCAL_NAME_BYTES for part in parts):
-            raise InputError(
-                f"the mask name {name!r} has a part of over {_MAX_LOCAL_NAME_BYTES} bytes, "
-                "which a disk can't hold; write the output to a bucket"
-            )
         for depth in range(1, len(parts)):
             if (folder := "/".join(parts[:depth])) in names:
                 raise InputError(
                     f"the mask names {folder!r} and {name!r} collide on a disk, as a file and a "
                     "folder; use mask_name=full, or write the output to a bucket"
                 )
-
-
-_EARLIER = ["image_id", "status", "error_code", "num_bytes", "height", "width"]
-
-
-def _earlier_rows(history: History, fingerprint: str) -> pa.Table:
-    runs = history.of_network(fingerprint)
-    schema = pa.schema(
-        [("image_id", pa.string()), ("status", pa.string()), ("error_code", pa.string()),
-         ("num_bytes", pa.int64()), ("height", pa.int32()), ("width", pa.int32())]
-    )  # fmt: skip
-    # Only what is published counts: the commits of an unfinished run are in no table, and nobody
-    # but its own command ever finishes it.
-    tables = (
-        table.cast(schema)
-        for run, manifest in zip(runs, history.manifests(runs), strict=True)
-        if manifest is not None
-        for table in run.published(manifest, _EARLIER)
-    )
-    return pa.concat_tables([schema.empty_table(), *tables])
-
-
-def _answered(earlier: pa.Table, settings: LabelSettings) -> tuple[pa.Array, pa.Array]:
-    """Return the ids of images to skip, and among all ids those without a mask."""
-    succeeded = earlier.filter(pc.equal(earlier["status"], OK))["image_id"].unique()
-    without = earlier.filter(pc.equal(earlier["status"], ERROR))
-    without = without.filter(pc.invert(pc.is_in(without["image_id"], succeeded)))
-    if not settings.retry_failed:
-        return earlier["image_id"].unique(), without["image_id"].unique()
-    again = _worth_retrying(without, settings)
-    kept = without.filter(pc.invert(pc.is_in(without["image_id"], again)))["image_id"].unique()
-    return pa.concat_arrays([succeeded, kept]), kept
-
-
-def _worth_retrying(failed: pa.Table, settings: LabelSettings) -> pa.Array:
-    transient = [str(code) for code in ErrorCode if code.transient]
-    num_pixels = pc.multiply(failed["height"].cast(pa.int64()), failed["width"].cast(pa.int64()))
-    fits_bytes = pc.and_(
-        pc.equal(failed["error_code"], ErrorCode.TOO_MANY_BYTES),
-        pc.less_equal(failed["num_bytes"], settings.max_image_bytes),
-    )
-    fits_pixels = pc.and_(
-        pc.equal(failed["error_code"], ErrorCode.TOO_MANY_PIXELS),
-        pc.less_equal(num_pixels, settings.max_image_pixels),
-    )
-    again = pc.is_in(failed["error_code"], pa.array(transient))
-    for condition in (fits_bytes, fits_pixels):
-        again = pc.or_(again, pc.fill_null(condition, fill_value=False))
-    # Of several runs' answers for the same bytes one that lies in the bytes settles it.
-    hopeless = failed.filter(pc.invert(again))["image_id"].unique()
-    again = pc.and_(again, pc.invert(pc.is_in(failed["image_id"], hopeless)))
-    return failed.filter(again)["image_id"].unique()
 
 
 def _cut(images: pa.Table, max_images: int, max_bytes: int) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import ErrorCode
+from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.advice import price_per_thousand, verdict
 from pipeline.labelling.class_statistics import ClassTotals
 from pipeline.labelling.cost import Work, WorkSum
@@ -29,7 +29,7 @@ _IMAGES_AT_A_TIME = 500
 
 
 def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
-    """Publish a run that is committed to the last shard.
+    """Publish a run that is committed to the last shard: a record for every shard of the plan.
 
     Args:
         run: The run.
@@ -39,10 +39,9 @@ def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
         The manifest that stands in the output.
 
     Raises:
-        StoreError: The store did not take it; call again.
+        StoreError: The store did not take it, or a shard has no commit record; call again.
+        InputError: A commit record is damaged.
     """
-    missing = len(run.missing())
-    assert not missing, f"{missing} shards of run {run.run_id} have no commit"
     manifest = run.manifest() or _publish_tables(run)
     run.storage.write(f"{run.folder}/report.html", render(manifest).encode())
     run.storage.remove_leftovers(run.masks_folder)
@@ -52,6 +51,7 @@ def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
 
 
 def _publish_tables(run: Run) -> Manifest:
+    _check_committed(run)
     totals = _Totals()
     images = _TableWriter(run, "images", IMAGES)
     statistics = _TableWriter(run, "class_statistics", CLASS_STATISTICS)
@@ -65,6 +65,16 @@ def _publish_tables(run: Run) -> Manifest:
     standing = run.manifest()
     assert standing is not None, f"{run.manifest_uri} was written and is not there"
     return standing
+
+
+def _check_committed(run: Run) -> None:
+    """Refuse to begin a table that would lack a shard. Raises StoreError."""
+    if lost := run.uncommitted():
+        raise StoreError(
+            ErrorCode.NOT_FOUND,
+            f"{len(lost)} of {run.record.num_shards} shards of run {run.run_id} have no commit "
+            f"record, the first is shard {lost[0]}",
+        )
 
 
 class _TableWriter:
@@ -123,6 +133,7 @@ class _Totals:
 
     def __init__(self) -> None:
         self.num_images = self.num_ok = self.num_pixels = 0
+        self.num_retried = self.num_retried_failed = 0
         self.errors: Counter[str] = Counter()
         self.classes = ClassTotals()
         self.confidence = _Mean()
@@ -133,6 +144,7 @@ class _Totals:
         succeeded = commits.filter(pc.equal(commits["status"], OK))
         self.num_images += commits.num_rows
         self.num_ok += succeeded.num_rows
+        self._add_retried(commits)
         heights = succeeded["height"].cast(pa.int64())
         self.num_pixels += pc.sum(pc.multiply(heights, succeeded["width"])).as_py() or 0
         self.errors.update(code for code in commits["error_code"].to_pylist() if code)
@@ -140,6 +152,11 @@ class _Totals:
         self.confidence.add(succeeded["mean_confidence"])
         latest = pc.max(commits["labelled_at"]).as_py()
         self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
+
+    def _add_retried(self, commits: pa.Table) -> None:
+        retried = commits.filter(pc.greater(commits["attempts"], 1))
+        self.num_retried += retried.num_rows
+        self.num_retried_failed += retried.filter(pc.not_equal(retried["status"], OK)).num_rows
 
     def manifest(self, run: Run, images: list[TablePart], statistics: list[TablePart]) -> Manifest:
         record, work = run.record, self.work.totals()
@@ -156,6 +173,8 @@ class _Totals:
             num_failed=self.num_images - self.num_ok,
             num_skipped=record.num_skipped,
             num_skipped_failed=record.num_skipped_failed,
+            num_retried=self.num_retried,
+            num_retried_failed=self.num_retried_failed,
             num_shards=record.num_shards,
             num_pixels=self.num_pixels,
             errors={str(code): self.errors[code] for code in ErrorCode if self.errors[code]},

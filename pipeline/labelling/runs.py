@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
-from pipeline.labelling.schema import ImageRow, ShardTask
+from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
 
@@ -115,6 +115,9 @@ class Manifest(_Json):
     num_failed: int
     num_skipped: int
     num_skipped_failed: int
+    # Manifests of earlier versions do not say which images had failed before.
+    num_retried: int = 0
+    num_retried_failed: int = 0
     num_shards: int
     num_pixels: int
     errors: dict[str, int]
@@ -155,7 +158,7 @@ class Run:
     @property
     def masks_folder(self) -> str:
         """URI below which the masks lie by `mask_key`."""
-        return f"{self.output}/masks/run={self.run_id}"
+        return masks_folder(self.output, self.run_id)
 
     @property
     def manifest_uri(self) -> str:
@@ -176,7 +179,7 @@ class Run:
         return _read(self.storage, self.manifest_uri, Manifest)
 
     def committed(self) -> list[int]:
-        """List the shards that have a commit record, in order."""
+        """List the shards whose commit record a listing shows: what to look for, no proof."""
         names = set(self.storage.children(f"{self.folder}/commits"))
         return [shard for shard in range(self.record.num_shards) if commit_name(shard) in names]
 
@@ -193,6 +196,19 @@ class Run:
             for group in range(len(part.num_images))
             if part.first_shard + group not in done
         ]
+
+    def uncommitted(self) -> list[int]:
+        """Find the shards without a commit record; asks by name for what a listing leaves out."""
+        listed = set(self.committed())
+        others = [shard for shard in range(self.record.num_shards) if shard not in listed]
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            there = pool.map(self.storage.exists, map(self.commit_uri, others))
+            return [shard for shard, exists in zip(others, there, strict=True) if not exists]
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Number of images of every planned shard, in order."""
+        return [number for part in self.record.plan for number in part.num_images]
 
     def num_images(self, todo: list[ShardTask]) -> int:
         """Count the images of some shards."""
@@ -215,17 +231,39 @@ class Run:
         return _table(self.commit_uri(shard), self.storage.read(self.commit_uri(shard)))
 
     def commits(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Read the commit records in order of the shards, some at a time.
+        """Read the commit record of every planned shard, in order, some at a time.
 
         Args:
             columns: Of `schema.COMMIT`; None reads all.
+
+        Raises:
+            StoreError: A shard has no commit record, whatever a listing has shown.
+            InputError: A record has another number of rows than its shard has images.
         """
-        shards = self.committed()
+        sizes = self.shard_sizes
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for start in range(0, len(shards), _READ_THREADS):
-                uris = [self.commit_uri(shard) for shard in shards[start : start + _READ_THREADS]]
-                for uri, data in zip(uris, pool.map(self.storage.read, uris), strict=True):
-                    yield _table(uri, data, columns)
+            for start in range(0, len(sizes), _READ_THREADS):
+                shards = range(start, min(start + _READ_THREADS, len(sizes)))
+                for shard, data in zip(shards, pool.map(self._commit, shards), strict=True):
+                    table = _read_columns(self.commit_uri(shard), data, COMMIT, columns)
+                    self._check_size(shard, table.num_rows, sizes[shard])
+                    yield table
+
+    def _commit(self, shard: int) -> bytes:
+        try:
+            return self.storage.read(self.commit_uri(shard))
+        except StoreError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+            message = f"shard {shard} has no commit record: {error.message}"
+            raise StoreError(error.code, message) from error
+
+    def _check_size(self, shard: int, num_rows: int, planned: int) -> None:
+        if num_rows != planned:
+            raise InputError(
+                f"{self.commit_uri(shard)} holds {num_rows} rows, its shard has {planned} images; "
+                f"{_REPAIR}"
+            )
 
     def published(self, manifest: Manifest, columns: list[str]) -> Iterator[pa.Table]:
         """Read the published images table, file by file.
@@ -235,18 +273,36 @@ class Run:
             columns: Of `schema.IMAGES`.
         """
         for part in manifest.images:
+            uri = f"{self.output}/{part.file}"
             try:
-                data = self.storage.read(f"{self.output}/{part.file}")
-                yield read_parquet(data, columns)
-            except (StoreError, *DAMAGE) as error:
-                if isinstance(error, StoreError) and error.code is not ErrorCode.NOT_FOUND:
+                data = self.storage.read(uri)
+            except StoreError as error:
+                if error.code is not ErrorCode.NOT_FOUND:
                     raise
-                raise InputError(f"{part.file} is damaged: {error}; {_REPAIR}") from error
+                raise damaged(uri, error) from error
+            yield _read_columns(uri, data, IMAGES, columns)
+
+
+def _read_columns(
+    uri: str, data: bytes, schema: pa.Schema, columns: list[str] | None = None
+) -> pa.Table:
+    """Read columns of a table that may be of an earlier version. Raises InputError."""
+    names = columns or schema.names
+    wanted = pa.schema([schema.field(name) for name in names])
+    table = of_any_version(_table(uri, data, names), wanted)
+    if lacking := set(names) - set(table.column_names):
+        raise damaged(uri, ValueError(f"it lacks the columns {', '.join(sorted(lacking))}"))
+    return table
 
 
 def run_folder(output: str, run_id: str) -> str:
     """URI of what belongs to one run alone: its record, plan, commits and manifest."""
     return f"{output}/runs/{run_id}"
+
+
+def masks_folder(output: str, run_id: str) -> str:
+    """URI below which the masks of a run lie by `mask_key`."""
+    return f"{output}/masks/run={run_id}"
 
 
 def commit_name(shard: int) -> str:

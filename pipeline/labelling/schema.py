@@ -22,6 +22,8 @@ PLAN = pa.schema(
         ("etag", pa.string()),
         ("num_bytes", pa.int64()),
         ("mask_key", pa.string()),
+        ("attempts", pa.int32()),
+        ("error_code", pa.string()),
     ]
 )
 
@@ -44,6 +46,7 @@ IMAGES = pa.schema(
         ("run_id", pa.string()),
         ("fingerprint", pa.string()),
         ("labelled_at", _TIME),
+        ("attempts", pa.int32()),
     ]
 )
 
@@ -71,6 +74,29 @@ CLASS_STATISTICS = pa.schema(
 )
 
 
+# What tables of earlier versions have not: there they are null.
+_ADDED = frozenset({"attempts"})
+
+
+def of_any_version(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Add the columns that earlier versions did not write, as nulls, where the schema has them.
+
+    Args:
+        table: As it was read.
+        schema: Of the table as it is written today.
+
+    Returns:
+        The table in the schema's order of columns; as it was, if it lacks any other column.
+    """
+    lacking = set(schema.names) - set(table.column_names)
+    if not lacking or lacking - _ADDED:
+        return table
+    for name in sorted(lacking):
+        field = schema.field(name)
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names)
+
+
 class ClassPixels(TypedDict):
     """One class in one image: exact count of its pixels, mean of their confidence in [0, 1]."""
 
@@ -82,8 +108,9 @@ class ClassPixels(TypedDict):
 class ImageRow(TypedDict):
     """One image on its way through the steps; each step adds the fields it is the author of.
 
-    plan: the first six. fetch: `data` or the error. segment: the sizes, `png` and the
-    statistics, or the error; `data` ends there. write: `png` ends there.
+    plan: the first seven, and the code of an image that its name keeps out. fetch: `data` or the
+    error. segment: the sizes, `png` and the statistics, or the error; `data` ends there. write:
+    `png` ends there.
     """
 
     image_id: str
@@ -92,6 +119,7 @@ class ImageRow(TypedDict):
     etag: str | None
     num_bytes: int | None
     mask_key: str
+    attempts: NotRequired[int | None]
     error_code: NotRequired[str | None]
     error_message: NotRequired[str | None]
     data: NotRequired[bytes | None]

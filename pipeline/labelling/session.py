@@ -45,6 +45,8 @@ class Outcome:
         num_skipped_failed: Of these, without a mask.
         images_per_s: Speed of this command, loading of the network included; None if nothing was
             to be done.
+        num_retried: Images of the run that earlier runs have failed at.
+        num_retried_failed: Of these, without a mask now.
     """
 
     run: Run | None
@@ -54,6 +56,8 @@ class Outcome:
     num_skipped: int
     num_skipped_failed: int
     images_per_s: float | None = None
+    num_retried: int = 0
+    num_retried_failed: int = 0
 
     @staticmethod
     def of_run(run: Run, manifest: Manifest, images_per_s: float | None) -> "Outcome":
@@ -66,6 +70,8 @@ class Outcome:
             manifest.num_skipped,
             manifest.num_skipped_failed,
             images_per_s,
+            manifest.num_retried,
+            manifest.num_retried_failed,
         )
 
     @property
@@ -77,10 +83,13 @@ class Outcome:
         """
         failed = self.num_failed + self.num_skipped_failed
         of_input = failed / max(1, self.num_images + self.num_skipped)
-        if self.run is None or self.run.record.settings.get("retry_failed"):
-            # A run of nothing but failed images says little by its own share.
+        # A run of an earlier version, where it was a switch, held nothing but failed images.
+        if self.run is None or self.run.record.settings.get("retry_failed") is True:
             return of_input
-        return max(of_input, self.num_failed / max(1, self.num_images))
+        # Of images that have failed before, those that fail again say little by their share.
+        num_new = self.num_images - self.num_retried
+        num_new_failed = self.num_failed - self.num_retried_failed
+        return max(of_input, num_new_failed / max(1, num_new))
 
 
 @dataclass(frozen=True)
@@ -103,20 +112,15 @@ class Job:
         """
         run = self._to_continue()
         if run is not None:
-            if self.settings.retry_failed:
+            if self.settings.retry_failed == "all":
                 _log.warning(
                     "run %s is unfinished and is finished first; run the same command again for "
-                    "retry_failed",
+                    "retry_failed=all",
                     run.run_id,
                 )
             return Found(run, None)
         drafted = plan.draft(self.history, self.settings, self.record)
-        _log.info(
-            "%d images to do, %d done before, %d other files that are no images by their name",
-            drafted.images.num_rows,
-            drafted.num_skipped,
-            drafted.num_ignored,
-        )
+        _say(drafted)
         return Found(None, drafted, self._runs())
 
     def nothing_left(self, found: Found) -> Outcome | None:
@@ -197,6 +201,23 @@ class Job:
         return frozenset(
             (run.run_id, manifest is not None)
             for run, manifest in zip(runs, manifests, strict=True)
+        )
+
+
+def _say(drafted: Draft) -> None:
+    _log.info(
+        "%d images to do (%d of them failed before), %d done before, %d other files that are no "
+        "images by their name",
+        *(drafted.images.num_rows, drafted.num_retried),
+        *(drafted.num_skipped, drafted.num_ignored),
+    )
+    if drafted.num_repeated:
+        _log.warning("%d images are listed more than once: done once", drafted.num_repeated)
+    if drafted.num_without_etag:
+        _log.warning(
+            "the store gives %d images no ETag: time and size stand for it, so that a change "
+            "within a second that keeps the size is not seen",
+            drafted.num_without_etag,
         )
 
 

@@ -17,7 +17,7 @@ from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work, WorkSum
 from pipeline.labelling.runs import Manifest, Run, TablePart
-from pipeline.labelling.schema import COMMIT, IMAGES, OK
+from pipeline.labelling.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK, of_any_version
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import sha256_hex
 
@@ -81,8 +81,8 @@ def verify(run: Run, threads: int) -> Verdict:
         StoreError: The store did not answer, which proves nothing.
     """
     breaks = Breaks()
-    shards = run.committed()
-    missing = set(range(run.record.num_shards)) - set(shards)
+    missing = set(run.uncommitted())
+    shards = [shard for shard in range(run.record.num_shards) if shard not in missing]
     manifest = _read_manifest(run, breaks)
     expected = _planned(run, missing, breaks)
     totals = _Totals()
@@ -141,7 +141,8 @@ def _read_table(run: Run, uri: str, breaks: Breaks, sha256: str | None = None) -
 
 def _commits(run: Run, shards: list[int], breaks: Breaks) -> Iterator[pa.Table]:
     for shard in shards:
-        table = _read_table(run, run.commit_uri(shard), breaks)
+        found = _read_table(run, run.commit_uri(shard), breaks)
+        table = None if found is None else of_any_version(found, COMMIT)
         if table is not None and table.schema.equals(COMMIT):
             yield table
         elif table is not None:
@@ -224,6 +225,7 @@ class _Totals:
 
     def __init__(self) -> None:
         self.num_images = self.num_ok = self.num_pixels = self.num_statistics = 0
+        self.num_retried = self.num_retried_failed = 0
         self.errors: Counter[str] = Counter()
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
@@ -231,6 +233,9 @@ class _Totals:
 
     def add(self, row: dict[str, Any]) -> None:
         self.num_images += 1
+        retried = (row["attempts"] or 1) > 1
+        self.num_retried += retried
+        self.num_retried_failed += retried and row["status"] != OK
         if row["status"] != OK:
             self.errors[row["error_code"]] += 1
             return
@@ -248,6 +253,8 @@ def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Break
         "planned images": (run.record.num_images, totals.num_images),
         "num_ok": (manifest.num_ok, totals.num_ok),
         "num_failed": (manifest.num_failed, totals.num_images - totals.num_ok),
+        "num_retried": (manifest.num_retried, totals.num_retried),
+        "num_retried_failed": (manifest.num_retried_failed, totals.num_retried_failed),
         "num_pixels": (manifest.num_pixels, totals.num_pixels),
         "num_shards": (manifest.num_shards, run.record.num_shards),
         # Runs of earlier versions have none.
@@ -273,8 +280,8 @@ def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Break
 
 
 def _check_tables(run: Run, manifest: Manifest, shards: list[int], breaks: Breaks) -> None:
-    images = _read_parts(run, manifest.images, breaks)
-    statistics = _read_parts(run, manifest.class_statistics, breaks)
+    images = _read_parts(run, manifest.images, breaks, IMAGES)
+    statistics = _read_parts(run, manifest.class_statistics, breaks, CLASS_STATISTICS)
     names = {label.id: label.name for label in run.record.network.classes}
     for commits in _commits(run, shards, Breaks()):  # what is unreadable was named before
         rows = commits.to_pylist()
@@ -313,12 +320,16 @@ def _check_no_others(run: Run, manifest: Manifest, breaks: Breaks) -> None:
     for table in ("images", "class_statistics"):
         folder = f"{table}/run={run.run_id}"
         for name in run.storage.children(f"{run.output}/{folder}"):
-            if f"{folder}/{name}" not in named:
+            # What else a desktop lays there, .DS_Store or desktop.ini, is read by nobody.
+            if name.endswith(".parquet") and f"{folder}/{name}" not in named:
                 breaks.add("table file that no manifest names", f"{folder}/{name}")
 
 
-def _read_parts(run: Run, parts: list[TablePart], breaks: Breaks) -> Iterator[dict[str, Any]]:
+def _read_parts(
+    run: Run, parts: list[TablePart], breaks: Breaks, schema: pa.Schema
+) -> Iterator[dict[str, Any]]:
     for part in parts:
-        table = _read_table(run, f"{run.output}/{part.file}", breaks, part.sha256)
-        for batch in table.to_batches(_IMAGES_AT_A_TIME) if table is not None else ():
-            yield from batch.to_pylist()
+        found = _read_table(run, f"{run.output}/{part.file}", breaks, part.sha256)
+        if found is not None:
+            for batch in of_any_version(found, schema).to_batches(_IMAGES_AT_A_TIME):
+                yield from batch.to_pylist()

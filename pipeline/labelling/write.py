@@ -100,7 +100,8 @@ class Write:
         return row
 
     def _put_mask(self, storage: Storage, image: ImageRow) -> dict[str, Any]:
-        row: dict[str, Any] = dict(image)
+        # A plan of an earlier version does not number attempts.
+        row: dict[str, Any] = {"attempts": 1, **image}
         png = image.get("png")
         if png is None:
             return {**row, "status": ERROR}

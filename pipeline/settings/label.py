@@ -1,25 +1,45 @@
 """Settings of `label`, `plan` and whatever else labels."""
 
 import re
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
     Group,
     JobFields,
+    Mark,
     NoSettings,
     StoreSettings,
     Uri,
     normalised,
+    normalised_input,
 )
+from pipeline.store.access import S3Access
+from pipeline.store.storage import Storage
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
 
 def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
     return value if value.startswith("random:") else normalised(value, info)
+
+
+def _retry_policy(value: object) -> object:
+    """Read what the setting was before it was a policy: a switch."""
+    said = str(value).lower()
+    if said in ("true", "1", "yes", "on"):
+        return "transient"
+    return "none" if said in ("false", "0", "no", "off") else value
 
 
 class _RunFields(NoSettings):
@@ -213,7 +233,7 @@ class LabellingSettings(
 
 
 class _InputFields(NoSettings):
-    input: Uri = Field(
+    input: Annotated[str, AfterValidator(normalised_input)] = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
         "(.parquet, .csv, .jsonl); local, file:// or s3://"
     )
@@ -224,11 +244,20 @@ class _MaskFields(NoSettings):
         "replace",
         description="replace: a/b.jpg becomes a/b.png; full: a/b.jpg becomes a/b.jpg.png",
     )
-    retry_failed: bool = Field(
-        default=False,
-        description="take up images again that failed for a reason outside their bytes "
-        "(not_found, forbidden, timeout, throttled, changed, out_of_memory, failed), or that a "
-        "limit kept out which is higher now",
+    retry_failed: Annotated[
+        Literal["transient", "all", "none"], Mark.VALUE_OPTIONAL, BeforeValidator(_retry_policy)
+    ] = Field(
+        "transient",
+        description="which failed images a new run takes up again: transient, those that failed "
+        "for a reason outside their bytes (not_found, forbidden, timeout, throttled, changed, "
+        "out_of_memory, failed), up to max_image_attempts, and those that a limit kept out which is "
+        "higher now; all, whatever the reason; or none. Without a value: transient",
+    )
+    max_image_attempts: int = Field(
+        3,
+        ge=1,
+        description="runs that try one version of an image before its transient failure stands; "
+        "retry_failed=all goes beyond it",
     )
 
 
@@ -269,8 +298,34 @@ class _PriceFields(NoSettings):
     )
 
 
-class LabelSettings(_PriceFields, _RandomFields, _MaskFields, LabellingSettings, _InputFields):
+class _InputAccessFields(NoSettings):
+    group = Group.STORAGE
+
+    input_anonymous: bool = Field(
+        default=False,
+        description="read the input without credentials, as public buckets want it; the output is "
+        "written with them",
+    )
+    requester_pays: bool = Field(
+        default=False,
+        description="agree to pay for reading the input, where its bucket's owner wants that",
+    )
+
+
+class LabelSettings(
+    _InputAccessFields,
+    _PriceFields,
+    _RandomFields,
+    _MaskFields,
+    LabellingSettings,
+    _InputFields,
+):
     """What to label, with which network, and how: `label` and `plan`."""
+
+    def storage(self) -> Storage:
+        """Open the storage, which enters the input as these settings say."""
+        access = S3Access(self.input_anonymous, self.requester_pays)
+        return replace(super().storage(), input_access=access)
 
     @model_validator(mode="after")
     def _leaves_the_network_to_its_record(self) -> Self:

@@ -20,8 +20,9 @@ from pydantic import (
 )
 
 from pipeline.redact import holds_secret
+from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
-from pipeline.store.uri import normalise_uri
+from pipeline.store.uri import has_wildcard, normalise_uri
 
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -35,6 +36,13 @@ def normalised(value: str, info: ValidationInfo) -> str:
     return normalise_uri(value, str(info.field_name))
 
 
+def normalised_input(value: str, info: ValidationInfo) -> str:
+    """As `normalised`; a slash at the end says that a folder is meant, where both may be."""
+    uri = normalised(value, info)
+    is_folder = uri.startswith("s3://") and value.endswith("/") and "/" in uri.removeprefix("s3://")
+    return f"{uri}/" if is_folder and not has_wildcard(uri) else uri
+
+
 # A path, file:// or s3:// as typed; whoever reads the setting finds it normalised.
 Uri = Annotated[str, AfterValidator(normalised)]
 
@@ -43,6 +51,7 @@ class Mark(Enum):
     """What is true of a field besides its type."""
 
     POSITIONAL = "on the command line it is an argument without a flag"
+    VALUE_OPTIONAL = "its flag may stand alone, as a switch does"
     NOT_DECIDING = "where and with how many hands the work is done, not what comes out"
 
 
@@ -99,7 +108,24 @@ class StoreSettings(NoSettings):
         60.0, gt=0, le=3600, description="seconds that one connection or read may stay silent"
     )
     io_attempts: NotDeciding[int] = Field(
-        5, ge=1, le=50, description="how often a request is tried, with growing pauses between"
+        50,
+        ge=1,
+        le=1000,
+        description="how often a request is tried at most, with growing pauses between",
+    )
+    io_patience_s: NotDeciding[float] = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="seconds for which a request is tried while the store throttles, fails or is "
+        "silent; a store that has never answered is tried five times",
+    )
+
+    s3_kms_key_id: NotDeciding[str | None] = Field(
+        None,
+        min_length=1,
+        description="key of AWS KMS (id, ARN or alias) that what is written to S3 is encrypted "
+        "with; default: what the bucket is set to",
     )
 
     @field_validator("s3_endpoint_url")
@@ -118,7 +144,13 @@ class StoreSettings(NoSettings):
 
     def storage(self) -> Storage:
         """Open the storage that these settings describe."""
-        return Storage(self.s3_endpoint_url, self.io_timeout_s, self.io_attempts)
+        return Storage(
+            self.s3_endpoint_url,
+            self.io_timeout_s,
+            self.io_attempts,
+            patience_s=self.io_patience_s,
+            access=S3Access(kms_key_id=self.s3_kms_key_id),
+        )
 
 
 class _OutputFields(NoSettings):

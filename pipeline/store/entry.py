@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, StoreError
 
+# How versions begin that a bucket without ETags gives: the time of the last change, and the size.
+WITHOUT_ETAG = "time-"
+
 
 @dataclass(frozen=True)
 class Entry:

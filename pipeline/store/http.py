@@ -1,6 +1,5 @@
 """The web as a store that is only read; its errors are translated here."""
 
-from functools import partial
 from typing import NoReturn
 
 import aiohttp
@@ -8,7 +7,7 @@ import fsspec
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.redact import without_secret
-from pipeline.store.attempts import Tally, retrying
+from pipeline.store.attempts import Asking, retrying
 
 _ASK_AGAIN = (408, 429)
 
@@ -16,11 +15,14 @@ _ASK_AGAIN = (408, 429)
 class Http:
     """A file behind http:// or https://; a query may hold a signature, which no message shows."""
 
-    def __init__(self, timeout_s: float, attempts: int, retries: Tally, requests: Tally) -> None:
-        """Open it; arguments as the attributes of `Storage`."""
-        self._attempts = attempts
-        self._retries = retries
-        self._requests = requests
+    def __init__(self, timeout_s: float, asking: Asking) -> None:
+        """Open it.
+
+        Args:
+            timeout_s: How long one connection or read may stay silent, in seconds.
+            asking: How it is asked.
+        """
+        self._asking = asking
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
         self._fs = fsspec.filesystem(
             "http", client_kwargs={"timeout": timeout}, skip_instance_cache=True
@@ -28,15 +30,21 @@ class Http:
 
     def read(self, uri: str) -> bytes:
         """As `Storage.read`."""
-        note = partial(self._retries.count, "request")
+
+        def get() -> bytes:
+            self._asking.requests.count("read")
+            found: bytes = self._fs.cat_file(uri)
+            return found
+
         try:
-            for attempt in retrying(self._attempts, _may_pass, note):
-                with attempt:
-                    self._requests.count("read")
-                    data: bytes = self._fs.cat_file(uri)
+            asking = self._asking
+            data = retrying(asking.patience, asking.pace, _may_pass, self._note)(get)
         except (OSError, ValueError, aiohttp.ClientError) as error:
             _raise_http(error, without_secret(uri))
         return data
+
+    def _note(self, _: BaseException) -> None:
+        self._asking.retries.count("request")
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -37,7 +37,13 @@ class Local:
         """
         self._requests = requests
 
-    def read(self, uri: str, version: str | None, max_bytes: int | None) -> bytes:
+    def read(
+        self,
+        uri: str,
+        version: str | None,
+        max_bytes: int | None,
+        num_bytes: int | None = None,  # noqa: ARG002 - the version has the size in it
+    ) -> bytes:
         """As `Storage.read_version`."""
         self._requests.count("read")
         path = local_path(uri)
@@ -102,6 +108,11 @@ class Local:
         if not stat.S_ISREG(found.st_mode):
             raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is not a regular file")
         return Entry(uri, _local_version(found), found.st_size)
+
+    def lists(self, uri: str) -> bool:
+        """As `Storage.lists`."""
+        folder, _, name = uri.rpartition("/")
+        return name in self.children(folder)
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
         """As `Storage.walk`."""

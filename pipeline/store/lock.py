@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +43,9 @@ class Lock:
             lease_s: Seconds without a heartbeat after which the holder is taken for dead.
         """
         self._storage = storage
+        # A heartbeat that comes later than the lease is worth nothing; the next one is due.
+        patience_s = min(storage.patience_s, lease_s / 3)
+        self._hasty = replace(storage, patience_s=patience_s)
         self._folder = folder_uri
         self._lease_s = lease_s
         self.number = 0
@@ -78,7 +82,7 @@ class Lock:
         try:
             # Of heartbeats that a kill has cut off; as long as the lock is held nobody else writes.
             self._storage.remove_leftovers(self._folder)
-            self._storage.write(self._uri(self.number), self._content(released=True))
+            self._hasty.write(self._uri(self.number), self._content(released=True))
         except StoreError as problem:
             # The work is judged by what it did; a lock that stays is taken over after its lease.
             _log.warning("the lock could not be released: %s", problem)
@@ -121,7 +125,7 @@ class Lock:
                     self._lost.set()
                     return
                 self._beats += 1
-                self._storage.write(self._uri(self.number), self._content())
+                self._hasty.write(self._uri(self.number), self._content())
             except StoreError as error:
                 # The work itself will meet the same store and judge; a lock is a courtesy.
                 _log.warning("no heartbeat for the lock: %s", error)

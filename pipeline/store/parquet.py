@@ -21,7 +21,7 @@ def read_parquet(
 
     Args:
         data: The file.
-        columns: In this order; None reads all.
+        columns: In this order, of those that the file has; None reads all.
         row_group: Only this one; None reads all.
 
     Raises:
@@ -29,9 +29,10 @@ def read_parquet(
     """
     names = None if columns is None else list(columns)
     with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        there = set(file.schema_arrow.names)
         table = (
             file.read(names, use_threads=False)
             if row_group is None
             else file.read_row_group(row_group, names, use_threads=False)
         )
-    return table if names is None else table.select(names)
+    return table if names is None else table.select([one for one in names if one in there])

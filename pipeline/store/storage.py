@@ -5,17 +5,25 @@ Each failure of a library is translated once, in `local.py`, `s3.py` and `http.p
 """
 
 import hashlib
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.errors import ErrorCode, StoreError
-from pipeline.store.attempts import Tally
+from pipeline.store.access import S3Access
+from pipeline.store.attempts import Asking, Pace, Patience, Tally
 from pipeline.store.entry import Entry
 from pipeline.store.http import Http
 from pipeline.store.local import Local
 from pipeline.store.s3 import S3
 from pipeline.store.uri import WEB, as_folder
+
+_log = logging.getLogger(__name__)
+
+# Pauses, in seconds, for a store that says both that an object is there and that it is not.
+_AT_ODDS_S = (0.1, 0.5, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -25,18 +33,26 @@ class Storage:
     Attributes:
         s3_endpoint_url: Where S3 is, if not at AWS.
         timeout_s: How long one connection or read may stay silent, in seconds.
-        attempts: How often a request is tried before it has failed.
+        attempts: How often a request is tried at most before it has failed.
+        patience_s: For how long, in seconds; a store that never answered gets less.
         retries: Requests that were made again in this process, by kind; `counting` starts anew.
         requests: Requests that were made in this process: read, write, look (at one object) and
             list (one page of a listing); `counting` starts anew.
+        access: How buckets are entered.
+        input_access: How the input's are, where that is another way.
+        pace: What is known of the store's answers, by all who share the storage.
         conditional_put: Whether the store honours `If-None-Match`; where it does not, `create`
             looks before it writes, and only one writer is safe.
     """
 
     s3_endpoint_url: str | None = None
     timeout_s: float = 60.0
-    attempts: int = 5
+    attempts: int = 50
     conditional_put: bool = True
+    patience_s: float = 300.0
+    access: S3Access = field(default_factory=S3Access)
+    input_access: S3Access | None = None
+    pace: Pace = field(default_factory=Pace, compare=False, repr=False)
     retries: Tally = field(default_factory=Tally, compare=False, repr=False)
     requests: Tally = field(default_factory=Tally, compare=False, repr=False)
 
@@ -44,11 +60,14 @@ class Storage:
         """Return the same storage with counts of its own, which start at nothing."""
         return replace(self, retries=Tally(), requests=Tally())
 
+    def for_input(self) -> "Storage":
+        """Return the same storage as it reads the input, with the same counts and pace."""
+        return replace(self, access=self.input_access or self.access)
+
     def read(self, uri: str) -> bytes:
         """Read a whole object, or a file from the web. Raises StoreError."""
         if uri.startswith(WEB):
-            web = Http(self.timeout_s, self.attempts, self.retries, self.requests)
-            return web.read(uri)
+            return Http(self.timeout_s, replace(self._asking, pace=Pace())).read(uri)
         return self._backend(uri).read(uri, None, None)
 
     def find(self, uri: str) -> bytes | None:
@@ -60,19 +79,22 @@ class Storage:
                 return None
             raise
 
-    def read_version(self, uri: str, version: str | None, max_bytes: int) -> bytes:
+    def read_version(
+        self, uri: str, version: str | None, max_bytes: int, num_bytes: int | None = None
+    ) -> bytes:
         """Read an object if it still has this version.
 
         Args:
             uri: The object.
             version: `Entry.version` as it was listed; None takes any.
             max_bytes: Of a larger object nothing is read.
+            num_bytes: Its size as it was listed; another number of bytes is asked for anew.
 
         Raises:
             StoreError: With code `changed` if the object has another version by now, with
                 `too_many_bytes` if it is larger than the limit.
         """
-        return self._backend(uri).read(uri, version, max_bytes)
+        return self._backend(uri).read(uri, version, max_bytes, num_bytes)
 
     def write(self, uri: str, data: bytes) -> None:
         """Write an object whole or not at all; replaces what is there. Raises StoreError."""
@@ -89,12 +111,28 @@ class Storage:
         Raises:
             StoreError: The store did not answer.
         """
-        backend = self._backend(uri)
+        if self.conditional_put and uri.startswith("s3://"):
+            return self._create_if_absent(uri, data)
         if self.conditional_put:
-            return backend.create(uri, data) or self.read(uri) == data
+            return self._backend(uri).create(uri, data) or self.read(uri) == data
+        return self._look_and_write(uri, data)
+
+    def _create_if_absent(self, uri: str, data: bytes) -> bool:
+        """Settle also a refusal of what is not there, which stores give while they are at odds."""
+        backend = self._backend(uri)
+        for pause_s in _AT_ODDS_S:
+            if backend.create(uri, data):
+                return True
+            if (there := self.find(uri)) is not None:
+                return there == data
+            time.sleep(pause_s)
+        _log.warning("%s: the store refuses it as existing, and has no such object", uri)
+        return self._look_and_write(uri, data)
+
+    def _look_and_write(self, uri: str, data: bytes) -> bool:
         if (there := self.find(uri)) is not None:
             return there == data
-        backend.write(uri, data)
+        self._backend(uri).write(uri, data)
         return True
 
     def stat(self, uri: str) -> Entry:
@@ -110,6 +148,10 @@ class Storage:
                 return False
             raise
         return True
+
+    def lists(self, uri: str) -> bool:
+        """Whether the listing shows an object. Raises StoreError, if the store lists nothing."""
+        return self._backend(uri).lists(uri)
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
         """List all objects below a folder, at any depth, in no order. Raises StoreError."""
@@ -129,10 +171,13 @@ class Storage:
 
     def _backend(self, uri: str) -> "_Backend":
         if uri.startswith("s3://"):
-            return S3(
-                self.s3_endpoint_url, self.timeout_s, self.attempts, self.retries, self.requests
-            )
+            return S3(self.s3_endpoint_url, self.timeout_s, self._asking, self.access)
         return Local(self.requests)
+
+    @property
+    def _asking(self) -> Asking:
+        patience = Patience(self.attempts, self.patience_s)
+        return Asking(patience, self.pace, self.retries, self.requests)
 
 
 def sha256_hex(data: bytes) -> str:
@@ -141,10 +186,13 @@ def sha256_hex(data: bytes) -> str:
 
 
 class _Backend(Protocol):
-    def read(self, uri: str, version: str | None, max_bytes: int | None) -> bytes: ...
+    def read(
+        self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
+    ) -> bytes: ...
     def write(self, uri: str, data: bytes) -> None: ...
     def create(self, uri: str, data: bytes) -> bool: ...
     def stat(self, uri: str) -> Entry: ...
+    def lists(self, uri: str) -> bool: ...
     def walk(self, folder_uri: str) -> Iterator[Entry]: ...
     def children(self, folder_uri: str) -> list[str]: ...
     def remove(self, uri: str) -> None: ...

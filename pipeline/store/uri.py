@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from urllib.parse import unquote
 
 from fsspec.utils import glob_translate
 
@@ -11,6 +12,9 @@ from pipeline.redact import holds_secret
 
 # What is read from the web is no place of the pipeline: only the source of published weights.
 WEB = ("http://", "https://")
+# As Hadoop and Spark write them: s3a://bucket/key, file:/path, and file://localhost/path.
+_SPARKS_S3 = re.compile(r"\As3[an]://")
+_SHORT_FILE = re.compile(r"\Afile:(//localhost)?/(?!/)")
 
 
 def normalise_uri(text: str, field: str) -> str:
@@ -32,11 +36,13 @@ def normalise_uri(text: str, field: str) -> str:
             f"{field}={text!r} holds a password or a signature, which would stand in logs and "
             "tables; give the plain s3:// name, and credentials the way AWS tools find them"
         )
+    text = _SPARKS_S3.sub("s3://", text)
     if text.startswith("s3://"):
         bucket, _, key = text.removeprefix("s3://").partition("/")
         if not bucket:
             raise SettingError(f"{field}={text!r} names no bucket; write s3://BUCKET/PREFIX")
         return f"s3://{bucket}/{key}".rstrip("/")
+    text = _SHORT_FILE.sub("file:///", text)
     scheme, separator, path = text.partition("://")
     if separator and scheme != "file":
         raise SettingError(
@@ -44,6 +50,15 @@ def normalise_uri(text: str, field: str) -> str:
             "use a local path, file:// or s3://"
         )
     return "file://" + os.path.abspath(os.path.expanduser(path if separator else text))
+
+
+def other_spellings(uri: str) -> list[str]:
+    """Return what a manifest may have meant by a URI that names nothing, likeliest first.
+
+    Spark writes file names percent-encoded, and tables made by hand have spaces at their ends.
+    """
+    bare = uri.strip()
+    return [text for text in dict.fromkeys((bare, unquote(uri), unquote(bare))) if text != uri]
 
 
 def as_folder(uri: str) -> str:

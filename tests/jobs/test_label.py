@@ -236,20 +236,25 @@ def test_a_store_that_stays_away_ends_with_5(photographs: Path, s3: Server):
 
 
 def test_failed_images_are_taken_up_again(photographs: Path, s3: Server):
-    """--retry-failed labels the images whose failure was transient, in a run of their own."""
+    """The next run labels the images whose failure was transient, unless it is told not to."""
     bucket = upload(s3, photographs)
     places = (f"s3://{bucket}/in", f"s3://{bucket}/out")
     with fault_proxy(s3.endpoint_url) as proxy:
         proxy.faults.append(Fault("GET", r"photo_00[12]", "before", lambda: 403, times=100))
         flags = ("--s3-endpoint-url", proxy.endpoint_url, "--io-attempts", 2)
         assert label(*places, *flags) == 4
-        assert label(*places, *flags) == 4, "nothing was done, and two images still have no mask"
+        none = ("--retry-failed", "none")
+        assert label(*places, *flags, *none) == 4, "nothing was done, and two have no mask"
         proxy.faults.clear()
 
-        assert label(*places, *flags, "--retry-failed") == 0
+        assert label(*places, *flags) == 0
 
     run = the_run(places[1], Storage(s3.endpoint_url))
-    assert [row["key"] for row in tables(run)[0]] == ["photo_001.jpg", "photo_002.jpg"]
+    rows = tables(run)[0]
+    assert [(row["key"], row["attempts"]) for row in rows] == [
+        ("photo_001.jpg", 2),
+        ("photo_002.jpg", 2),
+    ]
     assert label(*places, "--s3-endpoint-url", s3.endpoint_url) == 0
 
 

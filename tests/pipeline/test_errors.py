@@ -76,6 +76,7 @@ def test_the_codes_of_images_are_these() -> None:
     assert {str(code) for code in ErrorCode if not code.transient} == {
         *("too_many_bytes", "too_many_pixels", "unsupported_format"),
         *("corrupt", "truncated", "unsupported_mode", "crashed", "too_slow"),
+        *("name_too_long", "name_not_utf8"),
     }
 
 

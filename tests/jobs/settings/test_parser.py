@@ -12,7 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from jobs.__main__ import COMMANDS, main
-from jobs.settings.flags import variable_of
+from jobs.settings.demo import DemoSettings
+from jobs.settings.flags import parse, variable_of
 from jobs.settings.parser import read_settings
 from jobs.settings_page import document
 from pipeline.errors import SettingError
@@ -72,7 +73,7 @@ def test_flags_go_before_the_environment_and_that_before_the_file(
 def test_all_settings_can_stand_in_the_file(tmp_path: Path) -> None:
     """A file with every field of `label` gives what it says, and is enough."""
     given = LabelSettings(
-        input="a", output="b", weights="random:0", retry_failed=True, max_error_rate=0.5
+        input="a", output="b", weights="random:0", retry_failed="all", max_error_rate=0.5
     ).model_dump()
     config = _config(tmp_path, json.dumps({**given, "scales": list(given["scales"])}))
     found = read_settings(LabelSettings, "label", ["--config", config], os.environ)
@@ -83,9 +84,9 @@ def test_all_settings_can_stand_in_the_file(tmp_path: Path) -> None:
     ("environ", "flags", "expected"),
     [
         ({}, [], False),
-        ({}, ["--retry-failed"], True),
-        ({"FCN_RETRY_FAILED": "true"}, [], True),
-        ({"FCN_RETRY_FAILED": "1"}, ["--no-retry-failed"], False),
+        ({}, ["--flip"], True),
+        ({"FCN_FLIP": "true"}, [], True),
+        ({"FCN_FLIP": "1"}, ["--no-flip"], False),
     ],
 )
 def test_switches_can_be_set_and_unset(
@@ -94,7 +95,34 @@ def test_switches_can_be_set_and_unset(
     """A switch is set by its flag or variable, and a flag with `no-` unsets it again."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    assert _label(*flags).retry_failed is expected
+    assert _label(*flags).flip is expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "expected"),
+    [
+        ({}, [], "transient"),
+        ({}, ["--retry-failed"], "transient"),
+        ({}, ["--retry-failed", "--flip"], "transient"),
+        ({}, ["--retry-failed", "all"], "all"),
+        ({}, ["--retry-failed=none"], "none"),
+        ({"FCN_RETRY_FAILED": "1"}, [], "transient"),
+        ({"FCN_RETRY_FAILED": "false"}, [], "none"),
+        ({"FCN_RETRY_FAILED": "none"}, ["--retry-failed"], "transient"),
+    ],
+)
+def test_a_switch_that_became_a_policy_can_be_written_as_before(
+    environ: dict[str, str], flags: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--retry-failed stands with a value or alone; a variable or file may say yes or no."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert _label(*flags).retry_failed == expected
+
+
+def test_a_command_may_have_no_flags() -> None:
+    """A command whose settings all have defaults is called by its name alone."""
+    assert parse(DemoSettings, "demo", []) == {}
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,21 @@ def test_pascal_voc(tmp_path: Path):
     }
 
 
+def test_pascal_voc_of_other_tools(tmp_path: Path):
+    """Names may have spaces and images another ending, as CVAT exports them; .jpg goes first."""
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_bytes(b"a\r\nb 01\r\n\r\ngone\r\n")
+    touch(tmp_path, "JPEGImages/a.png", "JPEGImages/a.jpg", "JPEGImages/b 01.png")
+
+    found = find_labelled(Storage(), f"file://{tmp_path}")
+
+    assert _names(found.splits["train"]) == [
+        ("a.jpg", "a.png"),
+        ("b 01.png", "b 01.png"),
+        ("gone.jpg", "gone.png"),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["labelIds", "labelTrainIds"])
 def test_cityscapes(tmp_path: Path, kind: str):
     """Images and truths lie in two trees; train ids are taken where there are any."""

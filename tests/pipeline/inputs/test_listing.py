@@ -12,6 +12,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.listing import IMAGE_ENDINGS, Source, Sources
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
+from tests.servers import Server
 
 _STORAGE = Storage()
 
@@ -105,9 +106,11 @@ def test_a_name_that_is_no_text_is_planned(tmp_path: Path) -> None:
     """A file whose name is no UTF-8 is planned under a name that can be written down."""
     with open(os.fsencode(tmp_path) + b"/a\xff.jpg", "wb"):
         pass
-    found = list(_sources(tmp_path))
-    assert [(source.key, source.uri) for source in found] == [
-        ("a\\xff.jpg", f"file://{tmp_path}/a\\xff.jpg")
+    _make(tmp_path, "ä.jpg")
+    found = sorted(_sources(tmp_path), key=lambda source: source.key)
+    assert [(source.key, source.uri, source.refusal) for source in found] == [
+        ("a\\xff.jpg", f"file://{tmp_path}/a\\xff.jpg", "name_not_utf8"),
+        ("ä.jpg", f"file://{tmp_path}/ä.jpg", None),
     ]
 
 
@@ -276,7 +279,7 @@ def test_an_unreadable_manifest_is_an_input_error(ending: str, tmp_path: Path) -
 def test_a_damaged_parquet_manifest_is_an_input_error(tmp_path: Path) -> None:
     """A Parquet file with both of its marks and damage between them is refused by name."""
     path = tmp_path / "list.parquet"
-    _write_manifest(path, ["/a.jpg"])
+    pq.write_table(pa.table({"uri": ["/a.jpg"]}), path)
     whole = path.read_bytes()
     for start in range(4, len(whole) - 40, 40):
         path.write_bytes(whole[:start] + b"\xff" * 40 + whole[start + 40 :])
@@ -309,6 +312,103 @@ def test_a_presigned_url_in_a_manifest_is_an_input_error(
     with pytest.raises(InputError, match="holds a password or a signature") as caught:
         list(_sources(path))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_only_the_column_of_uris_decides(ending: str, tmp_path: Path) -> None:
+    """Columns of mixed types, of long fields and of vectors stand beside `uri` and cost nothing."""
+    path = tmp_path / f"list.{ending}"
+    long = "x" * 3_000_000
+    if ending == "parquet":
+        pq.write_table(pa.table({"vector": [[0.5] * 768] * 2, "uri": ["/a.jpg", "/b.jpg"]}), path)
+    elif ending == "csv":
+        path.write_text(f'score,uri,thumb\n1,/a.jpg,{long}\nhigh,/b.jpg,"two\nlines"\n')
+    else:
+        rows = [{"uri": "/a.jpg", "score": 1}, {"uri": "/b.jpg", "score": "high", "thumb": long}]
+        path.write_text("\n\n".join(json.dumps(row) for row in rows))
+    assert [source.uri for source in _sources(path)] == ["file:///a.jpg", "file:///b.jpg"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "latin-1"])
+def test_a_manifest_in_another_encoding_is_told_to_be_one(
+    encoding: str, ending: str, tmp_path: Path
+) -> None:
+    """A manifest in UTF-16, by its mark, or in no UTF-8 is an input error that says what to do."""
+    path = tmp_path / f"list.{ending}"
+    text = "uri\n/ä.jpg\n" if ending == "csv" else '{"uri": "/ä.jpg"}\n'
+    marked = text if encoding == "latin-1" else f"\ufeff{text}"
+    path.write_bytes(marked.encode(encoding))
+    with pytest.raises(InputError, match="UTF-8"):
+        list(_sources(path))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    """A CSV as spreadsheets write it, with a mark and Windows' line ends, is read."""
+    (tmp_path / "list.csv").write_bytes("\ufeffuri\r\n/ä.jpg\r\n".encode())
+    assert [source.uri for source in _sources(tmp_path / "list.csv")] == ["file:///ä.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        (" a .jpg ", "{folder}/ a .jpg "),
+        ("a.jpg", " {folder}/a.jpg "),
+        ("a b.jpg", "file://{folder}/a%20b.jpg"),
+        ("a%20b.jpg", "file://{folder}/a%20b.jpg"),
+        ("ä.jpg", "file:{folder}/%C3%A4.jpg"),
+        ("a.jpg", "file:{folder}/a.jpg"),
+        ("a.jpg", "file://localhost{folder}/a.jpg"),
+    ],
+)
+def test_a_name_is_taken_as_it_is_or_as_it_may_be_meant(
+    name: str, written: str, tmp_path: Path
+) -> None:
+    """Spaces and percent signs are a name's own where it exists; else Spark's spelling is read."""
+    _make(tmp_path, name)
+    _write_manifest(tmp_path / "list.jsonl", [written.format(folder=tmp_path)])
+    [source] = _sources(tmp_path / "list.jsonl")
+    assert (source.uri, source.num_bytes) == (f"file://{tmp_path}/{name}", len(name.encode()))
+
+
+# Buckets
+
+
+def _bucket(server: Server, *keys: str) -> tuple[Storage, str]:
+    bucket = server.make_bucket()
+    for key in keys:
+        server.put(bucket, key, b"" if key == "photos" else key.encode())
+    return Storage(server.endpoint_url), bucket
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_an_empty_object_does_not_hide_the_folder_of_its_name(slash: str, s3: Server) -> None:
+    """A marker that a tool has laid beside a prefix is no image; the images below are planned."""
+    storage, bucket = _bucket(
+        s3, "photos", "photos/", "photos/0.jpg", "photos/1.jpg", "photos2.jpg"
+    )
+    found = Sources(storage, f"s3://{bucket}/photos{slash}", "file:///out", 2)
+    assert sorted(source.key for source in found) == ["0.jpg", "1.jpg"]
+
+
+def test_a_slash_tells_a_folder_from_an_object(
+    s3: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where an object and a folder have one name, the slash decides, and its lack is said."""
+    storage, bucket = _bucket(s3, "shot", "shot/0.jpg")
+    place = f"s3://{bucket}/shot"
+    assert [one.key for one in Sources(storage, f"{place}/", "file:///out", 2)] == ["0.jpg"]
+    assert not caplog.messages
+    assert [one.key for one in Sources(storage, place, "file:///out", 2)] == ["shot"]
+    assert "is an object and a folder: the object is taken" in caplog.text
+
+
+def test_sparks_names_of_buckets_are_read(tmp_path: Path, s3: Server) -> None:
+    """s3a:// and s3n:// are s3://, and percent-encoded keys are found."""
+    storage, bucket = _bucket(s3, "p/a b.jpg")
+    _write_manifest(tmp_path / "list.csv", [f"s3a://{bucket}/p/a%20b.jpg"])
+    [source] = Sources(storage, f"file://{tmp_path}/list.csv", "file:///out", 2)
+    assert (source.uri, source.num_bytes) == (f"s3://{bucket}/p/a b.jpg", 9)
 
 
 # Missing inputs

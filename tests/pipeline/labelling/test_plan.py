@@ -28,10 +28,13 @@ from pipeline.labelling.plan import (
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run, read_shard
 from pipeline.labelling.schema import PLAN, ImageRow, ShardRow
+from pipeline.labelling.verify import verify
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
+from pipeline.store.names import NamedPlace
 from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import draw_images, label_run, make_settings, network_record, start_run
+from tests.servers import Server
 
 _STORAGE = Storage()
 _NETWORK = network_record()
@@ -175,21 +178,62 @@ def test_names_that_collide_are_an_input_error(tmp_path: Path) -> None:
     ]
 
 
-def test_an_image_named_twice_is_an_input_error(tmp_path: Path) -> None:
-    """A manifest that names one image twice is refused."""
-    source = _make(tmp_path, "a.jpg")
+def test_an_image_named_twice_is_planned_once(tmp_path: Path) -> None:
+    """A manifest that repeats an image costs no more than a count of the repetitions."""
+    source = _make(tmp_path, "a.jpg", "b.jpg")
     manifest = tmp_path / "list.csv"
-    manifest.write_text(f"uri\n{source}/a.jpg\n{source}/a.jpg\n")
-    with pytest.raises(InputError, match=r"lists '.*a\.jpg' 2 times; list it once"):
-        _draft(tmp_path, input=str(manifest))
+    manifest.write_text(f"uri\n{source}/a.jpg\n{source}/b.jpg\n{source}/a.jpg\n")
+    drafted = _draft(tmp_path, input=str(manifest))
+    assert [key.rpartition("/")[2] for key in _keys(drafted)] == ["a.jpg", "b.jpg"]
+    assert drafted.num_repeated == 1
 
 
-def test_a_name_too_long_for_a_disk_is_an_input_error(tmp_path: Path) -> None:
-    """A mask name of over 255 bytes is refused at planning where the output is a disk."""
-    _make(tmp_path, "ä" * 125 + ".jpg")
-    assert _draft(tmp_path).images.num_rows == 1
-    with pytest.raises(InputError, match=r"over 255 bytes.*bucket"):
-        _draft(tmp_path, mask_name="full")
+def _refusals(drafted: Draft) -> dict[str, str | None]:
+    columns = drafted.images.select(["key", "error_code"]).to_pydict()
+    return dict(zip(columns["key"], columns["error_code"], strict=True))
+
+
+def test_a_name_too_long_for_a_disk_is_a_row(tmp_path: Path) -> None:
+    """An image whose mask's name has over 255 bytes is planned as refused; others are not."""
+    name = "ä" * 125 + ".jpg"
+    _make(tmp_path, name, "a.jpg")
+    assert _refusals(_draft(tmp_path)) == {name: None, "a.jpg": None}
+    assert _refusals(_draft(tmp_path, mask_name="full")) == {name: "name_too_long", "a.jpg": None}
+
+
+@pytest.mark.parametrize("run_id", [None, "nightly"])
+def test_a_key_too_long_for_a_bucket_is_a_row(
+    run_id: str | None, tmp_path: Path, s3: Server
+) -> None:
+    """The mask of an image may have 1,024 bytes in its key, the run's name included."""
+    bucket = s3.make_bucket()
+    before = f"out/masks/run={run_id or 'YYYYMMDDThhmmssZ-abcdef'}/{bucket}/{'d/' * 100}"
+    stems = ["k" * (1024 - len(before) - len(".png") + more) for more in range(2)]
+    uris = [f"s3://{bucket}/{'d/' * 100}{stem}.jpg" for stem in stems]
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text("\n".join(json.dumps({"uri": uri}) for uri in uris))
+    place = {"output": f"s3://{bucket}/out", "s3_endpoint_url": s3.endpoint_url}
+    given = make_settings(tmp_path, manifest, run_id=run_id, **place)
+    drafted = draft(History(given.storage(), given.output), given, _NETWORK)
+    found = {f"s3://{key}": code for key, code in _refusals(drafted).items()}
+    assert found == {uris[0]: None, uris[1]: "name_too_long"}
+
+
+@pytest.mark.parametrize(
+    ("output", "longest"), [("s3://bucket/out", 1020), ("s3://bucket", 1024), ("file:///out", 255)]
+)
+def test_a_place_holds_names_up_to_its_limit(output: str, longest: int) -> None:
+    """A bucket's key has up to 1,024 bytes, a part of a path up to 255, in UTF-8."""
+    place = NamedPlace(output)
+    assert place.holds("a" * longest)
+    assert not place.holds("a" * (longest + 1))
+    assert not place.holds("a" * (longest - 1) + "ä")
+
+
+def test_a_path_has_a_limit_too() -> None:
+    """A path on a disk has up to 4,095 bytes, however short its parts are."""
+    assert NamedPlace("file:///out").holds("abc/" * 1022 + "a")
+    assert not NamedPlace("file:///out").holds("abc/" * 1023 + "a")
 
 
 def test_no_images_are_an_input_error(tmp_path: Path) -> None:
@@ -227,6 +271,8 @@ def test_the_plan_says_all_that_is_known_of_an_image(tmp_path: Path) -> None:
             "etag": found.version,
             "num_bytes": 7,
             "mask_key": "x/a.png",
+            "attempts": 1,
+            "error_code": None,
         }
     ]
 
@@ -331,14 +377,57 @@ def test_a_draft_of_nothing_new_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_a_retry_takes_up_what_is_transient(code: ErrorCode, tmp_path: Path) -> None:
-    """`retry_failed` plans exactly the images whose error lay outside of their bytes."""
+def test_a_new_run_takes_up_what_is_transient(code: ErrorCode, tmp_path: Path) -> None:
+    """By default exactly the images are planned again whose error lay outside of their bytes."""
     huge = {"num_bytes": 1 << 40, "height": 1 << 20, "width": 1 << 20}
     _commit(start_run(tmp_path, _make(tmp_path, "a.jpg", "b.jpg")), {"b.jpg": (code, huge)})
-    assert _keys(_draft(tmp_path)) == []
-    again = _draft(tmp_path, retry_failed=True)
+    assert _keys(_draft(tmp_path, retry_failed="none")) == []
+    assert _keys(_draft(tmp_path, retry_failed="all")) == ["b.jpg"]
+    again = _draft(tmp_path)
     assert _keys(again) == (["b.jpg"] if code.transient else [])
     assert again.num_skipped_failed == (0 if code.transient else 1)
+    assert again.num_retried == (1 if code.transient else 0)
+
+
+def test_a_transient_failure_is_retried_a_number_of_times(tmp_path: Path) -> None:
+    """An image is tried by `max_image_attempts` runs, which its rows count, and by `all` beyond."""
+    source = _make(tmp_path, "a.jpg", "b.jpg")
+    for attempt in (1, 2, 3):
+        assert _keys(_draft(tmp_path)) == (["a.jpg", "b.jpg"] if attempt == 1 else ["b.jpg"])
+        run = start_run(tmp_path, source)
+        _commit(run, {"b.jpg": ("timeout", {})})
+        rows = next(run.published(run.manifest(), ["key", "attempts"])).to_pylist()
+        assert rows[-1] == {"key": "b.jpg", "attempts": attempt}
+    assert _keys(_draft(tmp_path)) == []
+    assert _keys(_draft(tmp_path, max_image_attempts=4)) == ["b.jpg"]
+    beyond = _draft(tmp_path, retry_failed="all")
+    assert beyond.images.select(["key", "attempts"]).to_pylist() == [
+        {"key": "b.jpg", "attempts": 4}
+    ]
+
+
+def test_rows_of_the_version_before_count_as_one_attempt_each(tmp_path: Path) -> None:
+    """Tables without the column `attempts` are read, verified, and count by their rows."""
+    source = _make(tmp_path, "a.jpg")
+    for _ in range(2):
+        run = start_run(tmp_path, source)
+        _commit(run, {"a.jpg": ("timeout", {})})
+        _as_before(tmp_path / "out", run)
+        assert verify(run, 2).breaks.numbers == {"table file has another sha256": 1}
+    assert _draft(tmp_path).images["attempts"].to_pylist() == [3]
+    assert _keys(_draft(tmp_path, max_image_attempts=2)) == []
+
+
+def _as_before(output: Path, run: Run) -> None:
+    """Take the column out of a run's files, and what the manifest says of it."""
+    for path in output.glob(f"*/*{run.run_id}/**/*.parquet"):
+        table = pq.read_table(path)
+        if "attempts" in table.column_names:
+            pq.write_table(table.drop_columns("attempts"), path)
+    manifest = output / f"runs/{run.run_id}/manifest.json"
+    fields = json.loads(manifest.read_text())
+    del fields["num_retried"], fields["num_retried_failed"]
+    manifest.write_text(json.dumps(fields))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +445,7 @@ def test_a_retry_takes_up_what_a_raised_limit_admits(
     }
     run = start_run(tmp_path, _make(tmp_path, "ok.jpg", *errors))
     _commit(run, errors)
-    raised = {"retry_failed": True, "max_image_bytes": limit, "max_image_pixels": limit}
+    raised = {"max_image_bytes": limit, "max_image_pixels": limit}
     assert _keys(_draft(tmp_path, **raised)) == keys
 
 
@@ -365,18 +454,18 @@ def test_large_sizes_do_not_overflow(tmp_path: Path) -> None:
     size = {"height": 70_000, "width": 70_000}
     run = start_run(tmp_path, _make(tmp_path, "a.jpg"))
     _commit(run, {"a.jpg": ("too_many_pixels", size)})
-    assert _keys(_draft(tmp_path, retry_failed=True, max_image_pixels=70_000**2 - 1)) == []
-    assert _keys(_draft(tmp_path, retry_failed=True, max_image_pixels=70_000**2)) == ["a.jpg"]
+    assert _keys(_draft(tmp_path, max_image_pixels=70_000**2 - 1)) == []
+    assert _keys(_draft(tmp_path, max_image_pixels=70_000**2)) == ["a.jpg"]
 
 
 def test_a_later_success_settles_an_image(tmp_path: Path) -> None:
     """An image that failed in one run and has a mask by another is neither retried nor failed."""
     source = _make(tmp_path, "a.jpg", "b.jpg")
     _commit(start_run(tmp_path, source), {"a.jpg": ("timeout", {}), "b.jpg": ("timeout", {})})
-    _commit(start_run(tmp_path, source, retry_failed=True), {"b.jpg": ("corrupt", {})})
+    _commit(start_run(tmp_path, source), {"b.jpg": ("corrupt", {})})
     drafted = _draft(tmp_path)
     assert (drafted.num_skipped, drafted.num_skipped_failed) == (2, 1)
-    assert "a.jpg" not in _keys(_draft(tmp_path, retry_failed=True))
+    assert _keys(drafted) == []
 
 
 @pytest.mark.parametrize(("first", "second"), [("timeout", "corrupt"), ("corrupt", "timeout")])
@@ -386,7 +475,7 @@ def test_an_error_in_the_bytes_settles_an_image(first: str, second: str, tmp_pat
     runs = [start_run(tmp_path, source) for _ in range(2)]
     for run, code in zip(runs, (first, second), strict=True):
         _commit(run, {"a.jpg": (code, {}), "b.jpg": ("timeout", {})})
-    assert _keys(_draft(tmp_path, retry_failed=True)) == ["b.jpg"]
+    assert _keys(_draft(tmp_path)) == ["b.jpg"]
 
 
 # Which run goes on
@@ -475,14 +564,15 @@ def test_another_input_under_the_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_not_retried(tmp_path: Path) -> None:
-    """`retry_failed` goes on with an unfinished named run and is refused for a finished one."""
+    """`retry_failed=all` goes on with an unfinished named run and is refused for a finished one."""
     run = start_run(tmp_path, _make(tmp_path, "a.jpg"), run_id="nightly")
-    assert _continued(tmp_path, run_id="nightly", retry_failed=True) == "nightly"
+    assert _continued(tmp_path, run_id="nightly", retry_failed="all") == "nightly"
     _commit(run, {"a.jpg": ("timeout", {})})
     publish(run, str)
     with pytest.raises(SettingError, match="is finished and a finished run never changes"):
-        _continued(tmp_path, run_id="nightly", retry_failed=True)
-    assert _continued(tmp_path, retry_failed=True) is None
+        _continued(tmp_path, run_id="nightly", retry_failed="all")
+    assert _continued(tmp_path, run_id="nightly") == "nightly"
+    assert _continued(tmp_path, retry_failed="all") is None
 
 
 # What is written

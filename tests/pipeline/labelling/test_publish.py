@@ -1,6 +1,7 @@
 """Publish: tables and totals from the commit records, the same whenever it is done."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import InputError, StoreError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling import report
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Manifest, Run
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
+from pipeline.labelling.verify import verify
 from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import draw_images, label_run, start_run
 
@@ -196,9 +199,46 @@ def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
     run = _labelled(tmp_path)
     (tmp_path / f"out/runs/{run.run_id}/commits/shard-000001.parquet").unlink()
     before = _files(tmp_path / "out")
-    with pytest.raises(AssertionError, match="1 shards of run"):
+    with pytest.raises(StoreError, match=r"1 of 3 shards of run .* the first is shard 1"):
         publish(run, _render)
     assert _files(tmp_path / "out") == before
+
+
+def test_a_listing_that_leaves_out_commits_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Publishing and verifying read the commits of the plan, whatever a listing shows of them."""
+    run = _labelled(tmp_path)
+    monkeypatch.setattr(Run, "committed", lambda _: [2])
+    assert publish(run, _render).num_images == 6
+    assert _table(run, "images").num_rows == 6
+    verdict = verify(run, 2)
+    assert (str(verdict.breaks), verdict.num_missing, verdict.finished) == ("", 0, True)
+
+
+def test_a_listing_that_invents_a_commit_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that only a listing calls committed keeps the run from its manifest."""
+    run = _labelled(tmp_path)
+    (tmp_path / f"out/runs/{run.run_id}/commits/shard-000001.parquet").unlink()
+    monkeypatch.setattr(Run, "committed", lambda _: [0, 1, 2])
+    with pytest.raises(StoreError, match="shard 1 has no commit record"):
+        publish(run, _render)
+    assert run.manifest() is None
+
+
+def test_a_commit_of_another_number_of_rows_is_named(tmp_path: Path) -> None:
+    """A commit record that does not hold its shard's images ends the publication by name."""
+    run = _labelled(tmp_path)
+    uri = run.commit_uri(1)
+    rows = pq.read_table(pa.BufferReader(run.storage.read(uri)))
+    buffer = io.BytesIO()
+    pq.write_table(rows.slice(1), buffer)
+    run.storage.write(uri, buffer.getvalue())
+    with pytest.raises(InputError, match=r"shard-000001.parquet holds 1 rows, its shard has 2"):
+        publish(run, _render)
+    assert run.manifest() is None
 
 
 def test_large_tables_are_cut_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -384,3 +384,11 @@ def test_a_table_beside_the_manifest_is_found(tmp_path: Path) -> None:
     folder = tmp_path / f"out/images/run={run.run_id}"
     shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet")
     assert verify(run, 2).breaks.numbers == {"table file that no manifest names": 1}
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._x"])
+def test_what_nobody_reads_beside_the_tables_is_no_break(name: str, tmp_path: Path) -> None:
+    """What desktops lay into folders leaves a run whole: only Parquet files are read there."""
+    run = _published(tmp_path)
+    (tmp_path / f"out/images/run={run.run_id}/{name}").write_bytes(b"x")
+    assert not verify(run, 2).breaks

@@ -1,0 +1,92 @@
+"""Doubt: whether what a whole shard has met is true of its images, or of the store.
+
+A row says what is true of its image alone. So where none of a shard's images could be read, others
+are asked for: images of other shards, and the listing. If they fail alike, the run ends, to be
+gone on with, and nothing is committed.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ErrorCode, StoreError
+from pipeline.labelling.schema import ImageRow, ShardTask
+from pipeline.store.storage import Storage
+
+# What a store says of an object, and might say of any.
+_DOUBTFUL = {
+    ErrorCode.NOT_FOUND,
+    ErrorCode.FORBIDDEN,
+    ErrorCode.TIMEOUT,
+    ErrorCode.THROTTLED,
+}
+_MAX_ASKED = 3
+
+
+def refuse_a_store_that_fails(
+    storage: Storage, task: ShardTask, images: Sequence[ImageRow], max_bytes: int
+) -> None:
+    """End the run where none of a shard's images was read and the store answers for no other.
+
+    Args:
+        storage: Of plan and images.
+        task: Where the plan of the shard is.
+        images: Of the shard, fetched.
+        max_bytes: Of a larger image nothing is read.
+
+    Raises:
+        StoreError: It is the store that fails.
+    """
+    failed = [image for image in images if _is_doubtful(image)]
+    if not failed or len(failed) < len(images):
+        return
+    if _are_gone(storage, failed) or _others_answer(storage, task, max_bytes, failed[0]["uri"]):
+        return
+    first = failed[0]
+    raise StoreError(
+        ErrorCode(first["error_code"] or ""),
+        f"none of the {len(failed)} images of shard {task['shard']} could be read, nor any other "
+        f"that was tried: {first['error_message']}; check credentials, rights and endpoint",
+    )
+
+
+def _is_doubtful(image: ImageRow) -> bool:
+    # An image without a version was not there to begin with.
+    return image["etag"] is not None and image["error_code"] in _DOUBTFUL
+
+
+def _are_gone(storage: Storage, failed: Sequence[ImageRow]) -> bool:
+    """Whether they were removed since, as a prefix is emptied: the listing has them no more."""
+    some = failed[:_MAX_ASKED]
+    return all(image["error_code"] == ErrorCode.NOT_FOUND for image in some) and not any(
+        storage.for_input().lists(image["uri"]) for image in some
+    )
+
+
+def _others_answer(storage: Storage, task: ShardTask, max_bytes: int, uri: str) -> bool:
+    """Ask for images of other shards; where the plan's file has none, for the listing."""
+    others = list(_others(storage, task))
+    if not others:
+        storage.for_input().lists(uri)
+        return True
+    return any(_answers(storage, image, max_bytes) for image in others)
+
+
+def _others(storage: Storage, task: ShardTask) -> Iterator[ImageRow]:
+    """Return the first images of a few other shards, from all over the plan's file."""
+    file = pq.ParquetFile(pa.BufferReader(storage.read(task["plan_uri"])), pre_buffer=False)
+    groups = [group for group in range(file.num_row_groups) if group != task["row_group"]]
+    step = max(1, len(groups) // _MAX_ASKED)
+    for group in groups[::step][:_MAX_ASKED]:
+        first: ImageRow = file.read_row_group(group, use_threads=False).slice(0, 1).to_pylist()[0]
+        if first["etag"] is not None and first.get("error_code") is None:
+            yield first
+
+
+def _answers(storage: Storage, image: ImageRow, max_bytes: int) -> bool:
+    try:
+        storage.for_input().read_version(image["uri"], image["etag"], max_bytes)
+    except StoreError as error:
+        return error.code not in _DOUBTFUL
+    return True

@@ -1,0 +1,89 @@
+"""What an S3 answer says, be it complete or not: some stores leave headers out or weaken them."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pipeline.store.entry import WITHOUT_ETAG
+from pipeline.store.s3_errors import BodyBrokeError, NotS3Error, is_page
+
+_ERROR_DOCUMENT = re.compile(
+    rb"\A\s*(<\?xml[^>]*>)?\s*<Error[ >].{0,2000}?<Code>([^<]{1,100})<", re.DOTALL
+)
+
+_NO_S3 = (
+    "this is no S3 endpoint: it answers with a page (text/html); check s3_endpoint_url, "
+    "AWS_ENDPOINT_URL and what proxies stand between"
+)
+
+
+def etag_of(answer: Mapping[str, Any]) -> str:
+    """Return the ETag without quotes and mark of weakness; empty if there is none."""
+    found: str = answer.get("ETag") or ""
+    return found.removeprefix("W/").strip('"')
+
+
+def timed_version(changed: datetime | None, num_bytes: int) -> str:
+    """Make a version of time and size; a listing has milliseconds, headers whole seconds."""
+    seconds = int(changed.timestamp()) if changed is not None else 0
+    return f"{WITHOUT_ETAG}{seconds}-{num_bytes}"
+
+
+def version_of(answer: Mapping[str, Any], num_bytes: int) -> str:
+    """Return what stands for the content: the ETag, else time and size.
+
+    Args:
+        answer: Headers of an object, or its entry of a listing.
+        num_bytes: Its size.
+    """
+    return etag_of(answer) or timed_version(answer.get("LastModified"), num_bytes)
+
+
+def is_version(answer: Mapping[str, Any], num_bytes: int, version: str) -> bool:
+    """Whether an object that was read is the version that was planned.
+
+    Without an ETag in the answer, If-Match and the size must have told.
+    """
+    if version.startswith(WITHOUT_ETAG):
+        return timed_version(answer.get("LastModified"), num_bytes) == version
+    return etag_of(answer) in ("", version)
+
+
+def check_answer(answer: Mapping[str, Any]) -> None:
+    """Refuse a page for people, as proxies, portals and consoles send. Raises NotS3Error."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    is_page = headers.get("content-type", "").startswith("text/html")
+    if is_page and "etag" not in headers and not any(name.startswith("x-amz-") for name in headers):
+        raise NotS3Error(_NO_S3)
+
+
+def refuse_page(error: BaseException) -> None:
+    """Refuse a page that comes as an error: what can't be parsed is 500 for botocore.
+
+    Raises:
+        NotS3Error: It is one.
+    """
+    if is_page(error):
+        raise NotS3Error(_NO_S3) from error
+
+
+def check_page(page: Mapping[str, Any]) -> None:
+    """Refuse what is no page of a listing. Raises NotS3Error, or BodyBrokeError for an error."""
+    check_answer(page)
+    if not {"Name", "IsTruncated", "KeyCount", "MaxKeys", "Contents"} & page.keys():
+        raise BodyBrokeError("the answer is no listing")
+
+
+def check_content(answer: Mapping[str, Any], data: bytes, num_bytes: int | None) -> None:
+    """Refuse a body that is not the object's. Raises BodyBrokeError.
+
+    Args:
+        answer: Its headers.
+        data: The body.
+        num_bytes: The size of the version that was asked for, where it is known.
+    """
+    if not etag_of(answer) and (found := _ERROR_DOCUMENT.match(data)):
+        raise BodyBrokeError(f"an error came as an object: {found[2].decode(errors='replace')}")
+    if num_bytes not in (None, len(data)):
+        raise BodyBrokeError(f"{len(data)} bytes came, the object has {num_bytes}")

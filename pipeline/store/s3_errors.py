@@ -1,0 +1,155 @@
+"""What S3, its imitations, botocore and s3fs raise, as StoreError."""
+
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ParamValidationError,
+    ProxyConnectionError,
+)
+from botocore.parsers import ResponseParserError
+
+from pipeline.errors import ErrorCode, Scope, StoreError
+
+PRECONDITION = {"412", "PreconditionFailed"}
+NOT_IMPLEMENTED = {"501", "NotImplemented"}
+# Another conditional write was under way; S3 asks to try again.
+CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
+THROTTLED = {
+    *("429", "503", "SlowDown", "ServiceUnavailable", "TooManyRequests", "Throttling"),
+    *("ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded"),
+}
+# What HEAD says of anything that the store does not want: it has no body with a code.
+UNSAID = {"400", "403"}
+_PASSING = {"RequestTimeout", "RequestTimeoutException", "InternalError", "408", "IncompleteBody"}
+NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_OF_THE_BUCKET = {
+    *("NoSuchBucket", "AllAccessDisabled", "InvalidBucketState", "InvalidBucketName"),
+    *("PermanentRedirect", "TemporaryRedirect", "301", "307"),
+}
+_OF_THE_CREDENTIALS = {
+    *("401", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"),
+    *("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "NotSignedUp"),
+    *("SignatureDoesNotMatch", "AuthFailure", "AuthorizationHeaderMalformed", "AccountProblem"),
+    *("RequestTimeTooSkewed", "RequestExpired", "InvalidSecurity", "MissingSecurityHeader"),
+}
+_FORBIDDEN = {"403", "AccessDenied", "Forbidden", "InvalidObjectState", *_OF_THE_CREDENTIALS}
+_NOBODY_THERE = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
+
+S3_ERRORS = (OSError, ClientError, BotoCoreError, ResponseParserError)
+
+
+class BodyBrokeError(OSError):
+    """The headers came, the body did not, or not whole."""
+
+
+class NotS3Error(OSError):
+    """Something answered that is no S3: a page for people, of a proxy or a console."""
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code that S3 gives an error, else its status as text; empty if it gave none."""
+    source = _source(error)
+    if isinstance(source, ClientError):
+        answer = source.response
+        code = str(answer.get("Error", {}).get("Code", ""))
+        return code or str(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    return ""
+
+
+def is_page(error: BaseException) -> bool:
+    """Whether an error's answer was a page for people, as gateways and consoles send."""
+    source = _source(error)
+    if not isinstance(source, ClientError):
+        return False
+    headers = source.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return bool(headers.get("content-type", "").startswith("text/html"))
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether asking again can help: not after a signal, a refusal, or an answer of no S3."""
+    code = code_of(error)
+    if code in CONFLICT | THROTTLED | _PASSING:
+        return True
+    known = isinstance(error, S3_ERRORS) and not isinstance(error, NotS3Error)
+    return known and code not in NOT_IMPLEMENTED and not _is_refusal(error)
+
+
+def raise_store_error(error: BaseException, uri: str) -> NoReturn:
+    """Translate an error. Raises StoreError.
+
+    Args:
+        error: One of `S3_ERRORS`.
+        uri: What was asked for.
+    """
+    code = code_of(error)
+    if isinstance(error, NotS3Error):
+        raise StoreError(ErrorCode.FORBIDDEN, f"{uri}: {error}", Scope.STORE) from error
+    scope = _scope(error, code)
+    if code in NOT_FOUND or isinstance(error, FileNotFoundError):
+        missing = f"the bucket of {uri}" if code == "NoSuchBucket" else uri
+        raise StoreError(ErrorCode.NOT_FOUND, f"{missing} does not exist", scope) from error
+    if type(error).__name__ == "NoCredentialsError":
+        message = f"{uri}: no AWS credentials found"
+        raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error
+    if code in _FORBIDDEN or isinstance(error, PermissionError):
+        message = f"{uri}: the store refuses: {error}"
+        raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error
+    if code in THROTTLED:
+        message = f"{uri}: the store asks to slow down"
+        raise StoreError(ErrorCode.THROTTLED, message) from error
+    _raise_other(error, uri, scope)
+
+
+def _raise_other(error: BaseException, uri: str, scope: Scope) -> NoReturn:
+    reason = str(error) or type(error).__name__
+    if _is_refusal(error):
+        message = f"{uri}: {reason}; check bucket, region, endpoint and credentials"
+        raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error
+    source = _source(error)
+    if isinstance(source, _NOBODY_THERE):
+        reason = (
+            f"nobody answers at {_server(source)} (check s3_endpoint_url, AWS_ENDPOINT_URL and the "
+            "network)"
+        )
+    message = f"{uri}: no answer from the store: {reason}"
+    raise StoreError(ErrorCode.TIMEOUT, message, scope) from error
+
+
+def _scope(error: BaseException, code: str) -> Scope:
+    """Say what an error is true of: botocore's own are of credentials, regions and networks."""
+    source = _source(error)
+    of_object = (ParamValidationError, HTTPClientError, ResponseParserError)
+    if isinstance(source, BotoCoreError) and not isinstance(source, of_object):
+        return Scope.STORE
+    if code in _OF_THE_CREDENTIALS:
+        return Scope.STORE
+    return Scope.BUCKET if code in _OF_THE_BUCKET else Scope.OBJECT
+
+
+def _server(error: BotoCoreError) -> str:
+    """Name whom a connection was tried to: the store, or the proxy on the way."""
+    url = urlsplit(error.kwargs.get("endpoint_url") or error.kwargs.get("proxy_url") or "")
+    return f"{url.scheme}://{url.netloc}"
+
+
+def _source(error: BaseException) -> BaseException | None:
+    """Return botocore's error: s3fs raises some of Python's own, and keeps it as the cause."""
+    if isinstance(error, BodyBrokeError):
+        return None  # the headers were in order, whatever has come over the body
+    return error if isinstance(error, ClientError | BotoCoreError) else error.__cause__
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether asking again can't help: bad names, profiles and regions, and answers 3xx or 4xx."""
+    source = _source(error)
+    if isinstance(source, ClientError):
+        status = source.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        return bool(300 <= status < 500)
+    passing = (HTTPClientError, *_NOBODY_THERE)
+    return isinstance(source, BotoCoreError) and not isinstance(source, passing)

@@ -1,0 +1,125 @@
+"""Fetch: a row says what is true of its image alone; what is the store's ends the run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.runs import Run
+from pipeline.store.storage import Storage
+from tests.disk_runs import draw_images, start_run
+
+
+def _codes(run: Run, shard: int = 0) -> list[str | None]:
+    row = Fetch(run.storage, 1 << 20, 2)(run.missing()[shard])
+    return [image["error_code"] for image in row["images"]]
+
+
+class _Failing:
+    """Makes reads of images fail, by the end of their names."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.errors: dict[str, StoreError] = {}
+        self._read = Storage.read_version
+        monkeypatch.setattr(Storage, "read_version", self._as_method())
+
+    def _as_method(self) -> Callable[..., bytes]:
+        def answer(storage: Storage, uri: str, *given: object) -> bytes:
+            for ending, error in self.errors.items():
+                if uri.endswith(ending):
+                    raise error
+            return self._read(storage, uri, *given)
+
+        return answer
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> _Failing:
+    return _Failing(monkeypatch)
+
+
+def _error(code: str, scope: Scope = Scope.OBJECT) -> StoreError:
+    return StoreError(ErrorCode(code), f"{code} it is", scope)
+
+
+def test_names_that_keep_an_image_out_are_rows(tmp_path: Path) -> None:
+    """A name too long for the output's masks, or no UTF-8, has a code and words of its own."""
+    source = draw_images(tmp_path, 1)
+    (source / ("n" * 251 + ".png")).write_bytes(b"x")
+    with open(bytes(source) + b"/z\xe9.png", "wb"):
+        pass
+    run = start_run(tmp_path, source, mask_name="full")
+    row = Fetch(run.storage, 1 << 20, 2)(run.missing()[0])
+    found = {image["error_code"]: image["error_message"] or "" for image in row["images"]}
+    assert set(found) == {None, "name_too_long", "name_not_utf8"}
+    assert "a disk 255 between two slashes; rename it" in found["name_too_long"]
+    assert "z\\xe9.png: its name is no UTF-8" in found["name_not_utf8"]
+
+
+@pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])
+def test_what_is_true_of_the_store_ends_the_run(
+    code: str, tmp_path: Path, failing: _Failing
+) -> None:
+    """An error of credentials or endpoint is raised, be it met at one image of a shard only."""
+    run = start_run(tmp_path, draw_images(tmp_path, 3))
+    failing.errors["_1.png"] = _error(code, Scope.STORE)
+    with pytest.raises(StoreError, match=f"{code} it is"):
+        _codes(run)
+
+
+def test_a_bucket_that_is_gone_ends_the_run(tmp_path: Path, failing: _Failing) -> None:
+    """What was planned lay in a bucket that was there: that it is not is no image's failure."""
+    run = start_run(tmp_path, draw_images(tmp_path, 3))
+    failing.errors["_1.png"] = _error("not_found", Scope.BUCKET)
+    with pytest.raises(StoreError, match="not_found it is"):
+        _codes(run)
+
+
+@pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])
+def test_one_of_a_shard_is_a_row(code: str, tmp_path: Path, failing: _Failing) -> None:
+    """Where others of the shard are read, an image's failure is its own."""
+    run = start_run(tmp_path, draw_images(tmp_path, 3))
+    failing.errors["_1.png"] = _error(code)
+    assert _codes(run) == [None, code, None]
+
+
+@pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled"])
+def test_a_whole_shard_is_rows_if_other_shards_are_read(
+    code: str, tmp_path: Path, failing: _Failing
+) -> None:
+    """Where nothing of a shard is read, images of other shards tell whether the store works."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=2)
+    failing.errors |= {"_0.png": _error(code), "_1.png": _error(code)}
+    assert _codes(run) == [code, code]
+
+
+@pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])
+def test_a_whole_shard_is_no_rows_if_no_other_is_read(
+    code: str, tmp_path: Path, failing: _Failing
+) -> None:
+    """Where other shards fail alike the run ends, and says what to look at."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=2)
+    failing.errors[".png"] = _error(code)
+    with pytest.raises(StoreError, match=r"none of the 2 images of shard 0 .* check credentials"):
+        _codes(run)
+
+
+@pytest.mark.parametrize("code", ["forbidden", "timeout"])
+def test_an_image_alone_is_a_row_if_the_place_can_be_listed(
+    code: str, tmp_path: Path, failing: _Failing
+) -> None:
+    """A run of one shard never hangs on an object that nobody may read: the listing answers."""
+    run = start_run(tmp_path, draw_images(tmp_path, 1))
+    failing.errors[".png"] = _error(code)
+    assert _codes(run) == [code]
+
+
+def test_a_folder_that_was_emptied_is_rows(tmp_path: Path) -> None:
+    """Images that are gone from the listing too were removed: all of a run may be `not_found`."""
+    source = draw_images(tmp_path, 4)
+    run = start_run(tmp_path, source, max_shard_images=2)
+    for path in source.iterdir():
+        path.unlink()
+    assert [_codes(run, shard) for shard in range(2)] == [["not_found"] * 2] * 2
