@@ -215,11 +215,10 @@ class S3:
 
     def remove(self, uri: str) -> None:
         """As `Storage.remove`."""
-        self._requests.count("write")
         try:
-            self._fs.call_s3("delete_object", **_place(uri))
-        except _S3_ERRORS as error:
-            _raise_s3(error, uri)
+            self._ask("write", lambda: self._call("delete_object", 0, **_place(uri)))
+        except S3_ERRORS as error:
+            raise_store_error(error, uri)
 
     def remove_leftovers(self, folder_uri: str) -> None:
         """A PUT that did not end leaves nothing behind."""
