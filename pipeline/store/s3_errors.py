@@ -63,9 +63,12 @@ def code_of(error: BaseException) -> str:
 
 
 def is_page(error: BaseException) -> bool:
-    """Whether an error's answer was a page for people, as gateways and consoles send."""
+    """Whether an error's answer was a page for people, as gateways and consoles send.
+
+    An answer to HEAD has no body, whatever type of body its headers name.
+    """
     source = _source(error)
-    if not isinstance(source, ClientError):
+    if not isinstance(source, ClientError) or source.operation_name.startswith("Head"):
         return False
     headers = source.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return bool(headers.get("content-type", "").startswith("text/html"))
