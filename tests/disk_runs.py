@@ -53,6 +53,7 @@ class RedPredictor:
         self.calls: list[list[tuple[int, ...]]] = []
 
     num_backoffs = 0
+    device_seconds = 0.0
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
         self.calls.append([image.shape for image in images])

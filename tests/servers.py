@@ -70,12 +70,16 @@ def moto_server(log: Path) -> Iterator[Server]:
 def rclone_server(folder: Path, log: Path) -> Iterator[Server]:
     """Run rclone's S3, which ignores If-None-Match."""
     port = free_port()
+    with server_process(rclone_command(folder, port), log, port):
+        yield Server(f"http://127.0.0.1:{port}")
+
+
+def rclone_command(folder: Path, port: int) -> list[str]:
+    """Return what serves a folder of buckets."""
     rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or "rclone"
     keys = f"{CREDENTIALS['AWS_ACCESS_KEY_ID']},{CREDENTIALS['AWS_SECRET_ACCESS_KEY']}"
-    command = [rclone, "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}",
-               "--auth-key", keys, str(folder)]  # fmt: skip
-    with server_process(command, log, port):
-        yield Server(f"http://127.0.0.1:{port}")
+    return [rclone, "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}",
+            "--auth-key", keys, str(folder)]  # fmt: skip
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fcn.inference.device import loading_onto, open_device
+from fcn.inference.device_time import DeviceTime
 from fcn.inference.labeller import Labeller, Launched, Prediction
 from fcn.inference.lowered import lower
 from fcn.inference.memory import MemoryEstimate, if_it_fits
@@ -128,7 +129,13 @@ class Predictor:
             )
         self._margin = network.margin
         self._uploader = Uploader(self._device)
+        self._device_time = DeviceTime(self._device)
         self.num_backoffs = 0
+
+    @property
+    def device_seconds(self) -> float:
+        """How long the device has worked on masks so far; see `DeviceTime`."""
+        return self._device_time.seconds()
 
     def predict(
         self,
@@ -199,7 +206,8 @@ class Predictor:
                 yield [index], self._predict_tiled(labeller, image_HWC)
             return
         if self._fits(labeller, number * height * width, (number, height, width)):
-            launched = if_it_fits(labeller.launch_whole, images_NHWC)
+            with self._device_time.measure():
+                launched = if_it_fits(labeller.launch_whole, images_NHWC)
             if launched is not None:
                 yield indices, launched
                 return
@@ -218,7 +226,8 @@ class Predictor:
             if side < max(height, width) and self._fits(
                 labeller, height * width, (1, rows, columns)
             ):
-                found = if_it_fits(labeller.label_tiled, image_HWC, side)
+                with self._device_time.measure():
+                    found = if_it_fits(labeller.label_tiled, image_HWC, side)
                 if found is not None:
                     return found
                 self.num_backoffs += 1

@@ -34,6 +34,8 @@ class Work(BaseModel):
         written_bytes: Of masks.
         retries: Requests to the store that were made again, by kind.
         backoffs: Batches and tiles that were made smaller because memory was short.
+        device_seconds: That the device has computed, which `network` may have waited for; None in
+            records of earlier versions.
         lost_replicas: Host and process of those that died over the shard in the same command.
     """
 
@@ -49,6 +51,7 @@ class Work(BaseModel):
     written_bytes: int = 0
     retries: dict[str, int] = {}
     backoffs: int = 0
+    device_seconds: float | None = None
     lost_replicas: list[str] = []
 
     @contextmanager
@@ -100,7 +103,7 @@ class WorkTotals(BaseModel):
         num_lost_replicas: Of these and others, processes that died over a shard.
         replica_seconds: From the first shard of each to its last.
         node_seconds: In each attempt, from the first step of each host to its last.
-        busy_share: Of the replicas' time that their networks computed, 0 to 1.
+        busy_share: Of the replicas' time that their devices computed masks, 0 to 1.
         work_seconds: Of the attempts, each from its first step to its last; pauses are none.
     """
 
@@ -141,6 +144,7 @@ class WorkSum:
     read_bytes: int = 0
     written_bytes: int = 0
     backoffs: int = 0
+    _busy_seconds: float = 0.0
     _lost_replicas: set[tuple[str, int]] = field(default_factory=set)
     _replicas: _Spans = field(default_factory=_Spans)
     _hosts: _Spans = field(default_factory=_Spans)
@@ -153,6 +157,8 @@ class WorkSum:
         self.read_bytes += work.read_bytes
         self.written_bytes += work.written_bytes
         self.backoffs += work.backoffs
+        waited = work.seconds.get("network", 0.0)
+        self._busy_seconds += waited if work.device_seconds is None else work.device_seconds
         self._lost_replicas.update((replica, work.attempt) for replica in work.lost_replicas)
         for host, (first, last) in work.hosts.items():
             # A run that was cut off at night and goes on the next is not billed for the day.
@@ -165,7 +171,7 @@ class WorkSum:
     def totals(self) -> WorkTotals:
         """Return the sums."""
         replica_seconds = self._replicas.seconds
-        busy_share = self.seconds["network"] / max(replica_seconds, 1e-9)
+        busy_share = self._busy_seconds / max(replica_seconds, 1e-9)
         return WorkTotals(
             seconds={step: round(self.seconds[step], 3) for step in STEPS},
             read_bytes=self.read_bytes,

@@ -213,10 +213,12 @@ class Segmenter:
         self, pixels: list[NDArray[np.uint8]], work: Work, treatment: Treatment
     ) -> "Sequence[Prediction | None]":
         """Run the network; on its own thread, so that waiting for it is not counted."""
-        before = self._predictor.num_backoffs
+        before, busy_before = self._predictor.num_backoffs, self._predictor.device_seconds
         with work.timed("network"), treatment.network_limit(pixels):
             predictions = self._predictor.predict(pixels)
         work.backoffs += self._predictor.num_backoffs - before
+        computed = self._predictor.device_seconds - busy_before
+        work.device_seconds = (work.device_seconds or 0.0) + computed
         return predictions
 
     def _decode(self, treatment: Treatment, image: ImageRow) -> NDArray[np.uint8] | ImageError:

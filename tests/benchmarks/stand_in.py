@@ -32,6 +32,7 @@ class StandIn:
         self._seconds_per_image = seconds_per_image
         self._log = log
         self._known: dict[tuple[int, ...], Prediction] = {}
+        self.device_seconds = 0.0
 
     num_backoffs = 0
 
@@ -40,6 +41,7 @@ class StandIn:
         start = time.monotonic()
         time.sleep(self._seconds_per_image * len(images))
         end = time.monotonic()
+        self.device_seconds += end - start
         with open(self._log, "a", encoding="ascii") as file:
             file.write(f"{start:.6f} {end:.6f}\n")
         return [self._prediction(image.shape[:2]) for image in images]

@@ -64,6 +64,14 @@ def test_the_busy_share_is_of_the_time_that_replicas_are_there():
     assert found.busy_share == 0.75
 
 
+def test_a_device_that_waits_is_not_busy():
+    """Where a record says how long the device has computed, that counts and not the waiting."""
+    waiting = work("host:1", 0, 5, network=4)
+    waiting.device_seconds = 1.0
+
+    assert totals(waiting, work("host:1", 5, 10, network=4)).busy_share == 0.5
+
+
 def test_a_pause_between_two_attempts_costs_no_node_time():
     """A run that was stopped for a night and went on is not billed for the night.
 

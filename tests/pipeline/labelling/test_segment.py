@@ -16,13 +16,13 @@ from PIL import Image
 
 import pipeline.images.by_pillow
 import pipeline.images.colour
-import pipeline.labelling.segment
 from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
 from fcn.weights.classes import numbered_classes
 from jobs.demo.scenes import huge_png
 from pipeline.errors import ErrorCode, ImageError, SettingError
 from pipeline.images.masks import decode_mask
+from pipeline.labelling import quarantine, segment
 from pipeline.labelling.runs import ClassRecord
 from pipeline.labelling.schema import ImageRow, ShardRow
 from pipeline.labelling.segment import LoadPredictor, Placement, Segmenter
@@ -171,6 +171,7 @@ class _SmallPredictor(RedPredictor):
     """Has no memory for pictures of more than 20 pixels."""
 
     num_backoffs = 0
+    device_seconds = 0.0
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
         found = super().predict(images)
@@ -190,6 +191,7 @@ class _ForgetfulPredictor(RedPredictor):
     """Counts one pixel too few."""
 
     num_backoffs = 0
+    device_seconds = 0.0
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
         found = [predict_red(image) for image in images]
@@ -214,13 +216,17 @@ def test_an_absurd_size_is_a_row() -> None:
     assert "8 x 4294967169 = " in image["error_message"]
 
 
-@pytest.mark.parametrize("step", ["read_size", "decode_image", "encode_mask"])
+# Where the steps on one image are called from.
+_HOMES = {"read_size": quarantine, "decode_image": quarantine, "encode_mask": segment}
+
+
+@pytest.mark.parametrize("step", _HOMES)
 @pytest.mark.parametrize("error", [LookupError("un\udcfflucky"), OverflowError("x"), Exception()])
 def test_a_bug_over_one_image_costs_that_image(
     step: str, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever is raised over images, they `failed`; the others get masks, the log one entry."""
-    real = getattr(pipeline.labelling.segment, step)
+    real = getattr(_HOMES[step], step)
 
     def unlucky(first: Any, *rest: Any) -> Any:
         found = first if isinstance(first, bytes) else first.tobytes()
@@ -231,7 +237,7 @@ def test_a_bug_over_one_image_costs_that_image(
     pixels = np.zeros((3, 3, 3), np.uint8)
     bad = encode(Image.fromarray(pixels), "PNG")
     marked = predict_red(pixels).mask.tobytes() if step == "encode_mask" else bad
-    monkeypatch.setattr(pipeline.labelling.segment, step, unlucky)
+    monkeypatch.setattr(_HOMES[step], step, unlucky)
     images = _replica()(_shard(_png(1, 4, 4), bad, bad, _png(2, 4, 4)))["images"]
     assert [image["error_code"] for image in images] == [None, "failed", "failed", None]
     assert images[1]["error_message"].startswith(f"{type(error).__name__}: ")
@@ -249,7 +255,7 @@ def test_a_bug_that_meets_every_image_ends_the_run(monkeypatch: pytest.MonkeyPat
         raise LookupError("a bug")
 
     good, bad = _png(0, 4, 4), _png(1, 4, 4)
-    monkeypatch.setattr(pipeline.labelling.segment, "decode_image", unlucky)
+    monkeypatch.setattr(quarantine, "decode_image", unlucky)
     replica = _replica()
     with pytest.raises(RuntimeError, match="shard 7: all 8 images that could be read failed"):
         replica(_shard(*[bad] * 8, b"<html>"))
@@ -283,7 +289,8 @@ def test_a_refused_picture_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pipeline.images.by_pillow, "to_rgb", remembered)
     replica = _replica()
-    row = replica._decode(_row("a", _png(0, 4, 4)))
+    with replica._ward.treat(None) as treatment:
+        row = replica._decode(treatment, _row("a", _png(0, 4, 4)))
     assert isinstance(row, ImageError)
     assert row.code == ErrorCode.CORRUPT
     assert row.__traceback__ is row.__cause__ is row.__context__ is None
@@ -295,6 +302,7 @@ def test_a_bug_in_the_network_is_not_a_bad_image() -> None:
 
     class Broken:
         num_backoffs = 0
+        device_seconds = 0.0
 
         def predict(self, _: object) -> None:
             raise RuntimeError("a kernel failed")
@@ -381,6 +389,7 @@ class _OneAtATime(RedPredictor):
         self.overlapped = False
 
     num_backoffs = 0
+    device_seconds = 0.0
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
         self.overlapped |= not self._inside.acquire(blocking=False)
