@@ -18,8 +18,9 @@ from pipeline.errors import ErrorCode, ReplicasLost
 from pipeline.labelling.runs import Run
 from pipeline.store.storage import Storage
 
-# Two deaths tell that the network is at fault, each further one names an image.
+# Two deaths tell that the network is at fault, each two further ones name an image.
 _MAX_DEATHS = 20
+_DEATHS_OF_A_CULPRIT = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Marks:
             "replica": f"{socket.gethostname()}:{os.getpid()}",
             "attempt": self.attempt,
             "id": uuid.uuid4().hex,
-            "culprits": _culprits(before[-1], born_at) if before else {},
+            "culprits": _culprits(before, born_at) if before else {},
         }
 
     def _check(self, shard: int, before: list[dict[str, Any]]) -> None:
@@ -115,7 +116,7 @@ class Mark:
         """Note which image this replica has in its network, and no other in any risk.
 
         Args:
-            image_id: If the replica dies now, it is the culprit.
+            image_id: If the replica dies now, as one has before, it is the culprit.
             limit_s: Seconds after which its death is that of a hang.
         """
         alone = {"image_id": image_id, "until": time.time() + limit_s, "limit_s": limit_s}
@@ -131,19 +132,30 @@ def _replicas(marks: list[dict[str, Any]], attempt: int) -> list[str]:
     return [str(mark.get("replica")) for mark in marks if mark.get("attempt") == attempt]
 
 
-def _culprits(mark: dict[str, Any], seen_at: float) -> dict[str, list[str]]:
-    """Name the culprits that a dead replica knew of, and the one that its death has shown."""
+def _culprits(marks: list[dict[str, Any]], seen_at: float) -> dict[str, list[str]]:
+    """Name the culprits that dead replicas knew of, and the one that the last death has shown.
+
+    One death accuses nobody: a replica may go with its node, or be killed with its command.
+    """
+    mark = marks[-1]
     known = dict(mark.get("culprits", {}))
     alone = mark.get("alone")
-    if alone is None:
+    if alone is None or _deaths_over(alone["image_id"], marks) < _DEATHS_OF_A_CULPRIT:
         return known
     replica = f"the replica {mark.get('replica')} (host:process)"
     if seen_at > alone["until"]:
         code, what = ErrorCode.TOO_SLOW, f"held it for longer than {alone['limit_s']:g} s"
         text = f"the network of {replica} {what} (max_image_s)"
     else:
-        code, text = ErrorCode.CRASHED, f"{replica} died with this image alone in its network"
+        code, text = (
+            ErrorCode.CRASHED,
+            f"{replica}, like one before it, died with this image alone in its network",
+        )
     return {**known, alone["image_id"]: [str(code), text]}
+
+
+def _deaths_over(image_id: str, marks: list[dict[str, Any]]) -> int:
+    return sum(mark.get("alone", {}).get("image_id") == image_id for mark in marks)
 
 
 def _decoded(data: bytes) -> dict[str, Any]:

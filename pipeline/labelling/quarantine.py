@@ -4,9 +4,9 @@ None: it decodes in its threads, and runs the network on batches.
 One: a decoder may be at fault. Each image is decoded in a child process, with a time limit; the
     child's pixels are used, so that a picture that only a replica dies of is one no more.
 Two: the network may be. It is given one image at a time, while no other work of the replica is at
-    risk, and the mark says which: that image is the culprit if the replica dies.
+    risk, and the mark says which: an image that two replicas have died over is the culprit.
 
-A shard's culprits in decoders cost one replica together, each of those in the network one more.
+A shard's culprits in decoders cost one replica together, each of those in the network two more.
 """
 
 import threading

@@ -33,14 +33,24 @@ def test_the_first_replica_finds_nothing(tmp_path: Path) -> None:
 def test_the_image_alone_at_a_death_is_the_culprit(
     tmp_path: Path, after_s: float, code: str
 ) -> None:
-    """A successor knows it, and by the time its own successors do."""
+    """After the second death a successor knows it, and its own successors do."""
     first = _marks(tmp_path).leave(7, 0)
     first.note("an image", _LIMIT_S)
     second = _successor(tmp_path, after_s)
-    third = _successor(tmp_path, 1000)
-    assert second.culprits["an image"][0] == code
-    assert third.culprits == second.culprits
-    assert len(third.lost) == 2
+    second.note("an image", _LIMIT_S)
+    third = _successor(tmp_path, after_s)
+    fourth = _successor(tmp_path, 1000)
+    assert second.culprits == {}
+    assert third.culprits["an image"][0] == code
+    assert fourth.culprits == third.culprits
+    assert len(fourth.lost) == 3
+
+
+def test_an_image_is_not_accused_by_one_death(tmp_path: Path) -> None:
+    """Two replicas that died over two images, as with their nodes, convict neither."""
+    for name in ("an image", "another"):
+        _successor(tmp_path).note(name, _LIMIT_S)
+    assert _successor(tmp_path).culprits == {}
 
 
 def test_a_note_that_was_taken_back_accuses_nobody(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ def test_a_shard_comes_through_with_the_same_masks(tmp_path: Path) -> None:
 
 
 def test_the_culprit_is_the_one_that_was_alone(tmp_path: Path) -> None:
-    """The third death names it, the fourth replica fails it and labels the others."""
+    """The fourth death names it, the fifth replica fails it and labels the others."""
     run = start_run(tmp_path, draw_images(tmp_path, 3))
-    for number_of_calls in (1, 1, 2):
+    for number_of_calls in (1, 1, 2, 2):
         killer = _Killer(6)
         with pytest.raises(KeyboardInterrupt):
             _label(run, killer)
