@@ -44,6 +44,6 @@ def _as_text(run: Run, manifest: Manifest | None) -> str:
         return report.as_text(run, manifest)
     return (
         f"Run {run.run_id} is unfinished: {len(run.missing())} of {run.record.num_shards} shards "
-        f"to do; label --input {run.record.input} --weights {run.record.network.weights} with its "
-        "other settings resumes it"
+        f"to do; the same command resumes it: fcn label --input {run.record.input} --output "
+        f"{run.record.output} --weights {run.record.network.weights} ..."
     )

@@ -69,7 +69,10 @@ def repair(settings: VerifySettings) -> int:
             say(f"torn: {torn.uri}: {torn.reason}")
         gone = {uri for torn in found for uri in torn.goes}
         if settings.dry_run or not gone:
-            say(f"run {run_id}: {len(found)} torn file(s), {len(gone)} file(s) would be removed")
+            for uri in sorted(gone):
+                say(f"  would go: {uri}")
+            again = "; --no-dry-run removes them" if gone else ""
+            say(f"run {run_id}: {len(found)} torn file(s), {len(gone)} to be removed{again}")
             continue
         with unused(storage, output, run_id):
             say(f"run {run_id}: {remove(storage, found)} file(s) removed; run label again")

@@ -82,9 +82,11 @@ def _to_do(job: Job, found: Found, sample: int) -> tuple[int, list[ImageRow]]:
         return found.run.num_images(todo), rows[:sample]
     assert found.draft is not None, "either a run or a draft"
     images: pa.Table = found.draft.images
+    if not images.num_rows:
+        return 0, []
     step = max(1, images.num_rows // max(1, sample))
-    rows = images.take(list(range(0, images.num_rows, step))[:sample]).to_pylist()
-    return images.num_rows, rows
+    places = list(range(0, images.num_rows, step))[:sample]
+    return images.num_rows, images.take(pa.array(places, pa.int64())).to_pylist()
 
 
 def _measure(

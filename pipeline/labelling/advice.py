@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pipeline.labelling.cost import STEPS, WorkTotals
 
 _BUSY = 0.85
+# Of a shorter run start and end decide.
+_TELLING_S = 20.0
 
 
 def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | None) -> list[str]:
@@ -61,10 +63,17 @@ def verdict(work: WorkTotals) -> str:
 
 def _verdicts(work: WorkTotals) -> Iterator[str]:
     seconds = work.seconds
+    if work.replica_seconds < _TELLING_S:
+        yield "too short to say what holds it back"
     if work.busy_share >= _BUSY:
         yield (
             "the networks hold it back, as it should be; more or faster GPUs, precision=bf16 or a "
             "narrower network make it faster"
+        )
+    if seconds["network"] >= _BUSY * work.replica_seconds:
+        yield (
+            "the network is at work, its device for a part of that time only: other work on the "
+            "same CPUs or GPU, or small batches, hold it back"
         )
     processor = seconds["decode"] + seconds["encode"]
     transfer = seconds["fetch"] + seconds["write"]

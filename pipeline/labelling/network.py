@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from pipeline.images.decode import DECODER
 from pipeline.labelling.runs import ClassRecord, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 # The precision of a network of which neither settings nor an earlier run say it.
 AUTO = "auto"
@@ -54,20 +57,27 @@ class Network:
             ],
         )
 
-    def as_in(self, runs: Sequence[Run]) -> "Network":
+    def as_in(self, runs: Sequence[Run], source: str) -> "Network":
         """Take the precision of the newest run of this network, if ours is not chosen.
 
-        A cluster that gets other GPUs does not label an output anew.
+        Runs of the same input come first: another input's may be somebody's trial. A cluster that
+        gets other GPUs does not label an output anew.
 
         Args:
             runs: Of the output, oldest first.
+            source: URI of the input.
         """
         if self.precision != AUTO:
             return self
         ours = json.loads(json.dumps(self._deciding()))
-        found = (run.record.network.deciding for run in reversed(runs))
-        kept = (one["precision"] for one in found if {**one, "precision": AUTO} == ours)
-        return dataclasses.replace(self, precision=next(kept, AUTO))
+        of_input = [run for run in runs if run.record.input == source]
+        for run in (*reversed(of_input), *reversed(runs)):
+            deciding = run.record.network.deciding
+            if {**deciding, "precision": AUTO} == ours:
+                precision = deciding["precision"]
+                _log.info("precision=auto: %s, as in run %s", precision, run.run_id)
+                return dataclasses.replace(self, precision=precision)
+        return self
 
     def _deciding(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self.checkpoint)

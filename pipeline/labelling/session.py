@@ -233,7 +233,7 @@ def open_job(settings: LabelSettings) -> Job:
     history = History(storage, settings.output)
     try:
         history.refresh()
-        network = network.as_in(history.runs())
+        network = network.as_in(history.runs(), settings.input)
     except StoreError as error:
         if error.refused:
             raise SettingError(f"output={settings.output!r} can't be read: {error}") from error

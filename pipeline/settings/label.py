@@ -72,9 +72,10 @@ class _CheckpointFields(NoSettings):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto",
         description="arithmetic of the network; part of the fingerprint. auto: that of the "
-        "network's newest run in the output; for the first one bf16 on GPUs with matrix units for "
-        "it (Ampere and newer), else fp32. fp16: for older GPUs; tf32: fp32 whose products are "
-        "rounded to 10 bits, on Ampere and newer. bf16 is faster on CPUs with AMX only",
+        "network's newest run in the output, of the same input if there is one; for the first run "
+        "bf16 on GPUs with matrix units for it (Ampere and newer), else fp32. fp16: for older "
+        "GPUs; tf32: fp32 whose products are rounded to 10 bits, on Ampere and newer. On CPUs "
+        "bf16 is faster with AMX only",
     )
     flip: bool = Field(
         default=False,
@@ -160,7 +161,7 @@ class _SpeedFields(NoSettings):
     )
     max_whole_pixels: int = Field(
         16 << 20,
-        ge=1,
+        ge=64 * 64,
         description="images of more pixels (height * width) go through the network in tiles, with "
         "the same result; smaller ones only if memory is short",
     )

@@ -112,19 +112,35 @@ def test_a_price_is_that_of_the_nodes_time():
 @pytest.mark.parametrize(
     ("seconds", "backoffs", "words"),
     [
-        ({"network": 9.5, "decode": 5, "fetch": 3}, 0, "the networks hold it back"),
-        ({"network": 2, "decode": 3, "encode": 2, "fetch": 1}, 0, "decoding and encoding"),
-        ({"network": 1, "decode": 1, "fetch": 20, "write": 2}, 0, "reading and writing"),
-        ({"network": 3, "decode": 1, "fetch": 1}, 0, "too few shards"),
-        ({"network": 3, "decode": 1, "fetch": 1}, 4, "memory holds it back"),
+        ({"network": 95, "decode": 50, "fetch": 30}, 0, "the networks hold it back"),
+        ({"network": 20, "decode": 30, "encode": 20, "fetch": 10}, 0, "decoding and encoding"),
+        ({"network": 10, "decode": 10, "fetch": 200, "write": 20}, 0, "reading and writing"),
+        ({"network": 30, "decode": 10, "fetch": 10}, 0, "too few shards"),
+        ({"network": 30, "decode": 10, "fetch": 10}, 4, "memory holds it back"),
     ],
     ids=["network", "processor", "transfer", "waiting", "memory"],
 )
 def test_the_verdict_names_what_to_change(seconds: dict[str, float], backoffs: int, words: str):
     """Each cause has its own words, with the setting that helps."""
-    spent = Work(seconds=seconds, backoffs=backoffs, replica="a:1", started_at=0, ended_at=10)
+    spent = Work(seconds=seconds, backoffs=backoffs, replica="a:1", started_at=0, ended_at=100)
 
     assert words in verdict(totals(spent))
+
+
+def test_a_device_that_others_use_is_told_from_waiting():
+    """Where the network is at work and its device is not, no setting of shards is to blame."""
+    spent = Work(
+        seconds={"network": 95}, device_seconds=30, replica="a:1", started_at=0, ended_at=100
+    )
+
+    assert "other work on the same CPUs or GPU" in verdict(totals(spent))
+
+
+def test_a_short_run_gets_no_advice():
+    """What start and end decide says nothing of the settings."""
+    spent = Work(seconds={"network": 1}, replica="a:1", started_at=0, ended_at=10)
+
+    assert verdict(totals(spent)) == "too short to say what holds it back"
 
 
 def test_a_run_of_an_earlier_version_says_nothing_of_its_cost():

@@ -67,3 +67,18 @@ def test_another_network_does_not_decide(tmp_path: Path) -> None:
     source = draw_images(tmp_path, 1)
     start_run(tmp_path, source)
     assert open_job(make_settings(tmp_path, source, weights="random:7")).network.precision == "auto"
+
+
+def test_a_trial_on_another_input_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The newest run of the same input decides, and the log names it."""
+    source = draw_images(tmp_path, 2)
+    fields = {"width": 4, "num_classes": 3}
+    for place, precision, run_id in ((source, "fp32", "nightly"), ("image_0.png", "bf16", "trial")):
+        settings = make_settings(tmp_path, source / place, precision=precision, **fields)
+        start_run(tmp_path, source / place, network=open_job(settings).record, run_id=run_id)
+    caplog.set_level("INFO")
+    job = open_job(make_settings(tmp_path, source, **fields))
+    assert job.network.precision == "fp32"
+    assert "precision=auto: fp32, as in run nightly" in caplog.text
