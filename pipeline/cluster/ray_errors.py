@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import ray
 import ray.data
 
-from pipeline.errors import WaitedTooLong, own_error
+from pipeline.errors import ClusterLost, WaitedTooLong, own_error
 
 
 @contextmanager
@@ -20,9 +20,15 @@ def own_errors(
 
     Raises:
         WaitedTooLong: It has not.
+        ClusterLost: Ray is no longer there for this process.
     """
     try:
         yield
+    except ray.exceptions.LocalRayletDiedError as error:
+        raise ClusterLost(
+            "Ray's own process on this machine, the raylet, has died; was it killed, or was memory "
+            "short?"
+        ) from error
     except ray.exceptions.RayError as error:
         raise _without_advice(own_error(error)) from error
     except ray.data.exceptions.ExecutionTimeoutError as error:
