@@ -1,7 +1,7 @@
-"""Ray's head, watched: without it a command ends with 5, before Ray ends the process with 1.
+"""Ray's head and raylet, watched: without them a command ends with 5, before Ray ends it with 1.
 
-A worker of Ray that has had no answer of the head for a minute exits at once, from C++, and the
-driver is one.
+A worker of Ray that has had no answer of the head for a minute, or of the raylet of its node for
+some seconds, exits at once, from C++, and the driver is one.
 """
 
 import logging
@@ -12,12 +12,13 @@ import time
 import ray
 
 from pipeline.cluster.leftovers import end_mine
+from pipeline.cluster.nodes import raylet_socket
 from pipeline.ending import end_within, raise_in_main_thread
 from pipeline.errors import ClusterLost
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S = 2.0
+_LOOK_S = 1.0
 _ANSWER_S = 5.0
 # A Ray of our own has nobody who starts its head again.
 _OWN_LOST_S = 5.0
@@ -27,14 +28,18 @@ _GRACE_S = 10.0
 
 
 def watch_head(*, restarts: bool) -> None:
-    """Raise ClusterLost in the main thread if the head of this process's Ray is gone for good.
+    """Raise ClusterLost in the main thread if this process's Ray is gone for good.
 
     Args:
         restarts: Whether somebody may start it again.
     """
     lost_after_s = _CLUSTER_LOST_S if restarts else _OWN_LOST_S
     address = ray.get_runtime_context().gcs_address
-    error = ClusterLost(f"Ray's head at {address} does not answer any more; has it been killed?")
+    raylet = raylet_socket()
+    error = ClusterLost(
+        f"Ray's head at {address}, or its raylet on this machine, does not answer any more; has "
+        "it been killed?"
+    )
     raise_it = raise_in_main_thread(error)
 
     def watch() -> None:
@@ -42,13 +47,28 @@ def watch_head(*, restarts: bool) -> None:
         while ray.is_initialized():
             if _answers(address):
                 answered = time.monotonic()
-            elif time.monotonic() - answered > lost_after_s and ray.is_initialized():
-                end_within(_GRACE_S, "the loss of Ray's head", end_mine)
+            # Nobody starts a raylet again.
+            lost = time.monotonic() - answered > lost_after_s or not _listens(raylet)
+            if lost and ray.is_initialized():
+                end_within(_GRACE_S, "the loss of Ray", end_mine)
                 raise_it()
                 return
             time.sleep(_LOOK_S)
 
     threading.Thread(target=watch, name="head", daemon=True).start()
+
+
+def _listens(path: str) -> bool:
+    """Whether the process behind a Unix socket is alive; a busy one is."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(_ANSWER_S)
+        try:
+            one.connect(path)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _answers(address: str) -> bool:

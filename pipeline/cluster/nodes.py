@@ -127,6 +127,16 @@ def session_folder() -> str:
     return folder
 
 
+def raylet_socket() -> str:
+    """Return the path of the Unix socket at which Ray's process on this node listens.
+
+    Called in a process that has joined Ray.
+    """
+    assert global_worker.node is not None, "called in a process that has joined Ray"
+    path: str = global_worker.node.raylet_socket_name
+    return path
+
+
 def check_versions() -> None:
     """Refuse a cluster whose nodes differ in what decides a mask's pixels.
 

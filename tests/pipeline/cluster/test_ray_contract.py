@@ -198,6 +198,11 @@ _PARTS: list[Name | Text] = [
         nodes.session_folder,
         _PROMISES_OF["room"],
     ),
+    Name(
+        "ray._private.node:Node.raylet_socket_name",
+        nodes.raylet_socket,
+        "a command whose raylet is killed ends with 5, and not with 1 from C++",
+    ),
     # Jobs.
     Name(
         f"{_SDK}:SubmissionClient._do_request",
