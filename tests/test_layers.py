@@ -20,7 +20,7 @@ _PACKAGES = ("fcn", "pipeline", "jobs")
 _HEAVY = frozenset(
     f"pipeline.{name}"
     for name in (
-        *("cluster.actor_pool", "cluster.data_context", "cluster.inspection"),
+        *("cluster.actor_pool", "cluster.connect", "cluster.data_context", "cluster.inspection"),
         *("cluster.head", "cluster.instruments", "cluster.job_server", "cluster.mailbox"),
         *("cluster.nodes", "cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
         *("labelling.chain", "labelling.pool", "labelling.precision"),

@@ -6,7 +6,12 @@ import signal
 import socket
 from urllib.parse import urlsplit
 
+import ray
+import ray.data  # its loggers exist from now on
+
+from pipeline.cluster.head import watch_head
 from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
+from pipeline.cluster.nodes import check_versions, session_folder
 from pipeline.ending import WORK_GRACE_S, end_within, stop_on_signals
 from pipeline.errors import ClusterLost, SettingError, Stopped
 
@@ -30,9 +35,6 @@ def start_ray(ray_address: str | None) -> None:
         ClusterLost: Ray does not start on this machine.
     """
     connect(ray_address)
-    # Ray takes seconds to import, which a run with nothing to do must not wait for.
-    from pipeline.cluster.nodes import check_versions  # noqa: PLC0415
-
     check_versions()
 
 
@@ -46,10 +48,6 @@ def connect(ray_address: str | None) -> None:
         SettingError: There is no cluster at the address.
         ClusterLost: Ray does not start on this machine.
     """
-    import ray.data  # noqa: PLC0415 - as above
-
-    from pipeline.cluster.head import watch_head  # noqa: PLC0415 - as above
-
     if ray.is_initialized():
         return
     _log.info("starting Ray %s", ray_address or "on this machine")
@@ -65,8 +63,6 @@ def connect(ray_address: str | None) -> None:
 
 
 def _init(ray_address: str | None) -> None:
-    import ray  # noqa: PLC0415 - as above
-
     if ray_address:
         _check_reachable(ray_address)
         try:
@@ -81,10 +77,6 @@ def _init(ray_address: str | None) -> None:
 
 
 def _start_here() -> None:
-    import ray  # noqa: PLC0415 - as above
-
-    from pipeline.cluster.nodes import session_folder  # noqa: PLC0415 - as above
-
     cores = len(os.sched_getaffinity(0))
     end_leftovers()
     try:
