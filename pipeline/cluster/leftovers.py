@@ -94,7 +94,7 @@ def _of_environment(pid: str) -> str:
 def _of_session(pid: str) -> str:
     """Read the mark of the session that a process logs to: a new name of its may hide the first."""
     descriptors = f"/proc/{pid}/fd"
-    files = (os.readlink(os.path.join(descriptors, one)) for one in os.listdir(descriptors))
+    files = (os.readlink(os.path.join(descriptors, one)) for one in ("1", "2"))
     logs = (file.partition("/logs/") for file in files)
     for session in {session for session, found, _ in logs if found}:
         path = os.path.join(session, _OWNER)

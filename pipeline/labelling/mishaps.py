@@ -77,7 +77,12 @@ def stop_if_everywhere(shard: int, images: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         RuntimeError: Every image `failed`, and there are several.
     """
-    failed = [image for image in images if image.get("error_code") == ErrorCode.FAILED]
+    # Those that failed in an earlier run, too, are rows already: together they tell nothing new.
+    failed = [
+        image
+        for image in images
+        if image.get("error_code") == ErrorCode.FAILED and (image.get("attempts") or 1) == 1
+    ]
     labelled = [image for image in images if image.get("error_code") is None]
     if len(failed) >= _EVERYWHERE and not labelled:
         raise RuntimeError(
