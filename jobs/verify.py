@@ -13,6 +13,12 @@ from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 
+_UNPUBLISHED = (
+    "The run is published. Without its manifest its images count as not done until the same "
+    "command has finished it again: with these weights and this version of the decoders, and "
+    "with the images of the torn masks' shards still there. Where that can't be, leave it as it is"
+)
+
 
 def run(settings: VerifySettings) -> int:
     """Verify one run or all of an output, or repair them.
@@ -71,6 +77,8 @@ def repair(settings: VerifySettings) -> int:
         if settings.dry_run or not gone:
             for uri in sorted(gone):
                 say(f"  would go: {uri}")
+            if any(uri.endswith("/manifest.json") for uri in gone):
+                say(f"  {_UNPUBLISHED}")
             again = "; --no-dry-run removes them" if gone else ""
             say(f"run {run_id}: {len(found)} torn file(s), {len(gone)} to be removed{again}")
             continue

@@ -29,9 +29,23 @@ def write_png(
     interlaced: bool = False,
 ) -> bytes:
     """Write samples of shape (H, W, S) as a PNG; `chunks` stand before the pixels."""
+    rows = list(packed_rows(samples, depth, interlaced=interlaced))
+    return with_rows(rows, samples, depth, colour_type, chunks, interlaced=interlaced)
+
+
+def with_rows(
+    rows: Sequence[bytes],
+    samples: NDArray[Any],
+    depth: int,
+    colour_type: int,
+    chunks: Sequence[bytes] = (),
+    *,
+    interlaced: bool = False,
+) -> bytes:
+    """Write a PNG of the samples' shape that holds these rows, be they too few."""
     height, width, _ = samples.shape
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, int(interlaced))
-    packed = zlib.compress(b"".join(_rows(samples, depth, interlaced=interlaced)))
+    packed = zlib.compress(b"".join(rows))
     half = len(packed) // 2
     return b"".join(
         (
@@ -45,7 +59,8 @@ def write_png(
     )
 
 
-def _rows(samples: NDArray[Any], depth: int, *, interlaced: bool) -> Iterator[bytes]:
+def packed_rows(samples: NDArray[Any], depth: int, *, interlaced: bool) -> Iterator[bytes]:
+    """Pack samples as the rows of a PNG, each with its filter: none."""
     for top, left, down, across in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         for row in samples[top::down, left::across]:
             if row.size:

@@ -1,8 +1,9 @@
 """Processes of Ray that a killed command has left on this machine.
 
 A Ray that is started for one command is told so in the environment of its processes and in the
-folder that they log to, with the number of the command's process and when that was started: so the
-next command knows which of them nobody minds any more.
+folder that they log to, with the number of the command's process, when that was started, and in
+which namespace of process numbers: so the next command knows which of them nobody minds any more.
+What another container has started is not judged: its numbers mean something else here.
 """
 
 import logging
@@ -55,7 +56,11 @@ def end_leftovers() -> None:
 def _name(pid: int) -> str:
     found = stat_of_process(pid)
     started = 0 if found is None or found.state in _DEAD else found.started
-    return f"{pid}:{started}"
+    return f"{pid}:{started}:{_namespace()}"
+
+
+def _namespace() -> str:
+    return re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
 
 
 def _is_alive(owner: str) -> bool:
@@ -75,11 +80,12 @@ def _end(is_meant: Callable[[str], bool]) -> int:
 
 def _marked() -> Iterator[tuple[int, str]]:
     """List the processes with a mark, and whose they are; those of other users can't be read."""
+    here = _namespace()
     for name in os.listdir("/proc"):
         if name.isdecimal() and int(name) != os.getpid():
             with suppress(OSError):
                 owner = _of_environment(name) or _of_session(name)
-                if re.fullmatch(r"\d+:\d+", owner):
+                if re.fullmatch(rf"\d+:\d+:{here}", owner):
                     yield int(name), owner
 
 
@@ -94,6 +100,7 @@ def _of_environment(pid: str) -> str:
 def _of_session(pid: str) -> str:
     """Read the mark of the session that a process logs to: a new name of its may hide the first."""
     descriptors = f"/proc/{pid}/fd"
+    # What a process says goes there; whoever else has a log open is reading it.
     files = (os.readlink(os.path.join(descriptors, one)) for one in ("1", "2"))
     logs = (file.partition("/logs/") for file in files)
     for session in {session for session, found, _ in logs if found}:

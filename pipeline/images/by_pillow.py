@@ -87,6 +87,9 @@ class PngPicture:
         """Decode to RGB of shape (H, W, 3), as stored."""
         image = _open(self._read.data, "PNG")
         image.load()
+        # A last row that holds something was there: most pictures are not unpacked twice.
+        if png.is_interlaced(self._read) or not np.asarray(image)[-1].any():
+            png.check_whole(self._read)
         if image.mode == "P":
             _check_palette(self._read, image)
         pixels = np.asarray(to_rgb(image))

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pipeline.errors import ErrorCode, ImageError
+from pipeline.errors import ClusterLost, ErrorCode, ImageError
 from pipeline.processes import stat_of_process
 
 _T = TypeVar("_T")
@@ -66,11 +66,12 @@ class IsolatedDecoder:
         Raises:
             ImageError: As the function; `crashed` if the process dies of it each time, `too_slow`
                 if it takes longer than the limit.
+            ClusterLost: The process can't be started on this machine.
         """
         with self._one_at_a_time:
             for _ in range(_DEATHS_OF_A_CULPRIT):
                 if self._child is None:
-                    self._child = _Child(_STARVING * self._limit_s + _AFTER_PARENT_S)
+                    self._child = self._started()
                 try:
                     worked, answer = self._child.ask((function, arguments), self._limit_s)
                 except TimeoutError:
@@ -88,6 +89,16 @@ class IsolatedDecoder:
             f"its decoder died of {ended} in {_DEATHS_OF_A_CULPRIT} of {_DEATHS_OF_A_CULPRIT} "
             "processes of its own",
         )
+
+    def _started(self) -> "_Child":
+        """Start the process; that the machine can't is true of no image. Raises ClusterLost."""
+        try:
+            return _Child(_STARVING * self._limit_s + _AFTER_PARENT_S)
+        except (OSError, EOFError) as error:
+            raise ClusterLost(
+                f"a process to decode in could not be started: {error or type(error).__name__}; "
+                "is the node short of memory or processes?"
+            ) from error
 
     def _too_slow(self) -> ImageError:
         return ImageError(
@@ -114,7 +125,8 @@ class _Child:
                 env={**os.environ, "PYTHONPATH": path},
             )
         started = self._pipe.poll(_START_S) and self._pipe.recv()
-        assert started, f"{command} did not start within {_START_S:g} s"
+        if not started:
+            raise TimeoutError(f"{command} did not start within {_START_S:g} s")
 
     def ask(self, request: tuple[Any, ...], limit_s: float) -> tuple[bool, Any]:
         """Send a request and wait for its answer; raises TimeoutError, EOFError, OSError."""

@@ -5,8 +5,10 @@ lets go of the interpreter's lock; the others by Pillow. Both give the same pixe
 libjpeg warns of, whoever decodes, is a refusal.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import simplejpeg
@@ -23,7 +25,12 @@ _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 _JPEG_LS = 0xF7
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 _SOS = 0xDA
-_START_OF_SCAN = bytes([0xFF, _SOS])
+_EOI = 0xD9
+# T.81, table B.1: SOI, EOI and TEM have no segment behind them.
+_ALONE = (0x01, 0xD8, _EOI)
+# T.81, B.1.1.5: coded data hold 0xFF before 0x00 (a byte of theirs) or RST only. Fill bytes may
+# stand before a marker.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 
 # Each scan costs a walk over the whole picture and takes 8 bytes or more. What cameras, Pillow and
 # mozjpeg write has at most 15: so many are always read, and more as long as the walks are short.
@@ -109,7 +116,8 @@ def check_scans(data: bytes, num_pixels: int) -> None:
     """Refuse a JPEG of so many scans that it was made to take time.
 
     Args:
-        data: The JPEG. A start of scan that an embedded thumbnail has counts as well.
+        data: The JPEG. What stands in its segments (a thumbnail) or behind its end (a video) is
+            none of its scans.
         num_pixels: Of the picture.
 
     Raises:
@@ -118,13 +126,25 @@ def check_scans(data: bytes, num_pixels: int) -> None:
     if _has_one_scan(data):  # most photographs: their bytes need no search
         return
     limit = min(_MAX_SCANS, max(_SCANS_FOR_ALL, _MAX_WALKED_PIXELS // max(1, num_pixels)))
-    num_scans = data.count(_START_OF_SCAN)
-    if num_scans > limit:
+    if sum(1 for _ in islice(_scans(data), limit + 1)) > limit:
         raise ImageError(
             ErrorCode.TOO_SLOW,
-            f"JPEG of {num_scans} scans, each of which costs time for the whole picture; the limit "
-            f"for {num_pixels} pixels is {limit}; save it anew",
+            f"JPEG of more than {limit} scans, each of which costs time for the whole picture: the "
+            f"limit for {num_pixels} pixels; save it anew",
         )
+
+
+def _scans(data: bytes) -> Iterator[int]:
+    """Walk over the places of the scans, as T.81, B.1 and B.2 lay them out."""
+    place = 2
+    while (found := _MARKER.search(data, place)) is not None:
+        marker, place = found[1][0], found.end()
+        if marker == _EOI:
+            return
+        if marker == _SOS:
+            yield found.start()
+        if marker not in _ALONE:
+            place += int.from_bytes(data[place : place + 2], "big")
 
 
 def _has_one_scan(data: bytes) -> bool:

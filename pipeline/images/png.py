@@ -29,6 +29,13 @@ _READ = (b"IHDR", b"PLTE", _TRANSPARENCY, _EXIF)
 _MAX_CHUNKS = 1 << 16
 
 _GREY, _RGB, _PALETTE = 0, 2, 3
+_CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
+# PNG specification, 8.2: first row and column of each pass, and the steps from there.
+_ADAM7 = (
+    *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2)),
+    *((0, 1, 2, 2), (1, 0, 2, 1)),
+)
+_AT_A_TIME = 1 << 20
 _TRANSPARENT_BYTES = {_GREY: (2,), _RGB: (6,), _PALETTE: range(1, 257)}
 _HEADER_BYTES = 13
 
@@ -104,6 +111,45 @@ def read_png(data: bytes) -> Png:
         exif=contents.get(_EXIF),
         num_colours=len(contents.get(b"PLTE", b"")) // 3,
     )
+
+
+def check_whole(png: Png) -> None:
+    """Refuse a PNG whose data end in order before its last row, which Pillow leaves at 0.
+
+    Args:
+        png: The picture.
+
+    Raises:
+        ImageError: truncated.
+    """
+    expected = _num_bytes(png)
+    unpacker, found = zlib_ng.decompressobj(), 0
+    for kind, content, _ in _chunks(png.data):
+        packed: bytes | memoryview = content if kind == b"IDAT" else b""
+        while packed and found < expected and not unpacker.eof:
+            found += len(unpacker.decompress(packed, _AT_A_TIME))
+            packed = unpacker.unconsumed_tail
+    if found < expected:
+        raise ImageError(
+            ErrorCode.TRUNCATED, f"PNG ends early: its data hold {found} of {expected} bytes"
+        )
+
+
+def _num_bytes(png: Png) -> int:
+    """Count the bytes of all rows, each with its filter (PNG specification, 7.2 and 8.2)."""
+    width, height = struct.unpack(">II", png.data[16:24])
+    bits = png.depth * _CHANNELS[png.colour_type]
+    total = 0
+    for top, left, down, across in _ADAM7 if is_interlaced(png) else ((0, 0, 1, 1),):
+        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
+        if rows > 0 and columns > 0:
+            total += rows * (1 + -(-columns * bits // 8))
+    return total
+
+
+def is_interlaced(png: Png) -> bool:
+    """Whether the rows come in seven passes."""
+    return png.data[28] != 0
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:

@@ -21,6 +21,7 @@ _DOUBTFUL = {
     ErrorCode.TIMEOUT,
     ErrorCode.THROTTLED,
 }
+_OF_THE_NAME = {ErrorCode.NAME_TOO_LONG, ErrorCode.NAME_NOT_UTF8}
 _MAX_ASKED = 3
 
 
@@ -38,8 +39,13 @@ def refuse_a_store_that_fails(
     Raises:
         StoreError: It is the store that fails.
     """
-    failed = [image for image in images if _is_doubtful(image)]
-    if not failed or len(failed) < len(images):
+    asked = [image for image in images if _was_asked_for(image)]
+    failed = [image for image in asked if image["error_code"] in _DOUBTFUL]
+    if not failed or len(failed) < len(asked):
+        return
+    if not any(_is_new(image) for image in failed):
+        # Of these it is known, and an input may have any number of them: the listing decides.
+        storage.for_input().lists(failed[0]["uri"])
         return
     if _are_gone(storage, failed) or _others_answer(storage, task, max_bytes, failed[0]["uri"]):
         return
@@ -51,9 +57,13 @@ def refuse_a_store_that_fails(
     )
 
 
-def _is_doubtful(image: ImageRow) -> bool:
-    # An image without a version was not there to begin with.
-    return image["etag"] is not None and image["error_code"] in _DOUBTFUL
+def _was_asked_for(image: ImageRow) -> bool:
+    # An image without a version was not there to begin with, a name keeps it from being read.
+    return image["etag"] is not None and image["error_code"] not in _OF_THE_NAME
+
+
+def _is_new(image: ImageRow) -> bool:
+    return (image.get("attempts") or 1) == 1
 
 
 def _are_gone(storage: Storage, failed: Sequence[ImageRow]) -> bool:

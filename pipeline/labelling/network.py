@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class Network:
         )
 
     def as_in(self, runs: Sequence[Run], source: str) -> "Network":
-        """Take the precision of the newest run of this network, if ours is not chosen.
+        """Take the precision of the newest run of this network, or leave it open.
 
         Runs of the same input come first: another input's may be somebody's trial. A cluster that
         gets other GPUs does not label an output anew.
@@ -67,13 +67,11 @@ class Network:
             runs: Of the output, oldest first.
             source: URI of the input.
         """
-        if self.precision != AUTO:
-            return self
-        ours = json.loads(json.dumps(self._deciding()))
+        ours = _but_for_versions(json.loads(json.dumps(self._deciding())))
         of_input = [run for run in runs if run.record.input == source]
         for run in (*reversed(of_input), *reversed(runs)):
             deciding = run.record.network.deciding
-            if {**deciding, "precision": AUTO} == ours:
+            if _but_for_versions(deciding) == ours:
                 precision = deciding["precision"]
                 _log.info("precision=auto: %s, as in run %s", precision, run.run_id)
                 return dataclasses.replace(self, precision=precision)
@@ -88,6 +86,11 @@ class Network:
             fields[name] = list(fields[name])
         views = {"flip": self.flip, "scales": list(self.scales), "compiled": self.compiled}
         return {**fields, **views, "decoder": DECODER, "precision": self.precision}
+
+
+def _but_for_versions(deciding: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what an upgrade or another choice of precision changes."""
+    return {name: deciding[name] for name in deciding if name not in ("precision", "decoder")}
 
 
 def describe_network(storage: Storage, settings: LabelSettings) -> Network:

@@ -7,7 +7,6 @@ the GIL. Ray calls a replica from several threads; the network has one thread of
 takes the chunks of all calls in turn.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
-from pipeline.errors import ErrorCode, ImageError, SettingError
+from pipeline.errors import ErrorCode, ImageError, PipelineError, SettingError
 from pipeline.images.decode import check_num_pixels
 from pipeline.images.masks import encode_mask, make_palette
 from pipeline.labelling.cost import Work
@@ -37,8 +36,6 @@ from pipeline.store.storage import Storage
 
 if TYPE_CHECKING:  # importing these loads torch
     from fcn.inference.predictor import Prediction, Predictor
-
-_log = logging.getLogger(__name__)
 
 # Decoded pixels that one call holds at a time: 16 Mi pixels are 48 MiB of RGB. Which images share
 # a chunk depends on the shard alone, so that its masks do too.
@@ -186,6 +183,8 @@ class Segmenter:
             if max(height, width) <= _MAX_SIDE:
                 image |= {"height": height, "width": width}
             check_num_pixels(height, width, self._max_image_pixels)
+        except PipelineError:  # true of the machine, and of no image
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
             return _failed(image, self._mishaps.image_error(error, image["uri"]))
         return image
@@ -230,6 +229,8 @@ class Segmenter:
             return ImageError(ErrorCode(code), message)
         try:
             return treatment.decode(image["uri"], data)
+        except PipelineError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
             return self._mishaps.image_error(error, image["uri"])
 

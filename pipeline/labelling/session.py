@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import SettingError, StoreError
 from pipeline.labelling import plan
 from pipeline.labelling.history import History
-from pipeline.labelling.network import Network, check_weights, describe_network
+from pipeline.labelling.network import AUTO, Network, check_weights, describe_network
 from pipeline.labelling.plan import Draft
 from pipeline.labelling.runs import Manifest, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
@@ -233,7 +233,8 @@ def open_job(settings: LabelSettings) -> Job:
     history = History(storage, settings.output)
     try:
         history.refresh()
-        network = network.as_in(history.runs(), settings.input)
+        if network.precision == AUTO:
+            network = network.as_in(history.runs(), settings.input)
     except StoreError as error:
         if error.refused:
             raise SettingError(f"output={settings.output!r} can't be read: {error}") from error

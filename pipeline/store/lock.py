@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import LockHeld, StoreError
+from pipeline.store.attempts import Pace
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class Lock:
         self._storage = storage
         # A heartbeat that comes later than the lease is worth nothing; the next one is due.
         patience_s = min(storage.patience_s, lease_s / 3)
-        self._hasty = replace(storage, patience_s=patience_s)
+        # A pace of its own: what is too late for the lock is not for those who do the work.
+        self._hasty = replace(storage, patience_s=patience_s, pace=Pace(heard=True))
         self._folder = folder_uri
         self._lease_s = lease_s
         self.number = 0

@@ -1,6 +1,7 @@
 """Leftovers: what a killed command leaves is ended, and nothing else is."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,14 +32,16 @@ def test_what_a_dead_command_has_left_is_ended(start: Callable[..., subprocess.P
     gone.wait()
     with marked_as_mine():
         mine = start()
-    marks = (f"{gone.pid}:1", f"{os.getpid()}:1")
+    here = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
+    marks = (f"{gone.pid}:1:{here}", f"{os.getpid()}:1:{here}")
     left = [start(_FCN_PIPELINE_COMMAND=mark) for mark in marks]
-    others = [start(), start(_FCN_PIPELINE_COMMAND="what is this?")]
+    elsewhere = (f"{gone.pid}:1:1{here}", "what is this?")
+    others = [start(), *(start(_FCN_PIPELINE_COMMAND=mark) for mark in elsewhere)]
 
     end_leftovers()
 
     assert [process.wait(30) for process in left] == [-9, -9]
-    assert [process.poll() for process in (mine, *others)] == [None, None, None]
+    assert [process.poll() for process in (mine, *others)] == [None] * 4
 
 
 def test_a_process_is_known_by_what_it_logs_to(tmp_path: Path):
@@ -53,6 +56,20 @@ def test_a_process_is_known_by_what_it_logs_to(tmp_path: Path):
         assert agent.poll() is None
         end_mine()
         assert agent.wait(30) == -9
+
+
+def test_who_reads_a_log_of_the_dead_is_left_alone(tmp_path: Path):
+    """A log that is open for reading makes nobody a process of Ray."""
+    (tmp_path / "logs").mkdir()
+    mark_session(str(tmp_path))
+    log = tmp_path / "logs" / "raylet.out"
+    log.write_bytes(b"a line")
+    with subprocess.Popen(["tail", "-f", str(log)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.read(1)
+        end_mine()
+        assert reader.poll() is None
+        reader.kill()
 
 
 def test_a_command_that_leaves_ends_its_own(start: Callable[..., subprocess.Popen[bytes]]):

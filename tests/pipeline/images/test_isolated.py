@@ -6,7 +6,7 @@ import time
 import pytest
 from PIL import Image
 
-from pipeline.errors import ImageError
+from pipeline.errors import ClusterLost, ImageError
 from pipeline.images.decode import decode_image, read_size
 from pipeline.images.isolated import IsolatedDecoder
 from tests.disk_runs import encode, random_pixels
@@ -33,6 +33,19 @@ def test_a_death_and_a_hang_are_rows() -> None:
             child.call(time.sleep, 1000)
         assert (crashed.value.code, slow.value.code) == ("crashed", "too_slow")
         assert child.call(os.getpid) != os.getpid()
+
+
+def test_a_machine_that_starts_no_process_is_no_images_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no child can be started the run ends with 5, and no image gets a code for it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("pipeline.images.isolated.subprocess.Popen", refuse)
+    with IsolatedDecoder(60) as child, pytest.raises(ClusterLost, match="Cannot allocate memory"):
+        child.call(os.getpid)
 
 
 def test_a_bug_in_the_child_is_raised_here() -> None:

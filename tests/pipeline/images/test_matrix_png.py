@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images.decode import decode_image
 from tests.disk_runs import encode, random_pixels
-from tests.png_writer import SIGNATURE, chunk, write_png
+from tests.png_writer import SIGNATURE, chunk, packed_rows, with_rows, write_png
 
 _LIMIT = 1 << 20
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
@@ -54,6 +54,24 @@ def _assert_pixels(data: bytes, expected: NDArray[np.int64], tolerance: int = 0)
     found = decode_image(data, _LIMIT).astype(int)
     assert found.shape == (*expected.shape[:2], 3)
     assert np.abs(found - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour_type", "depth"), _KINDS)
+def test_rows_that_are_not_there_are_no_pixels(
+    colour_type: int, depth: int, *, interlaced: bool
+) -> None:
+    """Data that end in order, by any number of rows too early, are refused; whole ones are not."""
+    samples = np.ones((13, 21, _SAMPLES[colour_type]), np.int64)
+    palette = [chunk(b"PLTE", bytes(6))] if colour_type == _PALETTE else []
+    rows = list(packed_rows(samples, depth, interlaced=interlaced))
+    for kept in (*range(len(rows) - 1, 0, -3), 0):
+        data = with_rows(rows[:kept], samples, depth, colour_type, palette, interlaced=interlaced)
+        with pytest.raises(ImageError) as refused:
+            decode_image(data, _LIMIT)
+        assert refused.value.code in ("truncated", "corrupt")
+    black = write_png(0 * samples, depth, colour_type, palette, interlaced=interlaced)
+    assert decode_image(black, _LIMIT).shape == (13, 21, 3)
 
 
 @pytest.mark.parametrize(("colour_type", "depth"), [one for one in _KINDS if one[0] != _PALETTE])

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.labelling.doubt import refuse_a_store_that_fails
 from pipeline.labelling.fetch import Fetch
-from pipeline.labelling.runs import Run
+from pipeline.labelling.runs import Run, read_shard
 from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, start_run
 
@@ -123,3 +124,29 @@ def test_a_folder_that_was_emptied_is_rows(tmp_path: Path) -> None:
     for path in source.iterdir():
         path.unlink()
     assert [_codes(run, shard) for shard in range(2)] == [["not_found"] * 2] * 2
+
+
+def test_images_that_failed_before_end_no_later_run(tmp_path: Path, failing: _Failing) -> None:
+    """A night whose only images are those that nobody may read ends, every night."""
+    run = start_run(tmp_path, draw_images(tmp_path, 4), max_shard_images=2)
+    failing.errors[".png"] = _error("forbidden")
+    task = run.missing()[0]
+    images = read_shard(run.storage, task)
+    fetched = Fetch(run.storage, 1 << 20, 2).images([{**one, "attempts": 2} for one in images])
+    refuse_a_store_that_fails(run.storage, task, fetched, 1 << 20)
+    fetched[0]["attempts"] = 1
+    with pytest.raises(StoreError, match="none of the 2 images"):
+        refuse_a_store_that_fails(run.storage, task, fetched, 1 << 20)
+
+
+def test_a_name_that_keeps_an_image_out_vouches_for_no_store(
+    tmp_path: Path, failing: _Failing
+) -> None:
+    """Where the store was not asked for an image, the shard's others are all that were."""
+    source = draw_images(tmp_path, 4)
+    (source / ("a" * 251 + ".png")).write_bytes(b"x")
+    run = start_run(tmp_path, source, mask_name="full", max_shard_images=3)
+    failing.errors["_0.png"] = failing.errors["_1.png"] = _error("forbidden")
+    failing.errors["_2.png"] = failing.errors["_3.png"] = _error("forbidden")
+    with pytest.raises(StoreError, match="none of the 2 images"):
+        _codes(run)

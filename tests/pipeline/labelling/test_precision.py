@@ -82,3 +82,13 @@ def test_a_trial_on_another_input_changes_nothing(
     job = open_job(make_settings(tmp_path, source, **fields))
     assert job.network.precision == "fp32"
     assert "precision=auto: fp32, as in run nightly" in caplog.text
+
+
+def test_an_upgrade_of_a_decoder_keeps_the_precision(tmp_path: Path) -> None:
+    """A new decoder is another fingerprint, and no reason to choose anew."""
+    source = draw_images(tmp_path, 1)
+    fields = {"width": 4, "num_classes": 3}
+    record = open_job(make_settings(tmp_path, source, precision="bf16", **fields)).record
+    older = record.model_copy(update={"deciding": {**record.deciding, "decoder": "rules-0"}})
+    start_run(tmp_path, source, network=older)
+    assert open_job(make_settings(tmp_path, source, **fields)).network.precision == "bf16"

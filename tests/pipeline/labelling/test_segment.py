@@ -247,7 +247,7 @@ def test_a_bug_over_one_image_costs_that_image(
 
 
 def test_a_bug_that_meets_every_image_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all of many images fail, the replica raises; seven, or one good one, do not do it."""
+    """Where all of many new images fail, the replica raises; seven, or a good one, do not do it."""
 
     def unlucky(data: bytes, _: int) -> NDArray[np.uint8]:
         if data == good:
@@ -262,6 +262,10 @@ def test_a_bug_that_meets_every_image_ends_the_run(monkeypatch: pytest.MonkeyPat
     for data in ([bad] * 7, [*[bad] * 20, good]):
         codes = [image["error_code"] for image in replica(_shard(*data))["images"]]
         assert codes.count("failed") == data.count(bad)
+    again = _shard(*[bad] * 20)
+    again["images"] = [{**image, "attempts": 2} for image in again["images"]]
+    # Rows of earlier nights: together in a shard they would end every night from now on.
+    assert {image["error_code"] for image in replica(again)["images"]} == {"failed"}
 
 
 def test_no_memory_for_a_picture_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
