@@ -75,7 +75,8 @@ def init_he(network: nn.Module) -> None:
     layers without batch norm.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        # To draw on the meta device, torch imports its compiler, for no values at all.
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -68,7 +68,7 @@ class Network:
             source: URI of the input.
         """
         ours = _but_for_versions(json.loads(json.dumps(self._deciding())))
-        of_input = [run for run in runs if run.record.input == source]
+        of_input = [run for run in runs if run.record.input.rstrip("/") == source.rstrip("/")]
         for run in (*reversed(of_input), *reversed(runs)):
             deciding = run.record.network.deciding
             if _but_for_versions(deciding) == ours:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import subprocess
+import sys
 
 import pytest
 import safetensors.torch
@@ -185,3 +187,16 @@ def test_random_weights_make_different_masks() -> None:
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert len(network(image).argmax(1).unique()) > 1
+
+
+def test_weights_are_loaded_without_torchvision_and_the_compiler() -> None:
+    """Whoever loads FCN-8s does not pay for what it has no use for."""
+    code = (
+        "import sys; from fcn.weights.files import build_recorded, restore, save\n"
+        "from fcn.weights.record import Checkpoint\n"
+        "from fcn.weights.classes import numbered_classes\n"
+        "record = Checkpoint('fcn8s_vgg16', numbered_classes(3), width=2)\n"
+        "restore(*save(record, build_recorded(record)))\n"
+        "sys.exit(', '.join({'torchvision', 'torch._dynamo'} & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
