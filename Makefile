@@ -2,7 +2,7 @@
 # make demo-weights  train the demo's checkpoint anew
 # make demo-picture  draw the README's picture anew
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
-# make test-faults  the whole matrix of what stores do wrong, and of kills
+# make test-faults  the whole matrix of what stores do wrong, of kills, and of what ends a training
 # make test    the tests
 # make coverage  the tests that take minutes, and the share of the code that they run
 # make check   ruff, mypy and import-linter
@@ -60,7 +60,7 @@ test-cluster: install
 	$(RUN) -m pytest -m cluster
 
 test-faults: install
-	$(RUN) -m pytest -m "faults or not faults" tests/jobs/test_store_faults.py tests/jobs/test_kill.py
+	$(RUN) -m pytest -m "faults or not faults" tests/jobs/test_store_faults.py tests/jobs/test_kill.py tests/jobs/test_train.py
 
 # Every line of the check for GPUs, on this machine's CPU.
 gpu-rehearsal: install

@@ -18,7 +18,7 @@ _AT_ONCE_SCALES = (0.01, 0.0001)
 def _on_torchvision(where: str, *args: int, **choices: object) -> Network:
     """Build a network whose layers are torchvision's.
 
-    It is imported here: torchvision takes 1.4 s and 160 MB, of every replica of every other network.
+    It is imported here: torchvision takes 1.4 s and 160 MB, which other networks need not pay.
     """
     network: Network = pkgutil.resolve_name(where)(*args, **choices)
     return network
