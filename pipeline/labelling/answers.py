@@ -3,6 +3,7 @@
 An image is known by its id, which another version of the object does not have.
 """
 
+import functools
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,11 +11,14 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ErrorCode
 from pipeline.labelling.history import History
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import ERROR, IMAGES, OK
 from pipeline.settings.label import LabelSettings
 
 _COLUMNS = ["image_id", "status", "error_code", "num_bytes", "height", "width", "attempts"]
 _SCHEMA = pa.schema([IMAGES.field(name) for name in _COLUMNS])
+# The limit that a row's run had; no table holds it, only the run's record.
+_LIMIT_S = pa.field("max_image_s", pa.float64())
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,17 @@ def _earlier_rows(history: History, fingerprint: str) -> pa.Table:
     # Only what is published counts: the commits of an unfinished run are in no table, and nobody
     # but its own command ever finishes it.
     tables = (
-        table.cast(_SCHEMA)
+        table.cast(_SCHEMA).append_column(_LIMIT_S, _limits_s(run, table.num_rows))
         for run, manifest in zip(runs, history.manifests(runs), strict=True)
         if manifest is not None
         for table in run.published(manifest, _COLUMNS)
     )
-    return pa.concat_tables([_SCHEMA.empty_table(), *tables])
+    return pa.concat_tables([_SCHEMA.append(_LIMIT_S).empty_table(), *tables])
+
+
+def _limits_s(run: Run, num_rows: int) -> pa.Array:
+    limit_s = run.record.settings.get(_LIMIT_S.name)
+    return pa.array([limit_s] * num_rows, _LIMIT_S.type)
 
 
 def _attempts(failed: pa.Table) -> pa.Table:
@@ -115,7 +124,7 @@ def _passing(failed: pa.Table) -> pa.ChunkedArray:
 
 
 def _admitted(failed: pa.Table, settings: LabelSettings) -> pa.ChunkedArray:
-    """Whether each was too large for a limit that is higher now."""
+    """Whether each was too large, or too slow, for a limit that is higher now."""
     num_pixels = pc.multiply(failed["height"].cast(pa.int64()), failed["width"].cast(pa.int64()))
     fits_bytes = pc.and_(
         pc.equal(failed["error_code"], ErrorCode.TOO_MANY_BYTES),
@@ -125,6 +134,9 @@ def _admitted(failed: pa.Table, settings: LabelSettings) -> pa.ChunkedArray:
         pc.equal(failed["error_code"], ErrorCode.TOO_MANY_PIXELS),
         pc.less_equal(num_pixels, settings.max_image_pixels),
     )
-    return pc.or_(
-        pc.fill_null(fits_bytes, fill_value=False), pc.fill_null(fits_pixels, fill_value=False)
+    fits_time = pc.and_(
+        pc.equal(failed["error_code"], ErrorCode.TOO_SLOW),
+        pc.less(failed[_LIMIT_S.name], settings.max_image_s),
     )
+    fits = (pc.fill_null(one, fill_value=False) for one in (fits_bytes, fits_pixels, fits_time))
+    return functools.reduce(pc.or_, fits)

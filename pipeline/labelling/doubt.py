@@ -6,6 +6,7 @@ gone on with, and nothing is committed.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ _DOUBTFUL = {
 }
 _OF_THE_NAME = {ErrorCode.NAME_TOO_LONG, ErrorCode.NAME_NOT_UTF8}
 _MAX_ASKED = 3
+_T = TypeVar("_T")
 
 
 def refuse_a_store_that_fails(
@@ -84,14 +86,28 @@ def _others_answer(storage: Storage, task: ShardTask, max_bytes: int, uri: str) 
 
 
 def _others(storage: Storage, task: ShardTask) -> Iterator[ImageRow]:
-    """Return the first images of a few other shards, from all over the plan's file."""
-    file = pq.ParquetFile(pa.BufferReader(storage.read(task["plan_uri"])), pre_buffer=False)
-    groups = [group for group in range(file.num_row_groups) if group != task["row_group"]]
-    step = max(1, len(groups) // _MAX_ASKED)
-    for group in groups[::step][:_MAX_ASKED]:
-        first: ImageRow = file.read_row_group(group, use_threads=False).slice(0, 1).to_pylist()[0]
-        if first["etag"] is not None and first.get("error_code") is None:
-            yield first
+    """Return the first images of a few other shards, from all over the plan."""
+    folder, _, own = task["plan_uri"].rpartition("/")
+    # Not of this file alone: it may hold a prefix that nobody may read, of many shards.
+    files = _spread([name for name in storage.children(folder) if name != own], _MAX_ASKED - 1)
+    for name in (own, *files):
+        file = pq.ParquetFile(pa.BufferReader(storage.read(f"{folder}/{name}")), pre_buffer=False)
+        groups = [
+            group
+            for group in range(file.num_row_groups)
+            if (name, group) != (own, task["row_group"])
+        ]
+        for group in _spread(groups, 1 if files else _MAX_ASKED):
+            first: ImageRow = (
+                file.read_row_group(group, use_threads=False).slice(0, 1).to_pylist()[0]
+            )
+            if first["etag"] is not None and first.get("error_code") is None:
+                yield first
+
+
+def _spread(candidates: Sequence[_T], number: int) -> Sequence[_T]:
+    """Return so many of them, evenly spread, the last one included."""
+    return candidates[:: -max(1, len(candidates) // number)][:number]
 
 
 def _answers(storage: Storage, image: ImageRow, max_bytes: int) -> bool:

@@ -35,6 +35,8 @@ _LEAST_LOCK_S = 15.0
 _LEAST_PIXELS = 0.1 * _MEGAPIXEL
 # torch.compile takes minutes for each of the first eight sizes.
 _COMPILE_S = 4_800.0
+# A GPU's first pictures wait for the driver, cuDNN's choice of algorithms and Triton's compiler.
+_GPU_FIRST_S = 120.0
 
 Predict = Callable[[list[NDArray[np.uint8]]], "Sequence[Prediction | None]"]
 
@@ -84,36 +86,38 @@ class Limits:
     Attributes:
         image_s: One image in its decoder.
         views: How often the network sees a pixel.
-        compile_s: Of the network, on top.
+        start_s: Of the network, on top: what its first pictures wait for.
     """
 
     image_s: float
     views: float
-    compile_s: float
+    start_s: float
 
     @staticmethod
-    def of_settings(settings: LabelSettings) -> "Limits":
+    def of_settings(settings: LabelSettings, *, use_gpu: bool) -> "Limits":
         """Return those of a job."""
         views = sum(max(1.0, scale * scale) for scale in settings.scales) * (1 + settings.flip)
-        return Limits(settings.max_image_s, views, _COMPILE_S if settings.compiled else 0.0)
+        start_s = _COMPILE_S * settings.compiled + _GPU_FIRST_S * use_gpu
+        return Limits(settings.max_image_s, views, start_s)
 
     def network_s(self, pictures: Sequence[NDArray[np.uint8]]) -> float:
         """Return what pictures may take in the network: once for all, and by their pixels."""
         sizes: list[tuple[int, ...]] = [one.shape for one in pictures]
         num_pixels = sum(max(_LEAST_PIXELS, size[0] * size[1]) for size in sizes)
-        return self.compile_s + self.image_s * (1 + self.views * num_pixels / _MEGAPIXEL)
+        return self.start_s + self.image_s * (1 + self.views * num_pixels / _MEGAPIXEL)
 
 
 class Ward:
     """Where a replica decodes and predicts, as each shard needs it."""
 
-    def __init__(self, settings: LabelSettings) -> None:
+    def __init__(self, settings: LabelSettings, *, use_gpu: bool = False) -> None:
         """Take the limits.
 
         Args:
             settings: Of the job.
+            use_gpu: Whether the network runs on a GPU, which takes its time to start.
         """
-        self._limits = Limits.of_settings(settings)
+        self._limits = Limits.of_settings(settings, use_gpu=use_gpu)
         self._max_pixels = settings.max_image_pixels
         self._gate = Gate()
         self._watchdog = Watchdog(max(_LEAST_LOCK_S, settings.max_image_s))

@@ -143,7 +143,7 @@ class Segmenter:
         self._palette = make_palette([label.color for label in classes])
         self._max_image_pixels = settings.max_image_pixels
         self._marks = marks
-        self._ward = Ward(settings)
+        self._ward = Ward(settings, use_gpu=placement.use_gpu)
         self._png_compress_level = settings.png_compress_level
 
     def __call__(self, shard: ShardRow) -> ShardRow:

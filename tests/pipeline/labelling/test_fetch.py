@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.labelling import plan
 from pipeline.labelling.doubt import refuse_a_store_that_fails
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.runs import Run, read_shard
@@ -94,6 +95,16 @@ def test_a_whole_shard_is_rows_if_other_shards_are_read(
     run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=2)
     failing.errors |= {"_0.png": _error(code), "_1.png": _error(code)}
     assert _codes(run) == [code, code]
+
+
+def test_shards_of_other_plan_files_are_asked_for(
+    tmp_path: Path, failing: _Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archived prefix may fill a file of the plan: images of another one tell that it is one."""
+    monkeypatch.setattr(plan, "_SHARDS_PER_FILE", 2)
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=2)
+    failing.errors |= {f"_{index}.png": _error("forbidden") for index in range(4)}
+    assert [_codes(run, shard) for shard in (0, 2)] == [["forbidden"] * 2, [None] * 2]
 
 
 @pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])

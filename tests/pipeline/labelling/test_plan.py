@@ -449,6 +449,19 @@ def test_a_retry_takes_up_what_a_raised_limit_admits(
     assert _keys(_draft(tmp_path, **raised)) == keys
 
 
+@pytest.mark.parametrize(("limit_s", "keys"), [(60, []), (61, ["slow.jpg"])])
+def test_a_higher_time_limit_takes_up_what_was_too_slow(
+    limit_s: float, keys: list[str], tmp_path: Path
+) -> None:
+    """An image that took too long is planned again, once, under a limit that is higher."""
+    source = _make(tmp_path, "ok.jpg", "slow.jpg")
+    _commit(start_run(tmp_path, source, max_image_s=60), {"slow.jpg": ("too_slow", {})})
+    assert _keys(_draft(tmp_path, max_image_s=limit_s)) == keys
+    if keys:
+        _commit(start_run(tmp_path, source, max_image_s=limit_s), {"slow.jpg": ("too_slow", {})})
+        assert _keys(_draft(tmp_path, max_image_s=limit_s)) == []
+
+
 def test_large_sizes_do_not_overflow(tmp_path: Path) -> None:
     """Height times width is computed beyond 32 bits."""
     size = {"height": 70_000, "width": 70_000}

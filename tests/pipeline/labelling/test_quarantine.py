@@ -97,9 +97,11 @@ def test_nobody_is_at_risk_beside_one_alone() -> None:
 
 def test_larger_pictures_and_more_views_have_more_time() -> None:
     """The network's limit grows with what it has to do; small pictures have their least."""
-    plain = Limits.of_settings(make_settings(Path("unused"), "in", max_image_s=10))
+    plain = Limits.of_settings(make_settings(Path("unused"), "in", max_image_s=10), use_gpu=False)
     views = make_settings(Path("unused"), "in", max_image_s=10, flip=True, scales=(0.5, 1.0))
     small, large = (np.zeros((side, side, 3), np.uint8) for side in (10, 2000))
     assert plain.network_s([large]) == 10 + 40
     assert plain.network_s([small, small]) == 10 + 2
-    assert Limits.of_settings(views).network_s([large]) == 10 + 4 * 40
+    assert Limits.of_settings(views, use_gpu=False).network_s([large]) == 10 + 4 * 40
+    on_gpu = Limits.of_settings(views, use_gpu=True)
+    assert on_gpu.network_s([large]) > 60 + 10 + 4 * 40
