@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from pipeline.errors import SettingError, StoreError
 from pipeline.labelling import plan
 from pipeline.labelling.history import History
-from pipeline.labelling.network import AUTO, Network, check_weights, describe_network
+from pipeline.labelling.network import (
+    AUTO,
+    Network,
+    check_compiler,
+    check_weights,
+    describe_network,
+)
 from pipeline.labelling.plan import Draft
 from pipeline.labelling.runs import Manifest, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
@@ -152,8 +158,11 @@ class Job:
         """Find out whether and how safely the output can be written, and read the weights through.
 
         Raises:
-            SettingError: It can't, or the weights are not what they should be.
+            SettingError: It can't, or the weights are not what they should be, or they are to be
+                compiled and there is no compiler.
         """
+        if self.settings.ray_address is None:
+            check_compiler(self.network)
         checked = replace(self, storage=writable_storage(self.storage, self.output))
         check_weights(self.storage, self.network)
         return checked
