@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -635,8 +636,10 @@ def test_views_are_averaged_as_softmax() -> None:
     np.testing.assert_allclose(np.exp(found.scores), expected[0].numpy(), atol=1e-5)
 
 
-def test_a_compiled_network_gives_the_same() -> None:
+def test_a_compiled_network_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`torch.compile` changes the speed, and the classes at most where two are as good as equal."""
+    # The cache of a user is used by other processes, too, and a kill may leave half a file there.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     network = random_network(_RECORD, 0)
     [one] = _predict(network, _images((64, 64)))
     [other] = _predict(network, _images((64, 64)), compiled=True)
