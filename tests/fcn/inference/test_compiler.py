@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,19 @@ def test_each_size_is_one_graph(
         assert [mask.shape for mask in masks] == [image.shape[:2]] * 3
         assert np.array_equal(masks[0], masks[1])
         assert (masks[0] != masks[2]).mean() < 0.01
+
+
+def test_a_compiled_network_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.compile` changes the speed, and the classes at most where two are as good as equal."""
+    # The cache of a user is used by other processes, too, and a kill may leave half a file there.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    picture = random_pixels(0, 64, 64, 3)
+    [plain], [compiled] = (_predictor(compiled=one).predict([picture]) for one in (False, True))
+    assert plain is not None
+    assert compiled is not None
+    assert (plain.mask != compiled.mask).mean() < 1e-3
+    assert plain.mean_confidence == pytest.approx(compiled.mean_confidence, abs=1e-4)
+    assert list(tmp_path.rglob("*.so"))
 
 
 def test_masks_do_not_depend_on_the_order_of_sizes(shapes: list[tuple[int, ...]]) -> None:
