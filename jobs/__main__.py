@@ -16,6 +16,7 @@ from typing import Any
 from jobs.logs.logs import configure, log_to_stderr
 from jobs.logs.output import say
 from jobs.settings.demo import DemoSettings
+from jobs.settings.mistakes import similar
 from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
 from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
@@ -148,7 +149,10 @@ def _run(name: str, argv: Sequence[str]) -> int:
             say(_completion(argv))
             return EXIT_OK
         if name not in COMMANDS:
-            raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
+            meant = similar(name, COMMANDS)
+            raise SettingError(
+                f"there is no command {name!r}{meant or '; there are: ' + ', '.join(COMMANDS)}"
+            )
         return COMMANDS[name].run(name, argv, environment())
     except PipelineError as error:
         stopped = error.exit_code == Stopped.exit_code

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
 from pipeline.inputs.listing import Source, Sources
+from pipeline.inputs.nothing import no_images, refuse_heic
 from pipeline.labelling.answers import answers
 from pipeline.labelling.history import History
 from pipeline.labelling.runs import (
@@ -137,16 +138,14 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         network: That it labels with.
 
     Raises:
-        InputError: There are no images, or two would get one mask name.
+        InputError: There are no images that are read here, or two would get one mask name.
     """
     storage = history.storage.for_input()
     sources = Sources(storage, settings.input, settings.output, settings.io_threads)
     listed = _to_table(sources, settings.mask_name)
     if listed.num_rows == 0:
-        raise InputError(
-            f"input={settings.input!r} holds no images ({sources.num_ignored} other files). Is the "
-            "path right? A folder's images are told by their endings; a manifest names any object"
-        )
+        raise no_images(settings.input, sources.num_ignored, sources.num_masks)
+    refuse_heic(storage, settings.input, listed)
     num_listed = listed.num_rows
     listed = _refuse_long_names(_once_each(listed), settings)
     _check_names(listed, local=settings.output.startswith("file://"))

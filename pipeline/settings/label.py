@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.errors import SettingError
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
     Group,
@@ -26,12 +27,28 @@ from pipeline.settings.shared import (
 )
 from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
+from pipeline.store.uri import WEB
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
 
 def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
+    if value.startswith(("torchvision:", *WEB)) or value.endswith((".pth", ".pt")):
+        raise SettingError(_how_to_import(value))
+    if value == "random":
+        raise SettingError("weights='random' lacks its seed; write random:SEED, as in random:0")
     return value if value.startswith("random:") else normalised(value, info)
+
+
+def _how_to_import(source: str) -> str:
+    """Name the command that makes a checkpoint of torchvision's weights."""
+    name = source.partition(":")[2].partition("_Weights")[0].lower()
+    network = name if name.startswith("fcn_") else "NETWORK"
+    return (
+        f"weights={source!r} are weights, but no checkpoint of this project's yet; make one: "
+        f"fcn import-weights --source {source} --network {network} --output net.safetensors, "
+        "then give --weights net.safetensors"
+    )
 
 
 def _retry_policy(value: object) -> object:

@@ -8,7 +8,7 @@ of a field besides its type is marked where it is declared.
 import re
 from enum import Enum
 from inspect import get_annotations
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,8 +17,10 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
+from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
 from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
@@ -33,7 +35,12 @@ _T = TypeVar("_T")
 
 def normalised(value: str, info: ValidationInfo) -> str:
     """Bring a place into the form of all URIs here. Raises SettingError."""
-    return normalise_uri(value, str(info.field_name))
+    name = str(info.field_name)
+    if value.strip() and value != value.strip():
+        raise SettingError(
+            f"{name}={value!r} begins or ends with a space, or a line's end; leave it out"
+        )
+    return normalise_uri(value, name)
 
 
 def normalised_input(value: str, info: ValidationInfo) -> str:
@@ -179,6 +186,15 @@ class _RepairFields(NoSettings):
 
 class VerifySettings(_RepairFields, OutputSettings):
     """Which output to read, and whether to mend it: `verify`."""
+
+    @model_validator(mode="after")
+    def _removes_nothing_unasked(self) -> Self:
+        if not self.repair and not self.dry_run:
+            raise ValueError(
+                "--no-dry-run is for --repair, without it nothing is removed; write --repair "
+                "--no-dry-run, or leave it out"
+            )
+        return self
 
 
 class LogFields(NoSettings):
