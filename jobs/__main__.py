@@ -24,6 +24,7 @@ from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stop
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
+from pipeline.settings.select import SelectSettings
 from pipeline.settings.shared import JobFields, NoSettings, VerifySettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
@@ -70,6 +71,9 @@ COMMANDS = {
         VerifySettings, "jobs.verify:run", "re-read an output and prove that it is whole"
     ),
     "runs": Command(RunsSettings, "jobs.runs:run", "list the runs of an output, newest first"),
+    "select": Command(
+        SelectSettings, "jobs.select:run", "choose images that people should look at"
+    ),
     "report": Command(ReportSettings, "jobs.report:run", "show what a run has done"),
     "train": Command(
         TrainSettings,

@@ -79,8 +79,15 @@ class Setting:
         return get_origin(self._type) is tuple
 
     @property
+    def two_words(self) -> bool:
+        """Whether its flag takes a name and a range."""
+        return Mark.TWO_WORDS in self.field.metadata
+
+    @property
     def metavar(self) -> str:
         """What stands for its value."""
+        if self.two_words:
+            return "TEXT FLOAT..FLOAT"
         if self.choices:
             return f"{{{','.join(self.choices)}}}"
         if not self.several:
@@ -161,10 +168,12 @@ def _add(heading: argparse._ArgumentGroup, setting: Setting) -> argparse.Action:
     if setting.positional:
         name = setting.name
         return heading.add_argument(name, metavar=name.upper(), nargs="?", **common)
+    common["dest"] = setting.name
     if setting.switch:
-        return heading.add_argument(
-            setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, **common
-        )
+        return heading.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
+    if setting.two_words:
+        words = tuple(setting.metavar.split())
+        return heading.add_argument(setting.flag, metavar=words, nargs=2, **common)
     action = "append" if setting.several else "store"
     return heading.add_argument(setting.flag, metavar=setting.metavar, action=action, **common)
 
@@ -187,6 +196,8 @@ def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str
     given = vars(found)
     for setting in every:
         value = given.get(setting.name)
+        if setting.two_words and value is not None:
+            given[setting.name] = " ".join(value)
         if setting.several and value is not None:
             given[setting.name] = _numbers(" ".join(value))
         if setting.optional and value in (_NONE, [_NONE]):

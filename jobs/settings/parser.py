@@ -18,6 +18,7 @@ from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
+from pipeline.settings.select import SelectSettings
 from pipeline.settings.shared import (
     RUN_ID_WORDS,
     LogFormat,
@@ -48,6 +49,7 @@ _KINDS: tuple[type[NoSettings], ...] = (
     EvaluateSettings,
     DoctorSettings,
     SubmitSettings,
+    SelectSettings,
     DemoSettings,
 )
 _RUN_IDS = ("run_id", "run_name")

@@ -23,8 +23,8 @@ def no_images(input_uri: str, num_ignored: int, num_masks: int) -> InputError:
     """
     if num_masks:
         return InputError(
-            f"input={input_uri!r} holds no images but masks that `label` has written ({num_masks}); "
-            "name the folder of the photographs"
+            f"input={input_uri!r} holds no images but masks that `label` has written "
+            f"({num_masks}); name the folder of the photographs"
         )
     return InputError(
         f"input={input_uri!r} holds no images ({num_ignored} other files). Is the path right? "

@@ -1,7 +1,6 @@
 """Settings of `label`, `plan` and whatever else labels."""
 
 import re
-from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -17,6 +16,7 @@ from pipeline.errors import SettingError
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
     Group,
+    InputAccessFields,
     JobFields,
     Mark,
     NoSettings,
@@ -25,7 +25,6 @@ from pipeline.settings.shared import (
     normalised,
     normalised_input,
 )
-from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
 from pipeline.store.uri import WEB
 
@@ -317,22 +316,8 @@ class _PriceFields(NoSettings):
     )
 
 
-class _InputAccessFields(NoSettings):
-    group = Group.STORAGE
-
-    input_anonymous: bool = Field(
-        default=False,
-        description="read the input without credentials, as public buckets want it; the output is "
-        "written with them",
-    )
-    requester_pays: bool = Field(
-        default=False,
-        description="agree to pay for reading the input, where its bucket's owner wants that",
-    )
-
-
 class LabelSettings(
-    _InputAccessFields,
+    InputAccessFields,
     _PriceFields,
     _RandomFields,
     _MaskFields,
@@ -343,8 +328,7 @@ class LabelSettings(
 
     def storage(self) -> Storage:
         """Open the storage, which enters the input as these settings say."""
-        access = S3Access(self.input_anonymous, self.requester_pays)
-        return replace(super().storage(), input_access=access)
+        return self.for_input(super().storage())
 
     @model_validator(mode="after")
     def _leaves_the_network_to_its_record(self) -> Self:

@@ -6,6 +6,7 @@ of a field besides its type is marked where it is declared.
 """
 
 import re
+from dataclasses import replace
 from enum import Enum
 from inspect import get_annotations
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
@@ -59,6 +60,7 @@ class Mark(Enum):
 
     POSITIONAL = "on the command line it is an argument without a flag"
     VALUE_OPTIONAL = "its flag may stand alone, as a switch does"
+    TWO_WORDS = "its flag takes two words, which are one text in the environment and the file"
     NOT_DECIDING = "where and with how many hands the work is done, not what comes out"
 
 
@@ -158,6 +160,31 @@ class StoreSettings(NoSettings):
             patience_s=self.io_patience_s,
             access=S3Access(kms_key_id=self.s3_kms_key_id),
         )
+
+
+class InputAccessFields(NoSettings):
+    """How to enter the bucket of the images, which may be another's."""
+
+    group = Group.STORAGE
+
+    input_anonymous: bool = Field(
+        default=False,
+        description="read the input without credentials, as public buckets want it; the output is "
+        "written with them",
+    )
+    requester_pays: bool = Field(
+        default=False,
+        description="agree to pay for reading the input, where its bucket's owner wants that",
+    )
+
+    def for_input(self, storage: Storage) -> Storage:
+        """Return a storage that enters the input as these settings say.
+
+        Args:
+            storage: As the output is entered.
+        """
+        access = S3Access(self.input_anonymous, self.requester_pays)
+        return replace(storage, input_access=access)
 
 
 class _OutputFields(NoSettings):
