@@ -22,6 +22,7 @@ from jobs.settings.submission import read_submission
 from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
 from pipeline.settings.select import SelectSettings
@@ -73,6 +74,11 @@ COMMANDS = {
     "runs": Command(RunsSettings, "jobs.runs:run", "list the runs of an output, newest first"),
     "select": Command(
         SelectSettings, "jobs.select:run", "choose images that people should look at"
+    ),
+    "export": Command(
+        ExportSettings,
+        "jobs.export:run",
+        "write images and masks as VOC, COCO, for Label Studio, WebDataset or Hugging Face",
     ),
     "report": Command(ReportSettings, "jobs.report:run", "show what a run has done"),
     "train": Command(

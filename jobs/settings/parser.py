@@ -16,6 +16,7 @@ from jobs.settings.demo import DemoSettings
 from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse, variable_of
 from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
 from pipeline.settings.select import SelectSettings
@@ -50,6 +51,7 @@ _KINDS: tuple[type[NoSettings], ...] = (
     DoctorSettings,
     SubmitSettings,
     SelectSettings,
+    ExportSettings,
     DemoSettings,
 )
 _RUN_IDS = ("run_id", "run_name")
