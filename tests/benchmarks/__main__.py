@@ -13,6 +13,7 @@ _BENCHMARKS = {
     "networks": "images/s and peak memory of each network, beside torchvision and the references",
     "training": "images/s of `train` over images/s of the bare training step",
     "plan_memory": "seconds and peak memory of planning a million images",
+    "outputs": "seconds and peak memory of runs, select and export on outputs of many rows",
 }
 
 
