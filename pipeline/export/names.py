@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from pipeline.errors import InputError
 from pipeline.export.answers import Row
-from pipeline.labelling.plan import mask_key
+from pipeline.labelling.mask_names import mask_key
 
 # Lists of names have one a line, and comments: what they can't hold is percent-encoded.
 _UNLISTABLE = re.compile(r"\A[#\s]|\s\Z|[\r\n]")

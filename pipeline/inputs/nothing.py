@@ -1,15 +1,14 @@
 """Inputs that hold nothing to label: what a person named instead, and what to do about it."""
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from collections.abc import Iterable
 
 from pipeline.errors import InputError, StoreError
 from pipeline.images.formats import sniff
 from pipeline.store.storage import Storage
 
-_HEIC_ENDINGS = r"(?i)\.(heic|heif|hif|heics|heifs)$"
-# Names lie: telephones write JPEGs with the ending .heic. So many files are looked into.
-_LOOKED_INTO = 3
+HEIC_ENDINGS = r"(?i)\.(heic|heif|hif|heics|heifs)$"
+# So many files of these names are looked into.
+LOOKED_INTO = 3
 _MAX_BYTES = 64 << 20
 
 
@@ -32,26 +31,27 @@ def no_images(input_uri: str, num_ignored: int, num_masks: int) -> InputError:
     )
 
 
-def refuse_heic(storage: Storage, input_uri: str, listed: pa.Table) -> None:
-    """Refuse an input that holds nothing but HEIC, by names and by the first files' content.
+def only_heic(input_uri: str, number: int) -> InputError:
+    """Build the error for an input that holds nothing but HEIC.
+
+    Args:
+        input_uri: The setting.
+        number: Its files.
+    """
+    return InputError(
+        f"input={input_uri!r} holds nothing but HEIC ({number} files), which is not read here; "
+        "make JPEGs of them first, as in `mogrify -format jpg *.heic`, and name their folder"
+    )
+
+
+def all_heic(storage: Storage, some: Iterable[tuple[str, str | None]]) -> bool:
+    """Look into files that are named as HEIC: telephones write JPEGs with that ending, too.
 
     Args:
         storage: As it reads the input.
-        input_uri: The setting.
-        listed: Its images; the columns uri and etag are read.
-
-    Raises:
-        InputError: None of it could be labelled.
+        some: URI and version of each.
     """
-    if not pc.all(pc.match_substring_regex(listed["uri"], _HEIC_ENDINGS)).as_py():
-        return
-    first = listed.slice(0, _LOOKED_INTO).to_pylist()
-    if all(_is_heic(storage, row["uri"], row["etag"]) for row in first):
-        raise InputError(
-            f"input={input_uri!r} holds nothing but HEIC ({listed.num_rows} files), which is not "
-            "read here; make JPEGs of them first, as in `mogrify -format jpg *.heic`, and name "
-            "their folder"
-        )
+    return all(_is_heic(storage, *one) for one in some)
 
 
 def _is_heic(storage: Storage, uri: str, version: str | None) -> bool:

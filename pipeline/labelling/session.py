@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import SettingError, StoreError
 from pipeline.labelling import plan
+from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
 from pipeline.labelling.network import AUTO, Network, check_weights, describe_network
-from pipeline.labelling.plan import Draft
 from pipeline.labelling.runs import Manifest, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
@@ -107,7 +107,7 @@ class Job:
         """Find out what is to be done; reads, and changes nothing.
 
         Raises:
-            InputError: As `plan.draft`.
+            InputError: As `draft.draft`.
             FingerprintMismatch: As `plan.run_to_continue`.
         """
         run = self._to_continue()
@@ -119,7 +119,7 @@ class Job:
                     run.run_id,
                 )
             return Found(run, None)
-        drafted = plan.draft(self.history, self.settings, self.record)
+        drafted = draft(self.history, self.settings, self.record)
         _say(drafted)
         return Found(None, drafted, self._runs())
 
@@ -132,7 +132,7 @@ class Job:
                 return None
             return Outcome.of_run(found.run, manifest, None)
         assert found.draft is not None, "either a run or a draft"
-        if found.draft.images.num_rows or self.settings.run_id:
+        if found.draft.num_images or self.settings.run_id:
             # A run that the scheduler has named exists afterwards, be it empty.
             return None
         drafted = found.draft
@@ -208,7 +208,7 @@ def _say(drafted: Draft) -> None:
     _log.info(
         "%d images to do (%d of them failed before), %d done before, %d other files that are no "
         "images by their name",
-        *(drafted.images.num_rows, drafted.num_retried),
+        *(drafted.num_images, drafted.num_retried),
         *(drafted.num_skipped, drafted.num_ignored),
     )
     if drafted.num_repeated:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.images.masks import decode_mask
+from pipeline.labelling.draft import draft
 from pipeline.labelling.history import History
-from pipeline.labelling.plan import draft
 from pipeline.labelling.plan import start_run as write_plan
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run
