@@ -12,10 +12,10 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from pipeline.errors import ErrorCode, ImageError, InputError, SettingError, StoreError
+from pipeline.errors import ImageError, InputError, SettingError, StoreError
 from pipeline.export.answers import Answers, Row
 from pipeline.export.form import About, Form
-from pipeline.export.items import read_item
+from pipeline.export.items import is_of_one_image, read_item
 from pipeline.export.names import Names
 from pipeline.inputs.manifests import manifest_uris
 from pipeline.labelling.schema import OK
@@ -92,7 +92,10 @@ def _form(answers: Answers, settings: ExportSettings) -> Form:
 def _refuse_place_among_images(answers: Answers, to: str) -> None:
     """Keep the next `label` from taking what is exported for photographs."""
     for run, _ in answers.runs:
-        if as_folder(to).startswith(as_folder(run.record.input)):
+        places = (run.record.input, run.record.output)
+        in_input, in_output = (as_folder(to).startswith(as_folder(one)) for one in places)
+        # A listing of the input leaves the output out.
+        if in_input and not in_output:
             raise SettingError(
                 f"to={to!r} lies in the input {run.record.input}, where the next label would take "
                 "it for photographs; name another folder"
@@ -124,7 +127,7 @@ def _writer(
         try:
             item = read_item(storage, *named, with_image=form.with_images)
         except (ImageError, StoreError) as error:
-            if isinstance(error, StoreError) and not _is_the_images_own(error):
+            if not is_of_one_image(error):
                 raise
             _log.warning("left out, since it can't be read any more: %s", error)
             return None
@@ -134,10 +137,6 @@ def _writer(
         return written.entry
 
     return write
-
-
-def _is_the_images_own(error: StoreError) -> bool:
-    return error.refused or error.code is ErrorCode.CHANGED
 
 
 def _collect(form: Form, entry: Any, done: Exported, storage: Storage, to: str) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.errors import ErrorCode, ImageError, InputError, Scope, StoreError
 from pipeline.export.answers import Row
 from pipeline.export.picture import for_readers
 from pipeline.store.storage import Storage, sha256_hex
@@ -45,7 +45,8 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
 
     Raises:
         ImageError: The image can't be decoded any more.
-        StoreError: It is gone, or no longer the one that was labelled.
+        StoreError: It is gone, or no longer the one that was labelled; of another scope than an
+            object's, the store refuses more than this image.
         InputError: The mask is not the one that was written.
     """
     mask = _read_mask(storage, row)
@@ -55,12 +56,24 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
     return Item(name, row, mask, *for_readers(data))
 
 
+def is_of_one_image(error: ImageError | StoreError) -> bool:
+    """Whether a failure is true of its image alone, so that the others can be read.
+
+    Args:
+        error: What reading an image has raised.
+    """
+    if isinstance(error, ImageError):
+        return True
+    gone = error.refused or error.code in (ErrorCode.CHANGED, ErrorCode.TOO_MANY_BYTES)
+    return gone and error.scope is Scope.OBJECT
+
+
 def _read_mask(storage: Storage, row: Row) -> bytes:
     try:
         mask = storage.read(row["mask_uri"])
     except StoreError as error:
         if error.code is not ErrorCode.NOT_FOUND:
-            raise
+            raise StoreError(error.code, error.message, Scope.BUCKET) from error
         raise InputError(f"{error.message}; `fcn verify` says what else is missing") from error
     if sha256_hex(mask) != row["mask_sha256"]:
         raise InputError(

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.errors import ErrorCode, ImageError, StoreError
+from pipeline.errors import ImageError, StoreError
 from pipeline.export.answers import Row
 from pipeline.export.best import Best, folder_of
+from pipeline.export.items import is_of_one_image
 from pipeline.images.decode import decode_image
 from pipeline.images.likeness import is_near, perceptual_hash
 from pipeline.store.storage import Storage
@@ -46,14 +47,10 @@ class Pictures:
             data = self._storage.read_version(row["uri"], row["etag"], _MAX_BYTES)
             return perceptual_hash(decode_image(data, _MAX_PIXELS))
         except (StoreError, ImageError) as error:
-            if isinstance(error, StoreError) and not _is_the_images_own(error):
+            if not is_of_one_image(error):
                 raise
             _log.warning("left out, since it can't be read any more: %s", error)
             return None
-
-
-def _is_the_images_own(error: StoreError) -> bool:
-    return error.refused or error.code in (ErrorCode.CHANGED, ErrorCode.TOO_MANY_BYTES)
 
 
 class Taken:

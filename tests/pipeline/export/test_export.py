@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
 from jobs.__main__ import main
-from pipeline.errors import SettingError
+from pipeline.errors import ErrorCode, Scope, SettingError, StoreError
 from pipeline.export.brush import pack
 from pipeline.export.voc import labelmap
 from pipeline.images.masks import IGNORE_COLOR
@@ -21,7 +21,7 @@ from pipeline.inputs.layouts import find_labelled
 from pipeline.labelling.runs import ClassRecord
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
-from tests.pipeline.export.labelled_output import on_disk, truth, two_nights
+from tests.pipeline.export.labelled_output import label, on_disk, truth, two_nights
 from tests.servers import Server
 
 # The names in an export, by the keys: a tif of night-1 has its name from e.png's neighbour.
@@ -348,6 +348,33 @@ def test_a_damaged_mask_is_named(tmp_path: Path, caplog) -> None:
     next((tmp_path / "out" / "masks").rglob("new one.png")).write_bytes(b"cut off")
     _export(tmp_path, tmp_path / "voc", "voc", code=3)
     assert "new one.png is not the mask that was written" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["voc", "select"])
+def test_refused_credentials_are_no_failure_of_images(
+    place: Path, tmp_path: Path, form: str, monkeypatch
+) -> None:
+    """What the store says of all images ends the command with 5, and leaves no image out."""
+
+    def refuse(*_: object) -> bytes:
+        raise StoreError(ErrorCode.FORBIDDEN, "the key is unknown", Scope.STORE)
+
+    monkeypatch.setattr(Storage, "read_version", refuse)
+    if form == "voc":
+        _export(place, tmp_path / "to", form, code=5)
+        return
+    flags = ["--random", "1", "--not-near-duplicates", "--to", str(tmp_path / "to.parquet")]
+    assert main(["select", str(place / "out"), *flags]) == 5
+
+
+def test_an_export_may_lie_in_an_output_that_lies_in_the_input(tmp_path: Path) -> None:
+    """A listing leaves the output out, and so all that is exported to below it."""
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(random_pixels(1, 9, 9, 3)).save(source / "a.png")
+    label(on_disk(source), on_disk(source), "night-1")
+    to = _export(source, source / "out" / "voc", "voc")
+    assert (to / "JPEGImages" / "a.png").exists()
 
 
 def test_a_missing_library_is_named(place: Path, tmp_path: Path, caplog, monkeypatch) -> None:
