@@ -21,7 +21,7 @@ from pipeline.store.storage import Storage
 _log = logging.getLogger(__name__)
 
 # Finished runs that a start reads one by one: four requests or more for each.
-_RUNS_APART = 16
+RUNS_APART = 16
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Job:
     def archive(self) -> None:
         """Gather what finished runs have said, now and then; the work is done without it."""
         try:
-            self.history.keep_archive(_RUNS_APART)
+            self.history.keep_archive(RUNS_APART)
         except PipelineError as error:
             _log.warning("finished runs could not be archived: %s", error)
 

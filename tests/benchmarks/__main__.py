@@ -13,6 +13,7 @@ _BENCHMARKS = {
     "networks": "images/s and peak memory of each network, beside torchvision and the references",
     "training": "images/s of `train` over images/s of the bare training step",
     "plan_memory": "seconds and peak memory of planning a million images",
+    "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
 
 
