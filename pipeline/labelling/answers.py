@@ -3,21 +3,18 @@
 An image is known by its id, which another version of the object does not have.
 """
 
+import logging
 from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline.errors import ErrorCode
+from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.labelling.archive import ANSWERS, answers_of_run, archived_answers
 from pipeline.labelling.history import History
-from pipeline.labelling.runs import Run
-from pipeline.labelling.schema import IMAGES
 from pipeline.labelling.staging import Staging
 from pipeline.settings.label import LabelSettings
 
-_COLUMNS = ["image_id", "status", "error_code", "num_bytes", "height", "width", "attempts"]
-_SCHEMA = pa.schema([IMAGES.field(name) for name in _COLUMNS])
-# The limit that a row's run had; no table holds it, only the run's record.
-_LIMIT_S = pa.field("max_image_s", pa.float64())
+_log = logging.getLogger(__name__)
 
 # A row of an earlier version stands for one attempt. Of several runs' answers for the same bytes
 # one that lies in the bytes settles it.
@@ -80,7 +77,7 @@ def stage_answers(
     Raises:
         InputError: A table of a run is damaged.
     """
-    staging.fill("earlier", _SCHEMA.append(_LIMIT_S), _earlier_rows(history, fingerprint))
+    _fill(staging, history, fingerprint)
     names = ("retry_failed", "max_image_attempts")
     limits = ("max_image_bytes", "max_image_pixels", "max_image_s")
     values = {name: getattr(settings, name) for name in (*names, *limits)}
@@ -89,16 +86,28 @@ def stage_answers(
     staging.run("DROP TABLE earlier")
 
 
+def _fill(staging: Staging, history: History, fingerprint: str) -> None:
+    """Make the table `earlier`, by way of the archive if that is whole."""
+    try:
+        staging.fill("earlier", ANSWERS, _earlier_rows(history, fingerprint))
+    except (InputError, StoreError) as error:
+        gone = isinstance(error, InputError) or error.code is ErrorCode.NOT_FOUND
+        if history.archive is None or not gone:
+            raise
+        _log.warning("the archive of earlier runs can't be used, so each is read: %s", error)
+        history.leave_archive_aside()
+        staging.run("DROP TABLE earlier")
+        staging.fill("earlier", ANSWERS, _earlier_rows(history, fingerprint))
+
+
 def _earlier_rows(history: History, fingerprint: str) -> Iterator[pa.Table]:
-    runs = history.of_network(fingerprint)
+    archived: frozenset[str] = frozenset()
+    if history.archive is not None:
+        archived = history.archive.run_ids
+        yield from archived_answers(history.storage, history.output, history.archive, fingerprint)
+    runs = [run for run in history.of_network(fingerprint) if run.run_id not in archived]
     # Only what is published counts: the commits of an unfinished run are in no table, and nobody
     # but its own command ever finishes it.
     for run, manifest in zip(runs, history.manifests(runs), strict=True):
         if manifest is not None:
-            for table in run.published(manifest, _COLUMNS):
-                yield table.cast(_SCHEMA).append_column(_LIMIT_S, _limits_s(run, table.num_rows))
-
-
-def _limits_s(run: Run, num_rows: int) -> pa.Array:
-    limit_s = run.record.settings.get(_LIMIT_S.name)
-    return pa.array([limit_s] * num_rows, _LIMIT_S.type)
+            yield from answers_of_run(run, manifest)

@@ -6,8 +6,9 @@ Between the steps, which know nothing of each other, and the flow, which runs th
 import logging
 from dataclasses import dataclass, replace
 
-from pipeline.errors import SettingError, StoreError
+from pipeline.errors import PipelineError, SettingError, StoreError
 from pipeline.labelling import plan
+from pipeline.labelling.archive import read_archive
 from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
 from pipeline.labelling.network import AUTO, Network, check_weights, describe_network
@@ -18,6 +19,9 @@ from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
+
+# Finished runs that a start reads one by one: four requests or more for each.
+RUNS_APART = 16
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,13 @@ class Job:
             run = plan.start_run(self.storage, self.settings, self.record, found.draft)
         return replace(run, storage=self.storage, attempt=attempt)
 
+    def archive(self) -> None:
+        """Gather what finished runs have said, now and then; the work is done without it."""
+        try:
+            self.history.keep_archive(RUNS_APART)
+        except PipelineError as error:
+            _log.warning("finished runs could not be archived: %s", error)
+
     def _to_continue(self) -> Run | None:
         return plan.run_to_continue(self.history, self.settings, self.record)
 
@@ -230,8 +241,8 @@ def open_job(settings: LabelSettings) -> Job:
     """
     storage = settings.storage()
     network = describe_network(storage, settings)
-    history = History(storage, settings.output)
     try:
+        history = History(storage, settings.output, read_archive(storage, settings.output))
         history.refresh()
         if network.precision == AUTO:
             network = network.as_in(history.runs(), settings.input)

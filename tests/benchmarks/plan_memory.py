@@ -29,28 +29,29 @@ from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 from tests.disk_runs import make_settings, network_record
 
-_BUCKET = "s3://a-bucket-of-photographs"
+BUCKET = "s3://a-bucket-of-photographs"
 
 
 @dataclass(frozen=True)
-class _Many(Storage):
+class Many(Storage):
     """A disk for the output and, at s3://, a bucket of many images that are never stored."""
 
     num_images: int = 0
+    first: int = 0
 
     def _entry(self, number: int) -> Entry:
-        uri = f"{_BUCKET}/camera-{number % 97:03d}/2024/05/{number:032x}.jpg"
+        uri = f"{BUCKET}/camera-{number % 97:03d}/2024/05/{number:032x}.jpg"
         return Entry(uri, f"{number * 0x9E3779B97F4A7C15 % (1 << 128):032x}", 200_000 + number % 7)
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
         if not folder_uri.startswith("s3://"):
             return super().walk(folder_uri)
-        return (self._entry(number) for number in range(self.num_images))
+        return (self._entry(number) for number in range(self.first, self.num_images))
 
     def stat(self, uri: str) -> Entry:
         if not uri.startswith("s3://"):
             return super().stat(uri)
-        if uri == _BUCKET:
+        if uri == BUCKET:
             return super().stat(f"file:///no/such/{uri}")
         if uri.endswith(".parquet"):
             return Entry(uri, "1", 1)
@@ -66,7 +67,7 @@ class _Many(Storage):
 
 
 @contextmanager
-def _measured(what: str) -> Iterator[None]:
+def measured(what: str) -> Iterator[None]:
     start, cpu = time.perf_counter(), time.process_time()
     yield
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -77,7 +78,7 @@ def _measured(what: str) -> Iterator[None]:
     )
 
 
-def _finish(run: Run) -> None:
+def finish(run: Run) -> None:
     """Publish rows for all images of a run, as publish does, without masks and commits."""
     parts = [_publish(run, number, rows) for number, rows in enumerate(run.plan())]
     now = run.record.created_at
@@ -119,25 +120,25 @@ def _publish(run: Run, number: int, rows: pa.Table) -> TablePart:
 
 def main(num_images: int, kind: str) -> None:
     """Draft and start a run of half of the images, and the next night draft all of them."""
-    source = _BUCKET if kind == "folder" else f"{_BUCKET}/list.parquet"
+    source = BUCKET if kind == "folder" else f"{BUCKET}/list.parquet"
     network = network_record()
     with tempfile.TemporaryDirectory() as name:
         settings = make_settings(Path(name), source, io_threads=16)
-        storage = _Many(num_images=num_images // 2)
-        with _measured(f"draft of {num_images // 2:,}"):
+        storage = Many(num_images=num_images // 2)
+        with measured(f"draft of {num_images // 2:,}"):
             drafted = draft(History(storage, settings.output), settings, network)
-        with _measured("cut into shards"):
+        with measured("cut into shards"):
             print(f"{drafted.num_shards:,} shards")
-        with _measured("write the plan"):
+        with measured("write the plan"):
             run = start_run(storage, settings, network, drafted)
-        with _measured("what is missing"):
+        with measured("what is missing"):
             assert len(run.missing()) == run.record.num_shards
-        _finish(run)
-        storage = _Many(num_images=num_images)
-        with _measured(f"draft of {num_images:,}, half new"):
+        finish(run)
+        storage = Many(num_images=num_images)
+        with measured(f"draft of {num_images:,}, half new"):
             drafted = draft(History(storage, settings.output), settings, network)
         assert (drafted.num_skipped, drafted.num_images) == (num_images // 2, num_images // 2)
-        with _measured("write the plan"):
+        with measured("write the plan"):
             start_run(storage, settings, network, drafted)
 
 
