@@ -14,6 +14,8 @@ _BENCHMARKS = {
     "training": "images/s of `train` over images/s of the bare training step",
     "training_step": "CPU ms of a step of Trainer beside those of the bare step, in turns",
     "plan_memory": "seconds and peak memory of planning a million images",
+    "outputs": "seconds and peak memory of runs, select and export on outputs of many rows",
+    "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
 
 
