@@ -8,11 +8,13 @@ import torch
 from fcn.inference import DeviceError
 
 
-def open_device(name: str) -> torch.device:
+def open_device(name: str, memory_share: float = 1.0) -> torch.device:
     """Return a device that answers.
 
     Args:
         name: As PyTorch names it, such as `cpu`, `cuda` or `cuda:1`.
+        memory_share: Of a GPU's memory, what PyTorch's allocator may take in this process, 0 to 1:
+            processes that share a GPU would else fill it up for each other.
 
     Raises:
         DeviceError: It does not answer; the message holds PyTorch's version, and the remedy.
@@ -21,6 +23,7 @@ def open_device(name: str) -> torch.device:
     if device.type == "cuda":
         with _refusals_are_said(name):
             torch.zeros(1, device=device)
+            torch.cuda.set_per_process_memory_fraction(memory_share, device)
     return device
 
 
@@ -36,7 +39,7 @@ def loading_onto(device: torch.device) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             f"the network does not fit into the memory that is free on {device}: "
-            f"{_first_line(error)} Is another process on the card? Fewer replicas per GPU "
+            f"{first_line(error)} Is another process on the card? Fewer replicas per GPU "
             "(gpus_per_replica=1) or a narrower network need less"
         ) from error
 
@@ -47,18 +50,23 @@ def _refusals_are_said(name: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            f"{name} is full: {_first_line(error)} Is another process on the card?"
+            f"{name} is full: {first_line(error)} Is another process on the card?"
         ) from error
     # A PyTorch without CUDA asserts that it is there.
     except (RuntimeError, AssertionError) as error:
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         raise DeviceError(
             f"{name} can't be used by PyTorch {torch.__version__}, built {built}: "
-            f"{_first_line(error)} Give the node a GPU and a driver that is new enough, or "
+            f"{first_line(error)} Give the node a GPU and a driver that is new enough, or "
             "gpus_per_replica=0 to label without one"
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of a message, as a sentence.
+
+    Args:
+        error: Whose message it is.
+    """
     line = str(error).strip().partition("\n")[0].strip()
     return line if line.endswith(".") else f"{line}."

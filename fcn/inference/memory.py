@@ -7,6 +7,7 @@ meets the same picture again. So what fits is computed before.
 Tensor names: N batch, C channels, H and W pixels.
 """
 
+import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -25,11 +26,11 @@ _OUT_OF_MEMORY = (
     "could not create a primitive",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    # What cuDNN says when no way to compute finds the workspace that it needs.
-    "unable to find an engine to execute this computation",
 )
+_CUDNN_OUT_OF_MEMORY = re.compile(r"CUDNN_STATUS_\w*ALLOC(ATION)?_FAILED")
+# What cuDNN says when no way to compute finds the workspace that it needs, and of what it can't
+# compute at all.
+_PERHAPS_OUT_OF_MEMORY = "unable to find an engine to execute this computation"
 # oneDNN keeps rearranged copies of what it works on, the allocator freed pieces.
 _WORKSPACE = 2
 # Of the steps from scores to counts, per pixel: float64 confidences, int64 classes and bins.
@@ -38,19 +39,35 @@ _SCORE_COPIES = 3
 _FLOAT_BYTES = 4
 
 
-def if_it_fits(work: Callable[..., _Result], *arguments: object) -> _Result | None:
-    """Do some work; None if there is no memory for it."""
+def if_it_fits(
+    work: Callable[..., _Result], *arguments: object, smallest: bool = False
+) -> _Result | None:
+    """Do some work; None if there is no memory for it.
+
+    Args:
+        work: To do.
+        arguments: Of the work.
+        smallest: Whether there is no smaller piece of it: what may be want of memory, and may be
+            another error, is the error then.
+    """
     try:
         return work(*arguments)
     except (torch.OutOfMemoryError, MemoryError):
         pass
     except RuntimeError as error:
-        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+        if not _tells_of_short_memory(str(error), smallest=smallest):
             raise
     # Outside of the handlers, so that the failed attempt's tensors are free again.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
+
+
+def _tells_of_short_memory(message: str, *, smallest: bool) -> bool:
+    if _PERHAPS_OUT_OF_MEMORY in message:
+        return not smallest
+    known = any(words in message for words in _OUT_OF_MEMORY)
+    return known or _CUDNN_OUT_OF_MEMORY.search(message) is not None
 
 
 class MemoryEstimate:

@@ -5,18 +5,21 @@ happen on the device, so that one byte per pixel comes back. What does not fit i
 smaller batches, then in tiles, whose scores are those of the whole picture.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fcn.inference.batches import Batching
 from fcn.inference.device import loading_onto, open_device
 from fcn.inference.device_time import DeviceTime
 from fcn.inference.labeller import Labeller, Launched, Prediction
 from fcn.inference.lowered import lower
 from fcn.inference.memory import MemoryEstimate, if_it_fits
 from fcn.inference.preprocess import Preprocess
+from fcn.inference.refusals import Part, Refusals
 from fcn.inference.scorer import Scorer, make_views
 from fcn.inference.uploads import Uploader
 from fcn.models.network import Network
@@ -33,6 +36,8 @@ _SHARE = 0.75
 _PICTURE_BYTES = 8
 _FLOAT_BYTES = 4
 _NUM_AXES = 3
+
+_Found = TypeVar("_Found")
 
 _DTYPES = {
     "fp32": torch.float32,
@@ -65,6 +70,7 @@ class Predictor:
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
         compiled: bool = False,
+        memory_share: float = 1.0,
     ) -> None:
         """Move the network to the device.
 
@@ -86,11 +92,13 @@ class Predictor:
             flip: Whether the mirrored image is scored too and the mean of both softmaxes taken.
             scales: Factors of height and width at which the image is scored, on top of the
                 record's `image_scale`, likewise.
-            compiled: Whether whole images go through `torch.compile`, which compiles each of up
-                to eight sizes anew; what comes after runs as it is.
+            compiled: Whether whole images go through `torch.compile`, which compiles each size
+                anew. Batches are filled up, so that the number of images does not count.
+            memory_share: Of a GPU's memory, what PyTorch may take in this process, 0 to 1.
 
         Raises:
-            DeviceError: The device does not answer, or has no room for the network.
+            DeviceError: The device does not answer, or has no room for the network; or `compiled`
+                is asked for where no compiler works.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -99,7 +107,7 @@ class Predictor:
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         # Some of cuDNN's transposed convolutions add up in any order.
         torch.backends.cudnn.deterministic = True
-        self._device = open_device(device)
+        self._device = open_device(device, memory_share)
         seen_at = [scale * record.image_scale for scale in scales]
         dtype = _DTYPES[precision]
         on_gpu = self._device.type == "cuda"
@@ -115,11 +123,13 @@ class Predictor:
             make_views(seen_at, flip=flip),
             dtype=dtype,
             autocast=not on_gpu and dtype is not torch.float32,
-            compiled=compiled,
+            whole=_compile(loaded, self._device) if compiled else None,
         )
         self._num_classes = record.num_classes
         self._in_channels = record.in_channels
-        self._batch_size = batch_size
+        self._batching = Batching(
+            batch_size, even=on_gpu, max_filled_pixels=max_whole_pixels if compiled else 0
+        )
         self._max_whole_pixels = max_whole_pixels
         self._memory_bytes = memory_bytes
         self._estimate: MemoryEstimate | None = None
@@ -130,6 +140,7 @@ class Predictor:
         self._margin = network.margin
         self._uploader = Uploader(self._device)
         self._device_time = DeviceTime(self._device)
+        self._refusals = Refusals()
         self.num_backoffs = 0
 
     @property
@@ -162,8 +173,10 @@ class Predictor:
         for index, image in enumerate(images):
             _check(index, image, self._in_channels)
         predictions: list[Prediction | None] = [None] * len(images)
-        batches = list(_same_size_batches(images, self._batch_size))
-        uploads = self._uploader.upload([[images[index] for index in batch] for batch in batches])
+        batches = list(self._batching.share_out(images))
+        uploads = self._uploader.upload(
+            [self._batching.filled([images[index] for index in batch]) for batch in batches]
+        )
         labeller = Labeller(
             self._scorer,
             self._num_classes,
@@ -177,7 +190,8 @@ class Predictor:
             for indices, launched in self._launch(labeller, indices, part)
         )
         for indices, found in _read_behind(parts):
-            for index, prediction in zip(indices, found, strict=True):
+            # What a batch was filled with has no index.
+            for index, prediction in zip(indices, found, strict=False):
                 predictions[index] = prediction
         return predictions
 
@@ -199,19 +213,26 @@ class Predictor:
     def _launch(
         self, labeller: Labeller, indices: Sequence[int], images_NHWC: torch.Tensor
     ) -> Iterator[tuple[Sequence[int], Launched | Prediction | None]]:
-        """Begin to label pictures of one size, in as few parts as memory admits."""
+        """Begin to label pictures of one size, in as few parts as memory admits.
+
+        Args:
+            labeller: That labels them.
+            indices: Of the pictures; of what a batch was filled with, behind them, there is none.
+            images_NHWC: On the device.
+        """
         number, height, width, _ = images_NHWC.shape
+        if not indices:
+            return
         if height * width > self._max_whole_pixels:
-            for index, image_HWC in zip(indices, images_NHWC, strict=True):
+            for index, image_HWC in zip(indices, images_NHWC, strict=False):
                 yield [index], self._predict_tiled(labeller, image_HWC)
             return
-        if self._fits(labeller, number * height * width, (number, height, width)):
-            with self._device_time.measure():
-                launched = if_it_fits(labeller.launch_whole, images_NHWC)
+        part, smallest = (number, height, width), number == 1 and not _sides(height, width)
+        if self._fits(labeller, number * height * width, part, smallest=smallest):
+            launched = self._attempt(part, labeller.launch_whole, images_NHWC, smallest=smallest)
             if launched is not None:
                 yield indices, launched
                 return
-            self.num_backoffs += 1
         if number == 1:
             yield indices, self._predict_tiled(labeller, images_NHWC[0])
             return
@@ -221,25 +242,46 @@ class Predictor:
 
     def _predict_tiled(self, labeller: Labeller, image_HWC: torch.Tensor) -> Prediction | None:
         height, width = image_HWC.shape[:2]
-        for side in _TILE_SIDES:
+        sides = _sides(height, width)
+        for side in sides:
             rows, columns = (min(size, side + 2 * self._margin) for size in (height, width))
-            if side < max(height, width) and self._fits(
-                labeller, height * width, (1, rows, columns)
-            ):
-                with self._device_time.measure():
-                    found = if_it_fits(labeller.label_tiled, image_HWC, side)
+            part, smallest = (1, rows, columns), side == sides[-1]
+            if self._fits(labeller, height * width, part, smallest=smallest):
+                label = labeller.label_tiled
+                found = self._attempt(part, label, image_HWC, side, smallest=smallest)
                 if found is not None:
                     return found
-                self.num_backoffs += 1
         return None
 
-    def _fits(self, labeller: Labeller, picture_pixels: int, part: tuple[int, int, int]) -> bool:
-        """Whether (number, height, width) can be labelled beside pictures of so many pixels."""
+    def _attempt(
+        self, part: Part, work: Callable[..., _Found], *arguments: object, smallest: bool
+    ) -> _Found | None:
+        """Do some work for a part, and remember if there is no memory for it."""
+        with self._device_time.measure():
+            found = if_it_fits(work, *arguments, smallest=smallest)
+        if found is None:
+            self.num_backoffs += 1
+            self._refusals.remember(part)
+        return found
+
+    def _fits(self, labeller: Labeller, picture_pixels: int, part: Part, *, smallest: bool) -> bool:
+        """Whether a part may be labelled beside pictures of so many pixels, as far as is known."""
+        # What is smallest is tried: an image fails by what is true now.
+        if not smallest and self._refusals.passes_over(part):
+            return False
         if self._memory_bytes is None or self._estimate is None:
             return True
         of_scores = _FLOAT_BYTES * self._num_classes if labeller.with_scores else 0
         free = self._memory_bytes - (_PICTURE_BYTES + of_scores) * picture_pixels
         return self._estimate.num_bytes(*part) <= _SHARE * free
+
+
+def _compile(network: Network, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    # Its import takes seconds.
+    from fcn.inference.compiler import CompiledNetwork, try_compiler  # noqa: PLC0415
+
+    try_compiler(device)
+    return CompiledNetwork(network)
 
 
 def _read_behind(
@@ -257,6 +299,11 @@ def _read_behind(
         yield waiting[0], [labels.prediction() for labels in waiting[1].read()]
 
 
+def _sides(height: int, width: int) -> list[int]:
+    """Return the sides of the tiles that an image may be cut into."""
+    return [side for side in _TILE_SIDES if side < max(height, width)]
+
+
 def _check(index: int, image: NDArray[np.uint8], in_channels: int) -> None:
     is_picture = image.ndim == _NUM_AXES and image.shape[2] == in_channels and 0 not in image.shape
     if image.dtype != np.uint8 or not is_picture:
@@ -264,12 +311,3 @@ def _check(index: int, image: NDArray[np.uint8], in_channels: int) -> None:
             f"images[{index}] is {image.dtype} of shape {image.shape}; it has to be uint8, 0 to "
             f"255, of shape (height, width, {in_channels})"
         )
-
-
-def _same_size_batches(images: Sequence[NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        by_size.setdefault(image.shape, []).append(index)
-    for indices in by_size.values():
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size]

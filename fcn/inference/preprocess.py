@@ -5,6 +5,8 @@ from torch import nn
 
 from fcn.weights.record import Checkpoint
 
+_MAX_BYTE = 255
+
 
 class Preprocess(nn.Module):
     """Scale to [0, 1], subtract the mean, divide by the standard deviation, order the channels."""
@@ -36,4 +38,6 @@ class Preprocess(nn.Module):
         images_NCHW = images_NHWC.permute(0, 3, 1, 2)
         if self._reverse:
             images_NCHW = images_NCHW.flip(1)
-        return (images_NCHW.float() / 255 - self.mean) / self.std
+        scaled_NCHW = images_NCHW.float() / _MAX_BYTE
+        # In place: a CPU maps every new tensor of this size page by page.
+        return scaled_NCHW.sub_(self.mean).div_(self.std)

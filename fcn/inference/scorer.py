@@ -3,7 +3,7 @@
 Tensor names: N batch, H and W pixels, C channels or classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -46,7 +46,7 @@ class Scorer:
         *,
         dtype: torch.dtype,
         autocast: bool,
-        compiled: bool,
+        whole: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """Take the network.
 
@@ -56,12 +56,12 @@ class Scorer:
             views: One, or several whose softmax values are averaged.
             dtype: Of the network's arithmetic.
             autocast: Whether PyTorch casts to it, layer by layer; else the layers have it already.
-            compiled: Whether whole pictures go through `torch.compile`.
+            whole: What whole pictures go through in its place, such as its compiled form.
         """
         self._dtype = dtype
         self._autocast = autocast
         self._network = network
-        self._whole = torch.compile(network, dynamic=False) if compiled else network
+        self._whole = whole or network
         self._preprocess = preprocess
         self._views = views
 
@@ -107,8 +107,7 @@ class Scorer:
             images_NCHW = images_NCHW.to(self._dtype)
         with torch.autocast(images_NCHW.device.type, self._dtype, enabled=self._autocast):
             if part == whole(picture):
-                scores: torch.Tensor = self._whole(images_NCHW)
-                return scores
+                return self._whole(images_NCHW)
             # Not compiled: every place in the picture would be compiled anew.
             return self._network(images_NCHW, Window(part.first, picture))  # type: ignore[no-any-return]  # nn.Module
 

@@ -25,10 +25,13 @@ def cross_entropy_sum(
         truths_NHW: Class indices, int64, `IGNORE_INDEX` where there is none.
         weights: Of the classes, float32; None weighs all alike.
     """
-    scores = scores_NCHW.float()
-    if weights is not None:
-        scores = scores + weights.log()[:, None, None]
+    scores = scores_NCHW.float() if weights is None else _shifted(scores_NCHW, weights)
     return F.cross_entropy(scores, truths_NHW, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+def _shifted(scores_NCHW: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    # One pass over the scores adds, and converts to the weights' float32.
+    return scores_NCHW + weights.log()[:, None, None]
 
 
 def divisor(kind: str, truths_NHW: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

@@ -289,9 +289,12 @@ def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
         {"params": others, "weight_decay": 0.0, "factor": 1.0},
     ]
     groups = [group for group in groups if group["params"]]
+    # All tensors in one call, to the same bits; PyTorch's default does it on GPUs only.
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        return torch.optim.SGD(
+            groups, lr=recipe.learning_rate, momentum=recipe.momentum, foreach=True
+        )
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=True)
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 # The precision of a network of which neither settings nor an earlier run say it.
 AUTO = "auto"
+_COMPILERS = ("g++", "gcc", "clang", "cc")
 _DEFAULT_NUM_CLASSES = 21
 _NUM_CHANNELS = 3
 # Untrained networks are for trying things out: a narrow one is as good.
@@ -137,6 +140,22 @@ def check_weights(storage: Storage, network: Network) -> None:
         raise SettingError(
             f"weights={network.uri!r} has sha256 {found}, but its record says "
             f"{network.checkpoint.weights_sha256}; copy both files again"
+        )
+
+
+def check_compiler(network: Network) -> None:
+    """Refuse to compile on a machine that has no compiler of any kind.
+
+    A replica finds out whether one works, and on which device it has to.
+
+    Raises:
+        SettingError: There is none.
+    """
+    names = (*_COMPILERS, *filter(None, map(os.environ.get, ("CXX", "CC"))))
+    if network.compiled and not any(map(shutil.which, names)):
+        raise SettingError(
+            f"compiled: this machine has no compiler (none of {', '.join(names)}), which "
+            "torch.compile needs; install g++, or leave --compiled out"
         )
 
 

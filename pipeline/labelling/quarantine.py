@@ -33,8 +33,8 @@ _MEGAPIXEL = 1e6
 _LEAST_LOCK_S = 15.0
 # Small pictures cost more than their pixels: networks pad them.
 _LEAST_PIXELS = 0.1 * _MEGAPIXEL
-# torch.compile takes minutes for each of the first eight sizes.
-_COMPILE_S = 4_800.0
+# torch.compile takes minutes for each size of pictures, at each scale.
+_COMPILE_S = 600.0
 # A GPU's first pictures wait for the driver, cuDNN's choice of algorithms and Triton's compiler.
 _GPU_FIRST_S = 120.0
 
@@ -87,24 +87,27 @@ class Limits:
         image_s: One image in its decoder.
         views: How often the network sees a pixel.
         start_s: Of the network, on top: what its first pictures wait for.
+        size_s: Of the network, on top, for each size of pictures.
     """
 
     image_s: float
     views: float
     start_s: float
+    size_s: float
 
     @staticmethod
     def of_settings(settings: LabelSettings, *, use_gpu: bool) -> "Limits":
         """Return those of a job."""
         views = sum(max(1.0, scale * scale) for scale in settings.scales) * (1 + settings.flip)
-        start_s = _COMPILE_S * settings.compiled + _GPU_FIRST_S * use_gpu
-        return Limits(settings.max_image_s, views, start_s)
+        size_s = _COMPILE_S * len(settings.scales) * settings.compiled
+        return Limits(settings.max_image_s, views, _GPU_FIRST_S * use_gpu, size_s)
 
     def network_s(self, pictures: Sequence[NDArray[np.uint8]]) -> float:
         """Return what pictures may take in the network: once for all, and by their pixels."""
         sizes: list[tuple[int, ...]] = [one.shape for one in pictures]
         num_pixels = sum(max(_LEAST_PIXELS, size[0] * size[1]) for size in sizes)
-        return self.start_s + self.image_s * (1 + self.views * num_pixels / _MEGAPIXEL)
+        start_s = self.start_s + self.size_s * len(set(sizes))
+        return start_s + self.image_s * (1 + self.views * num_pixels / _MEGAPIXEL)
 
 
 class Ward:

@@ -127,6 +127,7 @@ def _placement(
         use_gpu=num_gpus > 0,
         threads=settings.threads_per_replica or max(1, cores),
         batch_size=settings.batch_size,
+        gpu_share=num_gpus or 1.0,
         memory_bytes=memory or None,
         max_whole_pixels=settings.max_whole_pixels,
     )

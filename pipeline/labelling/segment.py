@@ -39,8 +39,10 @@ if TYPE_CHECKING:  # importing these loads torch
     from fcn.inference.predictor import Prediction, Predictor
 
 # Decoded pixels that one call holds at a time: 16 Mi pixels are 48 MiB of RGB. Which images share
-# a chunk depends on the shard alone, so that its masks do too.
+# a chunk depends on the shard alone, and on whether replicas have GPUs, so that its masks do too.
 _CHUNK_PIXELS = 16 << 20
+# A GPU is through with 16 Mi pixels within 40 ms (docs/performance.md), and waits between chunks.
+_CHUNK_PIXELS_OF_GPUS = 4 * _CHUNK_PIXELS
 # What the tables' columns can hold (`pipeline.labelling.schema`).
 _MAX_SIDE = (1 << 31) - 1
 
@@ -53,6 +55,7 @@ class Placement:
         use_gpu: Whether Ray gives it a GPU, which it then is alone in seeing.
         threads: For decoding and encoding and, without a GPU, for the network.
         batch_size: Images of one size that go through the network together.
+        gpu_share: Of the GPU's memory, what it may use, 0 to 1.
         memory_bytes: What it may use of the node's memory; None sets no limit.
         max_whole_pixels: Larger images go through the network in tiles.
     """
@@ -60,6 +63,7 @@ class Placement:
     use_gpu: bool
     threads: int
     batch_size: int
+    gpu_share: float = 1.0
     memory_bytes: int | None = None
     max_whole_pixels: int = 16 << 20
 
@@ -98,6 +102,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         compiled=network.compiled,
         # Ray allows one thread per CPU that it has set aside, which would leave cores idle.
         num_threads=None if placement.use_gpu else placement.threads,
+        memory_share=placement.gpu_share,
     )
     if memory_bytes is not None:
         limit_memory(memory_bytes)
@@ -137,6 +142,7 @@ class Segmenter:
         # A thread and not a lock: PyTorch's CPU threads serve one caller faster than several.
         self._device = ThreadPoolExecutor(1)
         self._pool = ThreadPoolExecutor(placement.threads)
+        self._chunk_pixels = _CHUNK_PIXELS_OF_GPUS if placement.use_gpu else _CHUNK_PIXELS
         self._mishaps = Mishaps()
         self._palette = make_palette([label.color for label in classes])
         self._max_image_pixels = settings.max_image_pixels
@@ -164,7 +170,7 @@ class Segmenter:
             with work.timed("decode"):
                 measured = list(self._pool.map(partial(self._measure, treatment), images))
             labelled: list[ImageRow] = []
-            for chunk in _chunks(measured):
+            for chunk in _chunks(measured, self._chunk_pixels):
                 labelled += self._label(chunk, work, treatment)
         release_free_memory()
         stop_if_everywhere(shard["shard"], labelled)
@@ -290,12 +296,12 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _chunks(images: list[ImageRow]) -> Iterator[list[ImageRow]]:
+def _chunks(images: list[ImageRow], max_pixels: int) -> Iterator[list[ImageRow]]:
     chunk: list[ImageRow] = []
     num_pixels = 0
     for image in images:
         size = (image["height"] or 0) * (image["width"] or 0) if image.get("data") else 0
-        if chunk and num_pixels + size > _CHUNK_PIXELS:
+        if chunk and num_pixels + size > max_pixels:
             yield chunk
             chunk, num_pixels = [], 0
         chunk.append(image)

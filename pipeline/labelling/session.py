@@ -11,7 +11,13 @@ from pipeline.labelling import plan
 from pipeline.labelling.archive import read_archive
 from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
-from pipeline.labelling.network import AUTO, Network, check_weights, describe_network
+from pipeline.labelling.network import (
+    AUTO,
+    Network,
+    check_compiler,
+    check_weights,
+    describe_network,
+)
 from pipeline.labelling.runs import Manifest, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
@@ -156,8 +162,11 @@ class Job:
         """Find out whether and how safely the output can be written, and read the weights through.
 
         Raises:
-            SettingError: It can't, or the weights are not what they should be.
+            SettingError: It can't, or the weights are not what they should be, or they are to be
+                compiled and there is no compiler.
         """
+        if self.settings.ray_address is None:
+            check_compiler(self.network)
         checked = replace(self, storage=writable_storage(self.storage, self.output))
         check_weights(self.storage, self.network)
         return checked

@@ -107,8 +107,9 @@ class _CheckpointFields(NoSettings):
     )
     compiled: bool = Field(
         default=False,
-        description="run the network through torch.compile: minutes for each of the first eight "
-        "image sizes, which then are faster; others run as they are; part of the fingerprint",
+        description="run the network through torch.compile: minutes for each image size, which "
+        "then is faster; for inputs of few sizes, on nodes with a compiler; part of the "
+        "fingerprint",
     )
 
     @field_validator("scales")
@@ -216,7 +217,10 @@ class _ReplicaFields(NoSettings):
         "without GPUs one per four cores",
     )
     gpus_per_replica: float | None = Field(
-        None, ge=0, description="GPUs per replica, fractions allowed; default: 1 if there are any"
+        None,
+        ge=0,
+        description="GPUs per replica, 0 to 1: a replica of half a GPU uses half of its memory; "
+        "default: 1 if there are any",
     )
     cpus_per_replica: int | None = Field(
         None,
@@ -231,8 +235,11 @@ class _ReplicaFields(NoSettings):
             raise ValueError(
                 f"max_replicas={self.max_replicas} is less than min_replicas={self.min_replicas}"
             )
-        if self.gpus_per_replica and self.gpus_per_replica > 1 and self.gpus_per_replica % 1:
-            raise ValueError("gpus_per_replica: above 1 Ray gives out whole GPUs only")
+        if self.gpus_per_replica and self.gpus_per_replica > 1:
+            raise ValueError(
+                f"gpus_per_replica={self.gpus_per_replica:g}: a replica uses one GPU at most; give "
+                "1, and each GPU gets a replica of its own"
+            )
         return self
 
 

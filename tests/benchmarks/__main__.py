@@ -12,6 +12,7 @@ _BENCHMARKS = {
     "memory": "peak memory of driver and replica at two numbers of images",
     "networks": "images/s and peak memory of each network, beside torchvision and the references",
     "training": "images/s of `train` over images/s of the bare training step",
+    "training_step": "CPU ms of a step of Trainer beside those of the bare step, in turns",
     "plan_memory": "seconds and peak memory of planning a million images",
     "outputs": "seconds and peak memory of runs, select and export on outputs of many rows",
     "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
@@ -24,7 +25,7 @@ def main() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("", "-h", "--help"):
         print("usage: python -m tests.benchmarks NAME [--help] ...\n")
-        print("\n".join(f"  {one:<13} {_BENCHMARKS[one]}" for one in names))
+        print("\n".join(f"  {one:<14} {_BENCHMARKS[one]}" for one in names))
         return 0
     if name not in names:
         print(f"there is no benchmark {name!r}; there are: {', '.join(names)}", file=sys.stderr)

@@ -28,3 +28,15 @@ def test_a_card_that_is_full_at_the_start_is_refused(message: str) -> None:
     """A network that the card has no room for is one sentence with a remedy, not a back-off."""
     with pytest.raises(DeviceError, match=message), loading_onto(torch.device("cpu")):
         _no_room()
+
+
+def test_a_replica_takes_its_share_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a card that replicas share, PyTorch gets the share that was asked for; of a CPU none."""
+    taken: list[object] = []
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *args: taken.append(args)
+    )
+    open_device("cpu", 0.5)
+    device = open_device("cuda", 0.5)
+    assert taken == [(0.5, device)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fcn.geometry import Geometry
+from fcn.inference.labeller import Launched
 from fcn.inference.memory import MemoryEstimate
 from fcn.inference.predictor import Prediction, Predictor
 from fcn.inference.preprocess import Preprocess
@@ -268,6 +269,9 @@ _REFUSALS = {
     "cudnn": lambda: RuntimeError(
         "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
     ),
+    "cudnn on the host": lambda: RuntimeError(
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"
+    ),
     "no workspace": lambda: RuntimeError(
         "GET was unable to find an engine to execute this computation"
     ),
@@ -284,7 +288,74 @@ def test_a_batch_that_does_not_fit_is_halved(kind: str) -> None:
     _assert_agree(found, _predict(_PerPixel(), images))
 
 
-@pytest.mark.parametrize("kind", _REFUSALS)
+def test_what_did_not_fit_is_not_tried_with_the_next_batch() -> None:
+    """A batch that was too large before is cut at once, to the same parts; others are tried."""
+    images = _images(*[(8, 9)] * 5)
+    network = _Small(2 * 72, MemoryError)
+    predictor = Predictor(network, _RECORD, batch_size=5)
+    first = predictor.predict(images)
+    network.asked.clear()
+    again = predictor.predict(images)
+    assert network.asked == [2, 1, 2]
+    assert _bytes([one for one in first if one]) == _bytes([one for one in again if one])
+    assert predictor.num_backoffs == 2
+    network.asked.clear()
+    predictor.predict(images[:4])
+    assert network.asked == [4, 2, 2]
+
+
+def test_tiles_that_did_not_fit_are_not_tried_with_the_next_picture() -> None:
+    """Of a second picture of the size only the tiles that fit are labelled."""
+    network = _Small(300 * 300, MemoryError)
+    predictor = Predictor(network, _RECORD)
+    predictor.predict([_picture(700, 900)])
+    network.asked.clear()
+    predictor.predict([_picture(700, 900)])
+    assert len(network.asked) == 3 * 4
+
+
+def test_the_smallest_piece_is_always_tried() -> None:
+    """An image that had no room gets its mask once there is room: it fails by what is true now."""
+    network = _Small(0, MemoryError)
+    predictor = Predictor(network, _RECORD)
+    [image] = _images((8, 9))
+    assert predictor.predict([image]) == [None]
+    network._max_pixels = 1000
+    assert predictor.predict([image]) != [None]
+
+
+@pytest.mark.parametrize("size", [(8, 9), (100, 70)])
+def test_an_engine_that_is_not_there_for_the_smallest_piece_is_an_error(
+    size: tuple[int, int],
+) -> None:
+    """What cuDNN says of short memory, and of what it can't do, is raised in the end."""
+    network = _Small(0, _REFUSALS["no workspace"])
+    with pytest.raises(RuntimeError, match="unable to find an engine"):
+        Predictor(network, _RECORD).predict(_images(size))
+    assert len(network.asked) == (1 if size == (8, 9) else 2)
+
+
+def test_a_batch_is_read_after_the_next_one_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU has work while the CPU reads: launch, launch, read, launch, read, read."""
+    done: list[str] = []
+    network = _PerPixel()
+    score, read = network.score, Launched.read
+
+    def scored(images: torch.Tensor, window: Window | None) -> torch.Tensor:
+        done.append("launch")
+        return score(images, window)
+
+    def been_read(launched: Launched) -> Any:
+        done.append("read")
+        return read(launched)
+
+    monkeypatch.setattr(network, "score", scored)
+    monkeypatch.setattr(Launched, "read", been_read)
+    _predict(network, _images(*[(8, 9)] * 3), batch_size=1)
+    assert done == ["launch", "launch", "read", "launch", "read", "read"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in _REFUSALS if kind != "no workspace"])
 def test_an_image_that_does_not_fit_alone_has_no_prediction(kind: str) -> None:
     """The one image that is too large gives None; its neighbours are labelled."""
     images = _images((8, 9), (40, 33), (8, 9), (41, 33))
@@ -562,12 +633,3 @@ def test_views_are_averaged_as_softmax() -> None:
     [found] = predictor.predict([picture], with_scores=True)
     assert found is not None
     np.testing.assert_allclose(np.exp(found.scores), expected[0].numpy(), atol=1e-5)
-
-
-def test_a_compiled_network_gives_the_same() -> None:
-    """`torch.compile` changes the speed, and the classes at most where two are as good as equal."""
-    network = random_network(_RECORD, 0)
-    [one] = _predict(network, _images((64, 64)))
-    [other] = _predict(network, _images((64, 64)), compiled=True)
-    assert (one.mask != other.mask).mean() < 1e-3
-    assert one.mean_confidence == pytest.approx(other.mean_confidence, abs=1e-4)

@@ -10,7 +10,12 @@ import pytest
 from fcn.weights.classes import ClassLabel, numbered_classes
 from fcn.weights.record import Checkpoint
 from pipeline.errors import SettingError
-from pipeline.labelling.network import Network, check_weights, describe_network
+from pipeline.labelling.network import (
+    Network,
+    check_compiler,
+    check_weights,
+    describe_network,
+)
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
 
@@ -203,3 +208,18 @@ def test_a_bad_classes_file_is_a_setting_error(
         path.write_text(content)
     with pytest.raises(SettingError, match=message):
         _describe("random:5", classes=str(path), **fields)
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without any compiler `compiled` is refused with the remedy; with one, or without it, not."""
+    plain = Network(_CHECKPOINT, None, "fp32")
+    compiled = dataclasses.replace(plain, compiled=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("CXX", "my-own-compiler")
+    check_compiler(plain)
+    with pytest.raises(SettingError, match=r"my-own-compiler.*install g\+\+"):
+        check_compiler(compiled)
+    compiler = tmp_path / "my-own-compiler"
+    compiler.touch(mode=0o755)
+    check_compiler(compiled)

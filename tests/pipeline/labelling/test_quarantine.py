@@ -105,3 +105,6 @@ def test_larger_pictures_and_more_views_have_more_time() -> None:
     assert Limits.of_settings(views, use_gpu=False).network_s([large]) == 10 + 4 * 40
     on_gpu = Limits.of_settings(views, use_gpu=True)
     assert on_gpu.network_s([large]) > 60 + 10 + 4 * 40
+    compiled = make_settings(Path("unused"), "in", max_image_s=10, compiled=True)
+    limits = Limits.of_settings(compiled, use_gpu=False)
+    assert limits.network_s([large, small, small]) > limits.network_s([large, large, large]) + 60

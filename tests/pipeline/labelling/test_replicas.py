@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pipeline.cluster.packing import num_of_gpu
 from pipeline.errors import SettingError
@@ -89,7 +90,7 @@ def test_a_cluster_is_asked_for_max_replicas(fields: dict[str, Any], number: int
 @given(
     sizes=st.lists(st.tuples(st.integers(0, 128), st.integers(0, 8)), min_size=1, max_size=4),
     cpus=st.one_of(st.none(), st.integers(1, 96)),
-    gpus=st.one_of(st.none(), st.sampled_from([0.25, 0.4, 0.5, 0.6, 1, 2])),
+    gpus=st.one_of(st.none(), st.sampled_from([0.25, 0.4, 0.5, 0.6, 1])),
     number=st.integers(1, 4),
 )
 def test_replicas_never_take_all_cpus_of_a_node(
@@ -159,6 +160,19 @@ def test_replicas_share_the_memory_of_uneven_nodes(
 
     assert found.number == number
     assert found.placement.memory_bytes == pytest.approx(memory * _GIB, abs=1)
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(None, 1.0), (1, 1.0), (0.5, 0.5), (0.25, 0.25)])
+def test_a_part_of_a_gpu_is_a_part_of_its_memory(gpus: float | None, share: float):
+    """Replicas that share a GPU share its memory as Ray shares out the GPU."""
+    assert choose([node(64, 2)], gpus_per_replica=gpus).placement.gpu_share == share
+    assert choose([node(64)], gpus_per_replica=0.0).placement.gpu_share == 1.0
+
+
+def test_a_replica_uses_one_gpu():
+    """More than one GPU per replica is refused, since the others would stand idle."""
+    with pytest.raises(ValidationError, match="gpus_per_replica=2: a replica uses one GPU"):
+        choose([node(64, 2)], gpus_per_replica=2)
 
 
 def test_the_arithmetic_of_gpus_needs_them():

@@ -367,6 +367,22 @@ def test_bad_images_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _calls(_shard(_png(0, 2, 8), huge, b"", _png(1, 3, 8))) == [[(2, 8, 3), (3, 8, 3)]]
 
 
+def test_a_gpu_gets_larger_chunks() -> None:
+    """What four chunks hold without a GPU is one with it; the masks are their pictures' alone."""
+    shard = _shard(*(_png(index, 3000, 2000) for index in range(4)))
+    settings = LabelSettings(input="in", output="out", weights="random:0")
+    calls, masks = [], []
+    for use_gpu in (False, True):
+        predictor = RedPredictor()
+        load: Any = lambda _, one=predictor: one  # noqa: E731 - as it is called
+        replica = Segmenter(load, _CLASSES, settings, Placement(use_gpu, threads=2, batch_size=8))
+        again = {**shard, "images": [{**image} for image in shard["images"]]}
+        masks.append([image["png"] for image in replica(ShardRow(**again))["images"]])
+        calls.append([len(call) for call in predictor.calls])
+    assert calls == [[2, 2], [4]]
+    assert masks[0] == masks[1]
+
+
 def test_chunks_depend_on_the_shard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network sees the same groups whatever the replica did before, with any threads."""
     monkeypatch.setattr("pipeline.labelling.segment._CHUNK_PIXELS", 100)
