@@ -16,10 +16,15 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
 from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
+from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
 
 _READ_THREADS = 16
+# Commit records are small, and what reads them waits for the store.
+_COMMITS_IN_FLIGHT = 64
+# Failed images that a manifest names, so that a report reads no table.
+NUM_FAILED_KEPT = 20
 _REPAIR = (
     "restore it, or let `fcn verify OUTPUT --repair` say what has to go, so that label does its "
     "images again"
@@ -101,6 +106,14 @@ class ClassTotal(_Json):
     num_images: int
 
 
+class FailedImage(_Json):
+    """An image without a mask, as the report shows it."""
+
+    key: str
+    error_code: str
+    error_message: str
+
+
 class Manifest(_Json):
     """manifest.json: exists once every shard has its commit; totals are sums over the commits."""
 
@@ -121,6 +134,8 @@ class Manifest(_Json):
     num_shards: int
     num_pixels: int
     errors: dict[str, int]
+    # The first `NUM_FAILED_KEPT` of them; manifests of earlier versions leave them to the tables.
+    failed: list[FailedImage] | None = None
     classes: list[ClassTotal]
     images: list[TablePart]
     class_statistics: list[TablePart]
@@ -231,7 +246,7 @@ class Run:
         return _table(self.commit_uri(shard), self.storage.read(self.commit_uri(shard)))
 
     def commits(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Read the commit record of every planned shard, in order, some at a time.
+        """Read the commit record of every planned shard, in order, many at a time.
 
         Args:
             columns: Of `schema.COMMIT`; None reads all.
@@ -241,13 +256,11 @@ class Run:
             InputError: A record has another number of rows than its shard has images.
         """
         sizes = self.shard_sizes
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for start in range(0, len(sizes), _READ_THREADS):
-                shards = range(start, min(start + _READ_THREADS, len(sizes)))
-                for shard, data in zip(shards, pool.map(self._commit, shards), strict=True):
-                    table = _read_columns(self.commit_uri(shard), data, COMMIT, columns)
-                    self._check_size(shard, table.num_rows, sizes[shard])
-                    yield table
+        records = answers_of(self._commit, range(len(sizes)), _COMMITS_IN_FLIGHT)
+        for shard, (data, planned) in enumerate(zip(records, sizes, strict=True)):
+            table = _read_columns(self.commit_uri(shard), data, COMMIT, columns)
+            self._check_size(shard, table.num_rows, planned)
+            yield table
 
     def _commit(self, shard: int) -> bytes:
         try:
