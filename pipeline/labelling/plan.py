@@ -326,22 +326,24 @@ def _cut(images: pa.Table, max_images: int, max_bytes: int) -> pa.Table:
 
 def _write_plan(storage: Storage, folder: str, drafted: Draft) -> Iterator[PlanPart]:
     # The content is part of the name: of two drivers, whoever writes run.json wins its whole plan.
+    start = 0
     for first in range(0, drafted.num_shards, _SHARDS_PER_FILE):
         shards = range(first, min(first + _SHARDS_PER_FILE, drafted.num_shards))
-        data, num_images = _plan_file(drafted.images, shards)
+        data, num_images = _plan_file(drafted.images, shards, start)
         name = f"part-{first // _SHARDS_PER_FILE:05d}-{sha256_hex(data)[:12]}.parquet"
         storage.create(f"{folder}/{name}", data)
         yield PlanPart(file=name, first_shard=first, num_images=num_images)
+        start += sum(num_images)
 
 
-def _plan_file(images: pa.Table, shards: range) -> tuple[bytes, list[int]]:
+def _plan_file(images: pa.Table, shards: range, start: int) -> tuple[bytes, list[int]]:
+    """Write some shards, of which the first begins at row `start`; count their images."""
     buffer = io.BytesIO()
-    column = images["shard"]
-    start = pc.index(column, pa.scalar(shards.start, pa.int32())).as_py()
     num_images: list[int] = []
     with pq.ParquetWriter(buffer, PLAN) as writer:
         for shard in shards:
-            after = pc.index(column, pa.scalar(shard + 1, pa.int32()), start=start).as_py()
+            # Shards are short and lie in order: what is looked through is the shard alone.
+            after = pc.index(images["shard"], pa.scalar(shard + 1, pa.int32()), start=start).as_py()
             end = images.num_rows if after < 0 else after
             writer.write_table(images.slice(start, end - start).cast(PLAN))
             num_images.append(end - start)
