@@ -24,7 +24,6 @@ from pipeline.labelling.answers import answers
 from pipeline.labelling.history import History
 from pipeline.labelling.runs import (
     NetworkRecord,
-    PlanPart,
     Run,
     RunRecord,
     find_run,
@@ -32,6 +31,7 @@ from pipeline.labelling.runs import (
     run_folder,
 )
 from pipeline.labelling.schema import PLAN
+from pipeline.labelling.shards import PlanPart
 from pipeline.settings.label import LabelSettings
 from pipeline.store.entry import WITHOUT_ETAG
 from pipeline.store.names import NamedPlace

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
 from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
+from pipeline.labelling.shards import PlanPart, Shards
 from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
@@ -56,14 +57,6 @@ class NetworkRecord(_Json):
     untrained: bool
     deciding: dict[str, Any]
     classes: list[ClassRecord]
-
-
-class PlanPart(_Json):
-    """One file of the plan; row group g holds shard `first_shard` + g of `num_images[g]` images."""
-
-    file: str
-    first_shard: int
-    num_images: list[int]
 
 
 class RunRecord(_Json):
@@ -195,27 +188,22 @@ class Run:
 
     def committed(self) -> list[int]:
         """List the shards whose commit record a listing shows: what to look for, no proof."""
-        names = set(self.storage.children(f"{self.folder}/commits"))
-        return [shard for shard in range(self.record.num_shards) if commit_name(shard) in names]
+        found = map(_shard_of, self.storage.children(f"{self.folder}/commits"))
+        return sorted(shard for shard in found if 0 <= shard < self.record.num_shards)
 
-    def missing(self) -> list[ShardTask]:
+    def missing(self) -> Shards:
         """List what is left to do: the planned shards without a commit record."""
-        done = set(self.committed())
-        return [
-            ShardTask(
-                shard=part.first_shard + group,
-                plan_uri=f"{self.folder}/plan/{part.file}",
-                row_group=group,
-            )
-            for part in self.record.plan
-            for group in range(len(part.num_images))
-            if part.first_shard + group not in done
-        ]
+        return Shards(f"{self.folder}/plan", self.record.plan, self._unlisted())
+
+    def _unlisted(self) -> Iterator[int]:
+        listed = bytearray(self.record.num_shards)
+        for shard in self.committed():
+            listed[shard] = True
+        return (shard for shard, there in enumerate(listed) if not there)
 
     def uncommitted(self) -> list[int]:
         """Find the shards without a commit record; asks by name for what a listing leaves out."""
-        listed = set(self.committed())
-        others = [shard for shard in range(self.record.num_shards) if shard not in listed]
+        others = list(self._unlisted())
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             there = pool.map(self.storage.exists, map(self.commit_uri, others))
             return [shard for shard, exists in zip(others, there, strict=True) if not exists]
@@ -224,16 +212,6 @@ class Run:
     def shard_sizes(self) -> list[int]:
         """Number of images of every planned shard, in order."""
         return [number for part in self.record.plan for number in part.num_images]
-
-    def num_images(self, todo: list[ShardTask]) -> int:
-        """Count the images of some shards."""
-        shards = {task["shard"] for task in todo}
-        return sum(
-            number
-            for part in self.record.plan
-            for group, number in enumerate(part.num_images)
-            if part.first_shard + group in shards
-        )
 
     def plan(self) -> Iterator[pa.Table]:
         """Read the plan, file by file."""
@@ -323,10 +301,29 @@ def commit_name(shard: int) -> str:
     return f"shard-{shard:06d}.parquet"
 
 
+def _shard_of(name: str) -> int:
+    """Tell a shard by the name of its commit record; -1 if it is none."""
+    number = name[len("shard-") : -len(".parquet")]
+    known = number.isascii() and number.isdigit() and name == commit_name(int(number))
+    return int(number) if known else -1
+
+
 def read_shard(storage: Storage, task: ShardTask) -> list[ImageRow]:
     """Read the images of one shard from the plan."""
-    uri = task["plan_uri"]
-    table = _table(uri, storage.read(uri), row_group=task["row_group"])
+    return planned_images(task, storage.read(task["plan_uri"]))
+
+
+def planned_images(task: ShardTask, data: bytes) -> list[ImageRow]:
+    """Read the images of one shard.
+
+    Args:
+        task: The shard.
+        data: The file of the plan that holds it.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    table = _table(task["plan_uri"], data, row_group=task["row_group"])
     rows: list[ImageRow] = table.drop_columns("shard").to_pylist()
     return rows
 

@@ -13,6 +13,8 @@ _BENCHMARKS = {
     "networks": "images/s and peak memory of each network, beside torchvision and the references",
     "training": "images/s of `train` over images/s of the bare training step",
     "plan_memory": "seconds and peak memory of planning a million images",
+    "many_shards": "shards/s, start and memory of the chain with 400,000 shards and empty steps",
+    "resume": "seconds and memory to find out what is left of 400,000 shards, half of them done",
 }
 
 
