@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any
 
 import ray.data
@@ -21,16 +20,14 @@ import ray.data
 from pipeline.cluster.connect import start_ray
 from pipeline.cluster.data_context import set_switches
 from pipeline.labelling import chain
-from pipeline.labelling.runs import NetworkRecord, Run, RunRecord
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardGroup, ShardRow
-from pipeline.labelling.shards import PlanPart, Shards, tasks_of
+from pipeline.labelling.shards import Shards, tasks_of
 from pipeline.settings.label import LabelSettings
-from pipeline.store.storage import Storage
+from tests.benchmarks.made_up import IMAGES_PER_SHARD, made_up_run
 from tests.benchmarks.processes import Sample, Watch
 from tests.benchmarks.table import print_header, print_table
 
-_PER_FILE = 64
-_IMAGES_PER_SHARD = 256
 _SAMPLE_S = 2.0
 
 
@@ -55,7 +52,7 @@ class _Write:
         pass
 
     def __call__(self, shard: ShardRow) -> Receipt:
-        number = _IMAGES_PER_SHARD
+        number = IMAGES_PER_SHARD
         return Receipt(shard=shard["shard"], num_images=number, num_failed=0, errors={}, work={})
 
 
@@ -67,8 +64,8 @@ def main() -> None:
     start_ray(None)
     with Watch(os.getpid(), _SAMPLE_S, memory=True) as watch:
         started = time.monotonic()
-        run = _run(arguments.shards)
-        todo = run_shards(run)
+        run = made_up_run(arguments.shards, "file:///out")
+        todo = Shards(f"{run.folder}/plan", run.record.plan, range(arguments.shards))
         make = _each if arguments.each else _chain
         times = _times(make(run, todo, settings), started + arguments.seconds)
     _print(times, started, watch.samples)
@@ -80,43 +77,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300, help="after which it is ended")
     parser.add_argument("--each", action="store_true", help="every shard is an item, as before")
     return parser.parse_args()
-
-
-def run_shards(run: Run) -> Shards:
-    """Name all shards of a run."""
-    return Shards(f"{run.folder}/plan", run.record.plan, range(run.record.num_shards))
-
-
-def _run(num_shards: int) -> Run:
-    """Make up a run, of which nothing is stored."""
-    plan = [
-        PlanPart(
-            file=f"part-{first // _PER_FILE:05d}-0123456789ab.parquet",
-            first_shard=first,
-            num_images=[_IMAGES_PER_SHARD] * min(_PER_FILE, num_shards - first),
-        )
-        for first in range(0, num_shards, _PER_FILE)
-    ]
-    network = NetworkRecord(
-        fingerprint="f", weights="random:0", untrained=True, deciding={}, classes=[]
-    )
-    record = RunRecord(
-        run_id="20261127T000000Z-012345",
-        identity="i",
-        created_at=datetime.now(UTC),
-        input="file:///in",
-        output="file:///out",
-        network=network,
-        settings={},
-        versions={},
-        num_images=num_shards * _IMAGES_PER_SHARD,
-        num_bytes=0,
-        num_shards=num_shards,
-        num_skipped=0,
-        num_skipped_failed=0,
-        plan=plan,
-    )
-    return Run(Storage(), "file:///out", record)
 
 
 def _chain(run: Run, todo: Shards, settings: LabelSettings) -> Iterator[Receipt]:
