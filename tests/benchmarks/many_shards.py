@@ -66,6 +66,7 @@ def main() -> None:
         started = time.monotonic()
         run = made_up_run(arguments.shards, "file:///out")
         todo = Shards(f"{run.folder}/plan", run.record.plan, range(arguments.shards))
+        chain._SHARDS_PER_DATASET = arguments.dataset
         make = _each if arguments.each else _chain
         times = _times(make(run, todo, settings), started + arguments.seconds)
     _print(times, started, watch.samples)
@@ -75,6 +76,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=400_000)
     parser.add_argument("--seconds", type=float, default=300, help="after which it is ended")
+    parser.add_argument("--dataset", type=int, default=16_384, help="shards of one dataset")
     parser.add_argument("--each", action="store_true", help="every shard is an item, as before")
     return parser.parse_args()
 
@@ -120,6 +122,8 @@ def _print(times: list[float], started: float, samples: list[Sample]) -> None:
         for role in ("driver", "ray", "tasks")
     }
     cpu = samples[-1].cpu_s
+    course = [sample.memory.get(("driver", "anon"), 0) >> 20 for sample in samples]
+    tenths = [course[len(course) * tenth // 10] for tenth in range(1, 10)]
     print_table(
         ["", "figure"],
         [
@@ -128,6 +132,7 @@ def _print(times: list[float], started: float, samples: list[Sample]) -> None:
             ("shards/s from the first on", f"{len(times) / (times[-1] - times[0]):.1f}"),
             ("shards/s, second half", f"{len(half) / (half[-1] - half[0]):.1f}"),
             *((f"peak of {role}, MiB", f"{size / (1 << 20):.0f}") for role, size in peak.items()),
+            ("MiB of driver, at each tenth", ", ".join(map(str, tenths))),
             *((f"CPU ms per shard, {role}", f"{1e3 * cpu[role] / len(times):.1f}") for role in cpu),
         ],
     )
