@@ -60,7 +60,8 @@ test-cluster: install
 	$(RUN) -m pytest -m cluster
 
 test-faults: install
-	$(RUN) -m pytest -m "faults or not faults" tests/jobs/test_store_faults.py tests/jobs/test_kill.py tests/jobs/test_train.py
+	$(RUN) -m pytest -m "faults or not faults" tests/jobs/test_store_faults.py tests/jobs/test_exit.py \
+		tests/jobs/test_kill.py tests/jobs/test_train.py
 
 # Every line of the check for GPUs, on this machine's CPU.
 gpu-rehearsal: install

@@ -1,7 +1,5 @@
 """`plan`: what `label` with the same flags would do."""
 
-import pyarrow.compute as pc
-
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 from pipeline.labelling.network import AUTO
@@ -27,23 +25,21 @@ def _describe(job: Job, found: Found) -> list[str]:
     if found.run is not None:
         return _describe_run(job, found)
     assert found.draft is not None, "either a run or a draft"
-    images = found.draft.images
-    num_bytes = pc.sum(images["num_bytes"]).as_py() or 0
+    drafted = found.draft
     done = (
-        f"already done     {found.draft.num_skipped:,}, "
-        f"of them failed: {found.draft.num_skipped_failed:,}"
+        f"already done     {drafted.num_skipped:,}, of them failed: {drafted.num_skipped_failed:,}"
     )
     lines = [
-        f"images to do     {images.num_rows:,}",
-        f"bytes to read    {num_bytes:,}",
-        f"shards           {found.draft.num_shards:,}",
+        f"images to do     {drafted.num_images:,}",
+        f"bytes to read    {drafted.num_bytes:,}",
+        f"shards           {drafted.num_shards:,}",
         done,
-        f"other files      {found.draft.num_ignored:,} (no images by their name)",
+        f"other files      {drafted.num_ignored:,} (no images by their name)",
         f"fingerprint      {_fingerprint(job)}",
     ]
-    lines += _estimate(job, images.num_rows)
-    if images.num_rows:
-        lines.append(f"first image      {images['uri'][0]}")
+    lines += _estimate(job, drafted.num_images)
+    if drafted.num_images:
+        lines.append(f"first image      {drafted.first_uri}")
     return lines
 
 

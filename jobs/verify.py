@@ -5,6 +5,7 @@ import os
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
+from pipeline.labelling.archive import remove_archives
 from pipeline.labelling.history import History
 from pipeline.labelling.repair import find_torn, remove, unused
 from pipeline.labelling.verify import Verdict, verify
@@ -83,6 +84,8 @@ def repair(settings: VerifySettings) -> int:
             say(f"run {run_id}: {len(found)} torn file(s), {len(gone)} to be removed{again}")
             continue
         with unused(storage, output, run_id):
+            # Archives may hold what the run has said.
+            remove_archives(storage, output)
             say(f"run {run_id}: {remove(storage, found)} file(s) removed; run label again")
     return EXIT_OK
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from fcn.weights.classes import numbered_classes
 from fcn.weights.record import Checkpoint
+from pipeline.labelling.draft import draft
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.history import History
 from pipeline.labelling.network import Network
-from pipeline.labelling.plan import draft
 from pipeline.labelling.plan import start_run as write_plan
 from pipeline.labelling.runs import NetworkRecord, Run
 from pipeline.labelling.schema import Receipt, ShardRow, ShardTask

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import pyarrow as pa
-
 from pipeline.cluster.nodes import NoRoom, ProcessFailed, alive_nodes, ask_one_process
 from pipeline.errors import ImageError
 from pipeline.images.decode import decode_image
@@ -81,12 +79,7 @@ def _to_do(job: Job, found: Found, sample: int) -> tuple[int, list[ImageRow]]:
         rows = read_shard(job.storage, todo[0]) if todo else []
         return todo.num_images, rows[:sample]
     assert found.draft is not None, "either a run or a draft"
-    images: pa.Table = found.draft.images
-    if not images.num_rows:
-        return 0, []
-    step = max(1, images.num_rows // max(1, sample))
-    places = list(range(0, images.num_rows, step))[:sample]
-    return images.num_rows, images.take(pa.array(places, pa.int64())).to_pylist()
+    return found.draft.num_images, found.draft.sample(sample)
 
 
 def _measure(

@@ -51,4 +51,5 @@ def label(job: Job) -> Outcome:
                 for _ in watch.show(chain.label_shards(run, todo, job.settings, load)):
                     lock.check()
             manifest = publish.publish(run, partial(report.as_html, run))
+        job.archive()
     return Outcome.of_run(run, manifest, watch.images_per_s)

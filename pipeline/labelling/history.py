@@ -1,12 +1,16 @@
 """The history: the runs of an output, each object of which is read once, whoever asks."""
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from pipeline.errors import InputError
+from pipeline.labelling.archive import Archive, write_archive
 from pipeline.labelling.runs import Manifest, Run, find_run
 from pipeline.store.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 _READ_THREADS = 16
 _Answer = TypeVar("_Answer")
@@ -20,26 +24,71 @@ class History:
     `refresh`, which looks for what others have done meanwhile.
     """
 
-    def __init__(self, storage: Storage, output: str) -> None:
+    def __init__(self, storage: Storage, output: str, archive: Archive | None = None) -> None:
         """Name the output, without reading anything.
 
         Args:
             storage: Of the output.
             output: URI of its folder.
+            archive: Answers for the runs that it names, as long as all of them are there.
         """
         self.storage = storage
         self.output = output
+        self._archive = archive
         self._names: list[str] | None = None
         self._runs: dict[str, Run | None] = {}
         self._manifests: dict[str, Manifest | None] = {}
         self._finished: dict[str, bool] = {}
 
+    @property
+    def archive(self) -> Archive | None:
+        """The archive, if all runs are there that it names. Raises StoreError."""
+        if self._names is None:
+            self.refresh()
+        return self._archive
+
     def refresh(self) -> None:
         """List the runs again. Raises StoreError."""
         self._names = self.storage.children(f"{self.output}/runs")
+        if self._archive is not None and not self._archive.run_ids <= set(self._names):
+            _log.warning("runs are gone that the archive names, so every other one is read")
+            self.leave_archive_aside()
         self._runs = {name: run for name, run in self._runs.items() if run}
         self._manifests = {name: found for name, found in self._manifests.items() if found}
         self._finished = {name: done for name, done in self._finished.items() if done}
+
+        self._take_archive()
+
+    def leave_archive_aside(self) -> None:
+        """Read the runs themselves from now on."""
+        self._archive = None
+        self._runs, self._manifests, self._finished = {}, {}, {}
+
+    def keep_archive(self, least: int) -> None:
+        """Archive the finished runs of which no archive knows, if they are many.
+
+        Args:
+            least: Of fewer runs nothing is written.
+
+        Raises:
+            InputError: A record or table is damaged.
+            StoreError: The output can't be read or written.
+        """
+        self.refresh()
+        archived = self.archive.run_ids if self.archive else frozenset()
+        runs = [run for run in self.runs() if run.run_id not in archived]
+        finished = [run for run, done in zip(runs, self.finished(runs), strict=True) if done]
+        pairs = zip(finished, self.manifests(finished), strict=True)
+        new = [(run, manifest) for run, manifest in pairs if manifest is not None]
+        if len(new) >= least:
+            write_archive(self.storage, self.output, self.archive, new)
+
+    def _take_archive(self) -> None:
+        for one in self._archive.runs if self._archive else ():
+            run = Run(self.storage, self.output, one.record)
+            self._runs[run.run_id] = run
+            self._manifests[run.run_id] = one.manifest
+            self._finished[run.run_id] = True
 
     def runs(self) -> list[Run]:
         """Read the records of all runs that have a whole plan, oldest first.

@@ -4,10 +4,11 @@
 a run.json has a whole plan. _SUCCESS appears last of all.
 """
 
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -284,6 +285,11 @@ def _read_columns(
     if lacking := set(names) - set(table.column_names):
         raise damaged(uri, ValueError(f"it lacks the columns {', '.join(sorted(lacking))}"))
     return table
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """Name a run; all such names have one length."""
+    return f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
 
 
 def run_folder(output: str, run_id: str) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+import fcn
 from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
 from pipeline.errors import ErrorCode, ImageError, PipelineError, SettingError
@@ -75,19 +76,16 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         placement: Where to.
     """
     # Only a replica needs torch, whose import takes seconds: not the driver, which names the class.
-    import fcn.inference.predictor  # noqa: PLC0415
-    import fcn.weights.files  # noqa: PLC0415
+    from fcn.weights.files import random_network, restore  # noqa: PLC0415
 
     record = network.checkpoint
     if network.uri is None:
-        model = fcn.weights.files.random_network(
-            record, int(record.weights_sha256[len("random:") :])
-        )
+        model = random_network(record, int(record.weights_sha256[len("random:") :]))
     else:
-        model = fcn.weights.files.restore(record, storage.read(network.uri))
+        model = restore(record, storage.read(network.uri))
     # A GPU has its own memory and says in order when it is full.
     memory_bytes = None if placement.use_gpu else placement.memory_bytes
-    predictor = fcn.inference.predictor.Predictor(
+    predictor = fcn.Predictor(
         model,
         record,
         device="cuda" if placement.use_gpu else "cpu",

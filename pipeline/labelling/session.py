@@ -6,11 +6,12 @@ Between the steps, which know nothing of each other, and the flow, which runs th
 import logging
 from dataclasses import dataclass, replace
 
-from pipeline.errors import SettingError, StoreError
+from pipeline.errors import PipelineError, SettingError, StoreError
 from pipeline.labelling import plan
+from pipeline.labelling.archive import read_archive
+from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
 from pipeline.labelling.network import AUTO, Network, check_weights, describe_network
-from pipeline.labelling.plan import Draft
 from pipeline.labelling.runs import Manifest, NetworkRecord, Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
@@ -18,6 +19,9 @@ from pipeline.store.probe import writable_storage
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
+
+# Finished runs that a start reads one by one: four requests or more for each.
+RUNS_APART = 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Job:
         """Find out what is to be done; reads, and changes nothing.
 
         Raises:
-            InputError: As `plan.draft`.
+            InputError: As `draft.draft`.
             FingerprintMismatch: As `plan.run_to_continue`.
         """
         run = self._to_continue()
@@ -119,7 +123,7 @@ class Job:
                     run.run_id,
                 )
             return Found(run, None)
-        drafted = plan.draft(self.history, self.settings, self.record)
+        drafted = draft(self.history, self.settings, self.record)
         _say(drafted)
         return Found(None, drafted, self._runs())
 
@@ -132,7 +136,7 @@ class Job:
                 return None
             return Outcome.of_run(found.run, manifest, None)
         assert found.draft is not None, "either a run or a draft"
-        if found.draft.images.num_rows or self.settings.run_id:
+        if found.draft.num_images or self.settings.run_id:
             # A run that the scheduler has named exists afterwards, be it empty.
             return None
         drafted = found.draft
@@ -185,6 +189,13 @@ class Job:
             run = plan.start_run(self.storage, self.settings, self.record, found.draft)
         return replace(run, storage=self.storage, attempt=attempt)
 
+    def archive(self) -> None:
+        """Gather what finished runs have said, now and then; the work is done without it."""
+        try:
+            self.history.keep_archive(RUNS_APART)
+        except PipelineError as error:
+            _log.warning("finished runs could not be archived: %s", error)
+
     def _to_continue(self) -> Run | None:
         return plan.run_to_continue(self.history, self.settings, self.record)
 
@@ -208,7 +219,7 @@ def _say(drafted: Draft) -> None:
     _log.info(
         "%d images to do (%d of them failed before), %d done before, %d other files that are no "
         "images by their name",
-        *(drafted.images.num_rows, drafted.num_retried),
+        *(drafted.num_images, drafted.num_retried),
         *(drafted.num_skipped, drafted.num_ignored),
     )
     if drafted.num_repeated:
@@ -230,8 +241,8 @@ def open_job(settings: LabelSettings) -> Job:
     """
     storage = settings.storage()
     network = describe_network(storage, settings)
-    history = History(storage, settings.output)
     try:
+        history = History(storage, settings.output, read_archive(storage, settings.output))
         history.refresh()
         if network.precision == AUTO:
             network = network.as_in(history.runs(), settings.input)

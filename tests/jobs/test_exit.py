@@ -1,9 +1,13 @@
 """How commands end: with the exit code of what they found."""
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 from pipeline.labelling import report
 from pipeline.labelling.publish import publish
@@ -24,9 +28,27 @@ sys.exit(code)
 
 def test_verify_leaves_no_thread_to_abort_its_end(tmp_path: Path) -> None:
     """Arrow's threads, which may free memory of Python's after its end, have nothing to do."""
-    run = start_run(tmp_path, draw_images(tmp_path, 40), max_shard_images=2)
-    label_run(run)
-    publish(run, partial(report.as_html, run))
-    command = [sys.executable, "-c", _PROGRAM, str(tmp_path / "out")]
+    command = [sys.executable, "-c", _PROGRAM, _finished(tmp_path)]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (ended.returncode, "threads left: set()" in ended.stdout) == (0, True), ended
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_no_verify_of_200_under_load_aborts(tmp_path: Path) -> None:
+    """With three at work for each core, the exit code is that of the verdict 200 times."""
+    output = _finished(tmp_path)
+
+    def verify(_: int) -> int:
+        command = [sys.executable, "-m", "jobs", "verify", output]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode
+
+    with ThreadPoolExecutor(3 * (os.cpu_count() or 1)) as pool:
+        assert set(pool.map(verify, range(200))) == {0}
+
+
+def _finished(folder: Path) -> str:
+    run = start_run(folder, draw_images(folder, 40), max_shard_images=2)
+    label_run(run)
+    publish(run, partial(report.as_html, run))
+    return str(folder / "out")

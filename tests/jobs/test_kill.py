@@ -81,7 +81,9 @@ def _without(rows: list[dict], names: set[str]) -> list[dict]:
         pytest.param(
             *("PUT", r"/commits/shard-000003", "before"), id="before a commit", marks=_RARER
         ),
-        pytest.param("PUT", r"/commits/shard-000003", "after", id="after a commit"),
+        pytest.param(
+            *("PUT", r"/commits/shard-000003", "after"), id="after a commit", marks=_RARER
+        ),
         pytest.param("PUT", r"/manifest\.json", "before", id="between tables and manifest"),
         pytest.param("PUT", r"/_SUCCESS", "before", id="before _SUCCESS", marks=_RARER),
     ],

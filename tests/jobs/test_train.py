@@ -34,11 +34,11 @@ from tests.jobs.training_product import (
 from tests.product import start, wait_for
 from tests.servers import Server
 
-# 30 steps of 8 of 12 images: epochs end after 1.5 steps, and every step is saved.
-_STEPS = (*PLAIN, "--batch-size", 8, "--epochs", 20, "--checkpoint-interval-s", 1e-6)
-_NUM_STEPS = 30
+# 18 steps of 8 of 12 images: epochs end after 1.5 steps, and every step is saved.
+_STEPS = (*PLAIN, "--batch-size", 8, "--epochs", 12, "--checkpoint-interval-s", 1e-6)
+_NUM_STEPS = 18
 # An evaluation after each step with which an epoch ends.
-_EVALUATED = [-(-3 * epoch // 2) for epoch in range(1, 21)]
+_EVALUATED = [-(-3 * epoch // 2) for epoch in range(1, 13)]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def position(data: bytes):
 
 
 def test_two_workers_take_the_steps_of_one(data: Path, undisturbed: Path, tmp_path: Path):
-    """Two workers with 4 images each have, step by step, the losses of one with 8: 30 steps."""
+    """Two workers with 4 images each have, step by step, the losses of one with 8."""
     assert train(data, tmp_path, "two", *_STEPS, "--num-workers", 2) == 0
 
     one, two = step_losses(undisturbed), step_losses(tmp_path / "two")
@@ -115,7 +115,7 @@ def test_a_killed_run_is_resumed_from_a_bucket(undisturbed: Path, s3: Server, tm
     def has_steps() -> bool:
         if not s3.objects(bucket, "out/run/checkpoints/last"):
             return False
-        return position(read(s3, bucket, "checkpoints/last.safetensors")).step >= 5
+        return position(read(s3, bucket, "checkpoints/last.safetensors")).step >= 3
 
     wait_for(has_steps, process, log)
     kill_everything(process)
@@ -209,6 +209,7 @@ def test_a_full_disk_ends_the_run_in_order(
     assert lines(small_disk / "run")[-1]["step"] == _NUM_STEPS
 
 
+@pytest.mark.faults
 def test_a_loss_that_is_no_number_ends_the_run(
     data: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
 ):
@@ -308,6 +309,7 @@ def test_staged_trains_three_networks_one_after_the_other(
     assert difference.abs().max() < 1e-5
 
 
+@pytest.mark.faults
 def test_a_time_limit_ends_the_training(data: Path, tmp_path: Path, ray_session: str):
     """With max_train_minutes the schedule ends then: the last step has next to no rate.
 

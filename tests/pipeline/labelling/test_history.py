@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.labelling.draft import draft
 from pipeline.labelling.history import History
-from pipeline.labelling.plan import draft, start_run
+from pipeline.labelling.plan import start_run
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run
 from pipeline.labelling.session import open_job

@@ -15,16 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
+from pipeline.labelling.cutting import Cutter
+from pipeline.labelling.draft import Draft, draft, image_id
 from pipeline.labelling.history import History
-from pipeline.labelling.plan import (
-    Draft,
-    _cut,
-    draft,
-    identity,
-    image_id,
-    mask_key,
-    run_to_continue,
-)
+from pipeline.labelling.mask_names import mask_key
+from pipeline.labelling.plan import identity, run_to_continue
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run, read_shard
 from pipeline.labelling.schema import PLAN, ImageRow, ShardRow
@@ -58,8 +53,12 @@ def _draft(folder: Path, **fields: Any) -> Draft:
     return draft(_history(given), given, _NETWORK)
 
 
+def _images(drafted: Draft) -> pa.Table:
+    return pa.concat_tables([PLAN.empty_table(), *drafted.shards()])
+
+
 def _keys(drafted: Draft) -> list[str]:
-    return drafted.images["key"].to_pylist()
+    return _images(drafted)["key"].to_pylist()
 
 
 # Shards
@@ -69,13 +68,13 @@ _SIZES = st.lists(st.none() | st.integers(0, 30), max_size=60)
 
 def _shards(sizes: list[int | None], max_images: int, max_bytes: int) -> list[list[int]]:
     """Cut images of some sizes; give the indices of the images of each shard."""
-    columns = {name: [str(index) for index in range(len(sizes))] for name in PLAN.names[1:]}
-    table = pa.table({**columns, "num_bytes": pa.array(sizes, pa.int64())})
-    cut = _cut(table, max_images, max_bytes)
+    cutter = Cutter(max_images, max_bytes)
+    # As they come: some at a time.
+    numbers = cutter.cut(sizes[:7]) + cutter.cut(sizes[7:])
     shards: dict[int, list[int]] = {}
-    for shard, key in zip(cut["shard"].to_pylist(), cut["key"].to_pylist(), strict=True):
-        shards.setdefault(shard, []).append(int(key))
-    assert list(shards) == list(range(len(shards)))
+    for index, shard in enumerate(numbers):
+        shards.setdefault(shard, []).append(index)
+    assert list(shards) == list(range(cutter.num_shards))
     return list(shards.values())
 
 
@@ -122,9 +121,9 @@ def test_shards_depend_on_the_images_alone(step: int, threads: int, tmp_path: Pa
     source = _make(tmp_path, *names[::step])
     drafted = _draft(tmp_path, max_shard_images=6, io_threads=threads)
     assert _keys(drafted) == names
-    assert drafted.images["shard"].to_pylist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 2
+    assert _images(drafted)["shard"].to_pylist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 2
     assert drafted.num_shards == 4
-    assert drafted.images["uri"][0].as_py() == f"file://{source}/00.jpg"
+    assert _images(drafted)["uri"][0].as_py() == f"file://{source}/00.jpg"
 
 
 # Names
@@ -173,7 +172,7 @@ def test_names_that_collide_are_an_input_error(tmp_path: Path) -> None:
         _draft(tmp_path)
     assert "1 mask names would be used twice" in str(caught.value)
     assert "mask_name=full" in str(caught.value)
-    assert _draft(tmp_path, mask_name="full").images["mask_key"].to_pylist() == [
+    assert _images(_draft(tmp_path, mask_name="full"))["mask_key"].to_pylist() == [
         *("a/x.jpg.png", "a/x.png.png", "b.jpg.png"),
     ]
 
@@ -189,7 +188,7 @@ def test_an_image_named_twice_is_planned_once(tmp_path: Path) -> None:
 
 
 def _refusals(drafted: Draft) -> dict[str, str | None]:
-    columns = drafted.images.select(["key", "error_code"]).to_pydict()
+    columns = _images(drafted).select(["key", "error_code"]).to_pydict()
     return dict(zip(columns["key"], columns["error_code"], strict=True))
 
 
@@ -262,7 +261,7 @@ def test_the_plan_says_all_that_is_known_of_an_image(tmp_path: Path) -> None:
     source = _make(tmp_path, "x/a.jpg")
     found = _STORAGE.stat(f"file://{source}/x/a.jpg")
     drafted = _draft(tmp_path)
-    assert drafted.images.cast(PLAN).to_pylist() == [
+    assert _images(drafted).cast(PLAN).to_pylist() == [
         {
             "shard": 0,
             "image_id": image_id(found.uri, found.version),
@@ -373,7 +372,7 @@ def test_a_draft_of_nothing_new_is_empty(tmp_path: Path) -> None:
     """Where all is done, the draft has no images and no shards."""
     _commit(start_run(tmp_path, _make(tmp_path, "a.jpg")), {})
     drafted = _draft(tmp_path)
-    assert (drafted.images.num_rows, drafted.num_shards, drafted.num_skipped) == (0, 0, 1)
+    assert (drafted.num_images, drafted.num_shards, drafted.num_skipped) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("code", ErrorCode)
@@ -401,7 +400,7 @@ def test_a_transient_failure_is_retried_a_number_of_times(tmp_path: Path) -> Non
     assert _keys(_draft(tmp_path)) == []
     assert _keys(_draft(tmp_path, max_image_attempts=4)) == ["b.jpg"]
     beyond = _draft(tmp_path, retry_failed="all")
-    assert beyond.images.select(["key", "attempts"]).to_pylist() == [
+    assert _images(beyond).select(["key", "attempts"]).to_pylist() == [
         {"key": "b.jpg", "attempts": 4}
     ]
 
@@ -414,7 +413,7 @@ def test_rows_of_the_version_before_count_as_one_attempt_each(tmp_path: Path) ->
         _commit(run, {"a.jpg": ("timeout", {})})
         _as_before(tmp_path / "out", run)
         assert verify(run, 2).breaks.numbers == {"table file has another sha256": 1}
-    assert _draft(tmp_path).images["attempts"].to_pylist() == [3]
+    assert _images(_draft(tmp_path))["attempts"].to_pylist() == [3]
     assert _keys(_draft(tmp_path, max_image_attempts=2)) == []
 
 
@@ -616,7 +615,7 @@ def test_the_plan_is_read_back_as_it_was_drafted(tmp_path: Path) -> None:
     assert [[row["key"] for row in read_shard(_STORAGE, task)] for task in tasks] == [
         names[start : start + 3] for start in range(0, 400, 3)
     ]
-    assert pa.concat_tables(run.plan()).to_pylist() == drafted.images.cast(PLAN).to_pylist()
+    assert pa.concat_tables(run.plan()).to_pylist() == _images(drafted).cast(PLAN).to_pylist()
     assert [part.first_shard for part in run.record.plan] == [0, 64, 128]
     assert [len(part.num_images) for part in run.record.plan] == [64, 64, 6]
     assert tasks.num_images == 400

@@ -1,0 +1,200 @@
+"""Archive: what finished runs have said, gathered into few objects.
+
+So a start costs as much after a thousand nights as after ten. <output>/history/000003-HASH.json.gz
+holds the records and manifests of runs, and names the files with their answers; the highest number
+counts. All of it is derived and none of it the truth: what is missing, damaged, or names a run that
+is gone, is left aside, and the runs themselves are read.
+"""
+
+import gzip
+import io
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.labelling.runs import Manifest, Run, RunRecord, damaged
+from pipeline.labelling.schema import IMAGES, OK
+from pipeline.store.parquet import DAMAGE, read_parquet
+from pipeline.store.storage import Storage, sha256_hex
+
+_log = logging.getLogger(__name__)
+
+_ENDING = ".json.gz"
+_MAX_PARTS = 16
+_ROWS_PER_PART = 2_000_000
+
+_COLUMNS = ["image_id", "status", "error_code", "num_bytes", "height", "width", "attempts"]
+# The limit that a row's run had; no table holds it, only the run's record.
+_LIMIT_S = pa.field("max_image_s", pa.float64())
+# What the next night needs to know of an image.
+ANSWERS = pa.schema([IMAGES.field(name) for name in _COLUMNS]).append(_LIMIT_S)
+
+
+class ArchivedRun(BaseModel):
+    """A finished run, as it stands in its own folder."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    record: RunRecord
+    manifest: Manifest
+
+
+class Archive(BaseModel):
+    """Finished runs, and by fingerprint the files that hold all of their answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    runs: list[ArchivedRun]
+    answers: dict[str, list[str]]
+
+    @property
+    def run_ids(self) -> frozenset[str]:
+        """Names of the runs."""
+        return frozenset(run.record.run_id for run in self.runs)
+
+
+def history_folder(output: str) -> str:
+    """URI of all archives of an output."""
+    return f"{output}/history"
+
+
+def read_archive(storage: Storage, output: str) -> Archive | None:
+    """Read the newest archive; None if there is none that can be read.
+
+    Raises:
+        StoreError: The store did not answer.
+    """
+    names = _archives(storage, output)
+    if not names:
+        return None
+    uri = f"{history_folder(output)}/{names[-1]}"
+    try:
+        return Archive.model_validate_json(gzip.decompress(storage.read(uri)))
+    except (ValueError, OSError, EOFError) as error:
+        _log.warning("%s can't be used, so every run is read: %s", uri, error)
+        return None
+
+
+def answers_of_run(run: Run, manifest: Manifest) -> Iterator[pa.Table]:
+    """Read what a published run has said of its images; columns of `ANSWERS`.
+
+    Args:
+        run: The run.
+        manifest: Of it.
+
+    Raises:
+        InputError: A table of the run is damaged.
+    """
+    limit_s = run.record.settings.get(_LIMIT_S.name)
+    for table in run.published(manifest, _COLUMNS):
+        limits = pa.array([limit_s] * table.num_rows, _LIMIT_S.type)
+        yield table.append_column(_LIMIT_S, limits).cast(ANSWERS)
+
+
+def archived_answers(
+    storage: Storage, output: str, archive: Archive, fingerprint: str
+) -> Iterator[pa.Table]:
+    """Read what all archived runs of a network have said; columns of `ANSWERS`.
+
+    Raises:
+        InputError: A file of answers is damaged.
+        StoreError: A file of answers is not there.
+    """
+    for name in archive.answers.get(fingerprint, ()):
+        uri = f"{history_folder(output)}/{name}"
+        data = storage.read(uri)
+        try:
+            yield read_parquet(data).cast(ANSWERS)
+        except (*DAMAGE, KeyError) as error:
+            raise damaged(uri, error) from error
+
+
+def write_archive(
+    storage: Storage, output: str, before: Archive | None, new: Sequence[tuple[Run, Manifest]]
+) -> None:
+    """Write an archive of the runs of another one, and of some more.
+
+    Args:
+        storage: Of the output.
+        output: URI of its folder.
+        before: The archive that there is.
+        new: Finished runs that are not in it.
+
+    Raises:
+        InputError: A table of a run is damaged.
+        StoreError: The output can't be written.
+    """
+    answers = dict(before.answers) if before else {}
+    for fingerprint in {run.record.network.fingerprint for run, _ in new}:
+        rows = [
+            answers_of_run(run, manifest)
+            for run, manifest in new
+            if run.record.network.fingerprint == fingerprint
+        ]
+        parts = answers.get(fingerprint, [])
+        if before and len(parts) >= _MAX_PARTS:
+            rows, parts = [archived_answers(storage, output, before, fingerprint), *rows], []
+        written = _write_answers(storage, output, fingerprint, chain.from_iterable(rows))
+        answers[fingerprint] = [*parts, *written]
+    runs = [ArchivedRun(record=run.record, manifest=manifest) for run, manifest in new]
+    archive = Archive(runs=[*(before.runs if before else ()), *runs], answers=answers)
+    # Without a time in it, equal archives have equal bytes.
+    data = gzip.compress(archive.model_dump_json().encode(), mtime=0)
+    number = int(names[-1][:6]) + 1 if (names := _archives(storage, output)) else 1
+    name = f"{number:06d}-{sha256_hex(data)[:12]}{_ENDING}"
+    storage.create(f"{history_folder(output)}/{name}", data)
+
+
+def remove_archives(storage: Storage, output: str) -> None:
+    """Remove all archives, where what they were made of has changed.
+
+    Raises:
+        StoreError: They can't be removed.
+    """
+    if storage.children(history_folder(output)):
+        for entry in list(storage.walk(history_folder(output))):
+            storage.remove(entry.uri)
+
+
+def _archives(storage: Storage, output: str) -> list[str]:
+    names = storage.children(history_folder(output))
+    return [name for name in names if name[:6].isdecimal() and name.endswith(_ENDING)]
+
+
+def _write_answers(
+    storage: Storage, output: str, fingerprint: str, tables: Iterable[pa.Table]
+) -> Iterator[str]:
+    for rows in _in_parts(tables):
+        buffer = io.BytesIO()
+        pq.write_table(rows, buffer, compression="zstd")
+        data = buffer.getvalue()
+        name = f"answers/{fingerprint[:16]}/{sha256_hex(data)[:16]}.parquet"
+        storage.create(f"{history_folder(output)}/{name}", data)
+        yield name
+
+
+def _in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    part: list[pa.Table] = []
+    for table in map(_without_what_is_known, tables):
+        part.append(table)
+        if sum(one.num_rows for one in part) >= _ROWS_PER_PART:
+            yield pa.concat_tables(part)
+            part = []
+    if part:
+        yield pa.concat_tables(part)
+
+
+def _without_what_is_known(answers: pa.Table) -> pa.Table:
+    """Empty the columns that only failed images are judged by: most rows are their id."""
+    labelled = pc.equal(answers["status"], OK)
+    for place, field in enumerate(ANSWERS):
+        if field.name not in ("image_id", "status"):
+            nothing = pa.scalar(None, field.type)
+            column = pc.if_else(labelled, nothing, answers[field.name])
+            answers = answers.set_column(place, field, column)
+    return answers

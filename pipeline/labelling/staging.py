@@ -1,0 +1,116 @@
+"""Staging: what planning compares, as tables of DuckDB, which spill to disk.
+
+A listing of a hundred million images and what earlier runs have said of them are larger than a
+driver's memory. DuckDB keeps to a limit and groups, joins and sorts the rest on a disk.
+"""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.errors import SettingError
+
+# Of DuckDB alone: the interpreter and one chunk of rows come on top.
+_MEMORY = "512MB"
+_ROWS = 16_384
+_NO_ROOM = (
+    OSError,
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.TransactionException,  # the disk is full when a statement ends
+)
+
+
+class Staging:
+    """Tables of one draft, in a folder that goes with it."""
+
+    def __init__(self) -> None:
+        """Open an empty database in a temporary folder.
+
+        Raises:
+            SettingError: The folder for temporary files can't be written.
+        """
+        with self._explained():
+            self._folder = tempfile.mkdtemp(prefix="fcn-plan-")
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        with self._explained():
+            self._database = duckdb.connect(
+                f"{self._folder}/plan.duckdb",
+                config={"memory_limit": _MEMORY, "temp_directory": self._folder},
+            )
+
+    def fill(self, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+        """Create a table and put rows into it.
+
+        Args:
+            name: Of the table.
+            schema: Of it.
+            tables: Its rows, some at a time.
+
+        Raises:
+            SettingError: There is no room for them on the disk.
+        """
+        with self._explained():
+            self._database.from_arrow(schema.empty_table()).create(name)
+        for rows in tables:
+            with self._explained():
+                self._database.from_arrow(rows).insert_into(name)
+
+    def run(self, query: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run a statement.
+
+        Args:
+            query: With `$name` for each value.
+            values: By name.
+
+        Returns:
+            Its rows, which should be few.
+        """
+        with self._explained():
+            return self._database.execute(query, dict(values or {})).fetchall()
+
+    def stream(
+        self,
+        name: str,
+        schema: pa.Schema,
+        order: str,
+        *,
+        where: str = "true",
+        limit: int | None = None,
+    ) -> Iterator[pa.Table]:
+        """Read rows of a table, some at a time; nothing else runs until the last is read.
+
+        Args:
+            name: Of the table.
+            schema: Of the columns that are read.
+            order: Columns that the rows are sorted by, with commas.
+            where: Which rows are read.
+            limit: How many are read, at most.
+        """
+        columns = ", ".join(schema.names)
+        with self._explained():
+            rows = self._database.table(name).filter(where).order(order)
+            found = rows if limit is None else rows.limit(limit)
+            for batch in found.project(columns).to_arrow_reader(_ROWS):
+                yield pa.Table.from_batches([batch]).cast(schema)
+
+    def close(self) -> None:
+        """Free memory and disk."""
+        self._database.close()
+        self._remove()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except _NO_ROOM as error:
+            raise SettingError(
+                f"planning needs a temporary folder with room: {error}; set the environment "
+                "variable TMPDIR to a folder on a larger disk"
+            ) from error

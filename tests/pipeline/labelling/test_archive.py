@@ -1,0 +1,144 @@
+"""The archive: a start that costs the same after any number of nights, and knows the same."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.labelling.archive import read_archive, remove_archives
+from pipeline.labelling.draft import Draft, draft
+from pipeline.labelling.history import History
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Run, read_shard
+from pipeline.labelling.schema import ImageRow, ShardRow
+from pipeline.labelling.write import Write
+from pipeline.store.storage import Storage
+from tests.disk_runs import make_settings, network_record, start_run
+
+_CODES = (None, "timeout", "corrupt", "too_many_bytes", "too_slow")
+
+
+def _output(folder: Path) -> str:
+    return f"file://{folder}/out"
+
+
+def _history(folder: Path) -> History:
+    output = _output(folder)
+    return History(Storage(), output, read_archive(Storage(), output))
+
+
+def _night(folder: Path, number: int) -> Run:
+    """Label a new image and those that are asked for again; some of them fail."""
+    (folder / "in").mkdir(exist_ok=True)
+    (folder / "in" / f"{number:03d}.jpg").write_bytes(b"x" * (number + 1))
+    run = start_run(folder, folder / "in", max_image_s=1 + number % 3)
+
+    def answer(image: ImageRow) -> ImageRow:
+        code = _CODES[(int(image["key"][:3]) + number) % len(_CODES)]
+        answered = {**image, "error_code": code, "error_message": code, "classes": []}
+        return ImageRow(**answered) if code else ImageRow(**answered, png=b"a mask")
+
+    for task in run.missing():
+        images = [answer(image) for image in read_shard(run.storage, task)]
+        Write(run, 2)(ShardRow(shard=task["shard"], images=images))
+    publish(run, str)
+    return run
+
+
+def _draft(folder: Path, history: History, **fields: Any) -> Draft:
+    return draft(history, make_settings(folder, folder / "in", **fields), network_record())
+
+
+def _said(drafted: Draft) -> tuple[object, ...]:
+    rows = [row for shard in drafted.shards() for row in shard.to_pylist()]
+    return rows, drafted.num_skipped, drafted.num_skipped_failed, drafted.num_retried
+
+
+def test_it_says_what_the_runs_say(tmp_path: Path) -> None:
+    """Whatever is retried under whichever limits, a draft with the archive is one without."""
+    for number in range(12):
+        _night(tmp_path, number)
+        if number % 5 == 4:
+            _history(tmp_path).keep_archive(2)
+    archived = _history(tmp_path)
+    assert archived.archive is not None
+    assert len(archived.archive.runs) == 10
+    assert {len(parts) for parts in archived.archive.answers.values()} == {2}
+    changes: list[dict[str, Any]] = [
+        *({}, {"retry_failed": "all"}, {"retry_failed": "none"}, {"max_image_s": 2.5}),
+        *({"max_image_bytes": 5}, {"max_image_attempts": 1}, {"max_image_attempts": 9}),
+    ]
+    for fields in changes:
+        plain = History(Storage(), _output(tmp_path))
+        assert _said(_draft(tmp_path, _history(tmp_path), **fields)) == _said(
+            _draft(tmp_path, plain, **fields)
+        )
+
+
+def test_a_start_asks_as_often_after_many_nights(tmp_path: Path) -> None:
+    """With 8 nights more in the archive, a start asks the store for one file more, of answers."""
+    asked = []
+    for number in range(17):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(4)
+        if number in (8, 16):
+            history = _history(tmp_path)
+            history.refresh()
+            _draft(tmp_path, history)
+            asked.append(history.storage.requests["read"])
+    assert asked[1] - asked[0] == 2
+
+
+def test_many_files_of_answers_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of files they are written as one, and say what they said."""
+    monkeypatch.setattr("pipeline.labelling.archive._MAX_PARTS", 2)
+    numbers = []
+    for number in range(5):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(1)
+        archive = read_archive(Storage(), _output(tmp_path))
+        assert archive is not None
+        numbers += [len(parts) for parts in archive.answers.values()]
+    assert numbers == [1, 2, 1, 2, 1]
+    plain = History(Storage(), _output(tmp_path))
+    assert _said(_draft(tmp_path, _history(tmp_path))) == _said(_draft(tmp_path, plain))
+
+
+@pytest.mark.parametrize("harm", ["damaged archive", "damaged answers", "no answers", "run gone"])
+def test_what_is_wrong_with_it_costs_reads_only(
+    harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged archive, or one that names a run that was removed, is left aside with a warning."""
+    runs = [_night(tmp_path, number) for number in range(3)]
+    _history(tmp_path).keep_archive(3)
+    [archive] = (tmp_path / "out/history").glob("*.json.gz")
+    [answers] = (tmp_path / "out/history/answers").rglob("*.parquet")
+    if harm == "damaged archive":
+        archive.write_bytes(archive.read_bytes()[:-20])
+    elif harm == "damaged answers":
+        answers.write_bytes(answers.read_bytes()[:-20])
+    elif harm == "no answers":
+        answers.unlink()
+    else:
+        (tmp_path / "out/runs" / runs[1].run_id / "run.json").unlink()
+        (tmp_path / "out/runs" / runs[1].run_id).rename(tmp_path / "elsewhere")
+    plain = History(Storage(), _output(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        found = _said(_draft(tmp_path, _history(tmp_path)))
+    assert found == _said(_draft(tmp_path, plain))
+    assert "is read" in caplog.text
+    _night(tmp_path, 9)
+    _history(tmp_path).keep_archive(1)
+    plain = History(Storage(), _output(tmp_path))
+    assert _said(_draft(tmp_path, _history(tmp_path))) == _said(_draft(tmp_path, plain))
+
+
+def test_archives_can_be_removed(tmp_path: Path) -> None:
+    """Without them the next start reads the runs, and the next archive is whole."""
+    _night(tmp_path, 0)
+    _history(tmp_path).keep_archive(1)
+    remove_archives(Storage(), _output(tmp_path))
+    assert _history(tmp_path).archive is None
+    _history(tmp_path).keep_archive(1)
+    assert _history(tmp_path).archive is not None

@@ -1,0 +1,71 @@
+"""Staging: tables that are larger than memory, and what is said where there is no room."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import SettingError
+from pipeline.labelling import staging
+from pipeline.labelling.staging import Staging
+
+_SCHEMA = pa.schema([("key", pa.string())])
+
+
+def _tables(number: int) -> Iterator[pa.Table]:
+    """Make tables of 50,000 keys of 64 digits, which nothing compresses."""
+    random = np.random.default_rng(0)
+    for _ in range(number):
+        digits = random.bytes(50_000 * 32).hex()
+        yield pa.table({"key": [digits[i : i + 64] for i in range(0, len(digits), 64)]}, _SCHEMA)
+
+
+def test_what_is_larger_than_memory_is_sorted_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a million rows come in order within a limit that they are beyond, and none is lost."""
+    monkeypatch.setattr(staging, "_MEMORY", "48MB")
+    staged = Staging()
+    staged.fill("keys", _SCHEMA, _tables(10))
+    found = pa.concat_tables(staged.stream("keys", _SCHEMA, "key"))["key"]
+    assert len(found) == 500_000
+    assert found.equals(pa.concat_tables(_tables(10)).sort_by("key")["key"])
+    staged.close()
+
+
+def test_a_closed_one_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder goes with the tables, be they closed or forgotten."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    staged, forgotten = Staging(), Staging()
+    assert len(list(tmp_path.iterdir())) == 2
+    staged.close()
+    del forgotten
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_is_a_setting_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the temporary folder is missing, the message names the variable that sets it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(SettingError, match="set the environment variable TMPDIR"):
+        Staging()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a disk of 4 MB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_a_setting_error(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rows do not fit on the disk, the command ends with what to do."""
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    staged = Staging()
+    with pytest.raises(SettingError, match="set the environment variable TMPDIR"):
+        staged.fill("keys", _SCHEMA, _tables(10))
+    staged.close()
