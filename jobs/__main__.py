@@ -16,13 +16,16 @@ from typing import Any
 from jobs.logs.logs import configure, log_to_stderr
 from jobs.logs.output import say
 from jobs.settings.demo import DemoSettings
+from jobs.settings.mistakes import similar
 from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
 from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
+from pipeline.settings.select import SelectSettings
 from pipeline.settings.shared import JobFields, NoSettings, VerifySettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
 from pipeline.settings.weights import ImportSettings
@@ -69,6 +72,14 @@ COMMANDS = {
         VerifySettings, "jobs.verify:run", "re-read an output and prove that it is whole"
     ),
     "runs": Command(RunsSettings, "jobs.runs:run", "list the runs of an output, newest first"),
+    "select": Command(
+        SelectSettings, "jobs.select:run", "choose images that people should look at"
+    ),
+    "export": Command(
+        ExportSettings,
+        "jobs.export:run",
+        "write images and masks as VOC, COCO, for Label Studio, WebDataset or Hugging Face",
+    ),
     "report": Command(ReportSettings, "jobs.report:run", "show what a run has done"),
     "train": Command(
         TrainSettings,
@@ -148,7 +159,10 @@ def _run(name: str, argv: Sequence[str]) -> int:
             say(_completion(argv))
             return EXIT_OK
         if name not in COMMANDS:
-            raise SettingError(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
+            meant = similar(name, COMMANDS)
+            raise SettingError(
+                f"there is no command {name!r}{meant or '; there are: ' + ', '.join(COMMANDS)}"
+            )
         return COMMANDS[name].run(name, argv, environment())
     except PipelineError as error:
         stopped = error.exit_code == Stopped.exit_code

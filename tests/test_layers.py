@@ -144,12 +144,16 @@ def test_plan_runs_without_torch_and_ray(tmp_path: Path) -> None:
     assert _loaded_after(code, tmp_path) == (0, [])
 
 
-def test_verify_report_and_runs_work_without_torch_and_ray(tmp_path: Path) -> None:
-    """Verifying, reporting and listing a finished run loads no torch and no Ray."""
+def test_reading_an_output_works_without_torch_and_ray(tmp_path: Path) -> None:
+    """Verifying, reporting, listing, selecting and exporting loads no torch and no Ray."""
     run = start_run(tmp_path, draw_images(tmp_path, 2))
     label_run(run)
     publish(run, str)
-    for command in ("verify", "report", "runs"):
-        arguments = [command, str(tmp_path / "out")]
+    more = (
+        ["select", "--to", str(tmp_path / "to.parquet")],
+        ["export", "--to", str(tmp_path / "to"), "--format", "coco"],
+    )
+    for command, *flags in (["verify"], ["report"], ["runs"], *more):
+        arguments = [command, str(tmp_path / "out"), *flags]
         code = f"import sys, jobs.__main__ as m; sys.exit(m.main({arguments!r}))"
         assert _loaded_after(code, tmp_path) == (0, [])

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from jobs.settings.mistakes import OneLineParser, refuse_left_over
 from pipeline.settings.shared import Group, Mark, NoSettings
 
 PREFIX = "FCN_"
@@ -78,8 +79,15 @@ class Setting:
         return get_origin(self._type) is tuple
 
     @property
+    def two_words(self) -> bool:
+        """Whether its flag takes a name and a range."""
+        return Mark.TWO_WORDS in self.field.metadata
+
+    @property
     def metavar(self) -> str:
         """What stands for its value."""
+        if self.two_words:
+            return "TEXT FLOAT..FLOAT"
         if self.choices:
             return f"{{{','.join(self.choices)}}}"
         if not self.several:
@@ -130,8 +138,8 @@ def command_parser(
     """
     groups = settings_of(kind)
     every = [one for some in groups.values() for one in some]
-    words = [one.name.upper() for one in every if one.positional] + ["[FLAGS]"]
-    parser = argparse.ArgumentParser(
+    words = [*_positionals(every), "[FLAGS]"]
+    parser = OneLineParser(
         f"fcn {command}",
         usage=" ".join([f"fcn {command}", *words]),
         description=kind.__doc__,
@@ -160,10 +168,12 @@ def _add(heading: argparse._ArgumentGroup, setting: Setting) -> argparse.Action:
     if setting.positional:
         name = setting.name
         return heading.add_argument(name, metavar=name.upper(), nargs="?", **common)
+    common["dest"] = setting.name
     if setting.switch:
-        return heading.add_argument(
-            setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, **common
-        )
+        return heading.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
+    if setting.two_words:
+        words = tuple(setting.metavar.split())
+        return heading.add_argument(setting.flag, metavar=words, nargs=2, **common)
     action = "append" if setting.several else "store"
     return heading.add_argument(setting.flag, metavar=setting.metavar, action=action, **common)
 
@@ -177,16 +187,30 @@ def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str
         argv: Flags.
 
     Raises:
-        SystemExit: Flags that do not parse, with 2; or after --help, with 0.
+        SettingError: Flags that do not parse, or that the command has not.
+        SystemExit: After --help, with 0.
     """
-    given = vars(command_parser(kind, command).parse_args(_with_values(kind, argv)))
-    for setting in (one for some in settings_of(kind).values() for one in some):
+    every = [one for some in settings_of(kind).values() for one in some]
+    found, left_over = command_parser(kind, command).parse_known_args(_with_values(kind, argv))
+    refuse_left_over(left_over, command, _flags(every), _positionals(every))
+    given = vars(found)
+    for setting in every:
         value = given.get(setting.name)
+        if setting.two_words and value is not None:
+            given[setting.name] = " ".join(value)
         if setting.several and value is not None:
             given[setting.name] = _numbers(" ".join(value))
         if setting.optional and value in (_NONE, [_NONE]):
             given[setting.name] = None
     return given
+
+
+def _flags(settings: Sequence[Setting]) -> list[str]:
+    return [f"--{CONFIG}", *(one.flag for one in settings if not one.positional)]
+
+
+def _positionals(settings: Sequence[Setting]) -> list[str]:
+    return [one.name.upper() for one in settings if one.positional]
 
 
 def _with_values(kind: type[NoSettings], argv: Sequence[str]) -> list[str]:

@@ -10,16 +10,20 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from jobs.settings.demo import DemoSettings
 from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse, variable_of
 from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
+from pipeline.settings.select import SelectSettings
 from pipeline.settings.shared import (
     RUN_ID_WORDS,
     LogFormat,
+    Mark,
     NoSettings,
     OutputSettings,
     StoreSettings,
@@ -46,6 +50,8 @@ _KINDS: tuple[type[NoSettings], ...] = (
     EvaluateSettings,
     DoctorSettings,
     SubmitSettings,
+    SelectSettings,
+    ExportSettings,
     DemoSettings,
 )
 _RUN_IDS = ("run_id", "run_name")
@@ -65,8 +71,8 @@ def read_settings(
             RAY_ADDRESS and RAY_API_SERVER_ADDRESS fill what is still open.
 
     Raises:
-        SettingError: A value is wrong, a key is unknown, or the file can't be read.
-        SystemExit: Flags that do not parse, with 2; or after --help, with 0.
+        SettingError: A value is wrong, a key or flag is unknown, or the file can't be read.
+        SystemExit: After --help, with 0.
     """
     _refuse_unknown_variables(environ)
     flags = parse(kind, command, argv)
@@ -80,7 +86,7 @@ def read_settings(
     try:
         return kind(**{**_defaults(kind, environ), **file_values, **given})
     except ValidationError as error:
-        raise SettingError(_explain(error)) from error
+        raise SettingError(_explain(error, kind, command)) from error
 
 
 def _endpoint(environ: Mapping[str, str]) -> str | None:
@@ -108,7 +114,7 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
         storage = StoreSettings.model_validate({"s3_endpoint_url": s3_endpoint_url}).storage()
         values = yaml.safe_load(storage.read(normalise_uri(uri, "config")))
     except ValidationError as error:
-        raise SettingError(_explain(error)) from error
+        raise SettingError(_explain(error, StoreSettings, "")) from error
     except StoreError as error:
         if error.refused:
             raise SettingError(f"config={uri!r}: {error}") from error
@@ -168,7 +174,7 @@ def our_variables(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[NoSettings], command: str) -> str:
     lines = []
     for one in error.errors():
         is_part = one["type"] == "missing" and len(one["loc"]) > 1
@@ -179,12 +185,29 @@ def _explain(error: ValidationError) -> str:
         problem = {
             "missing": "more values are wanted, as in [480,640]"
             if is_part
-            else "is missing; give it as a flag, as FCN_... or in the config file",
+            else _missing(name, kind, command),
             "string_pattern_mismatch": RUN_ID_WORDS if name in _RUN_IDS else one["msg"],
             "extra_forbidden": f"is no setting{_similar(name)}; see --help for those there are",
-        }.get(one["type"], one["msg"].removeprefix("Value error, "))
+        }.get(one["type"], one["msg"].removeprefix("Value error, ") + _as_share(one, kind))
         lines.append(f"{name}{value}: {problem}" if one["loc"] else problem)
     return "; ".join(lines)
+
+
+def _missing(name: str, kind: type[NoSettings], command: str) -> str:
+    if name in kind.marked(Mark.POSITIONAL):
+        return f"is missing; give the {name}, as in `fcn {command} {name.upper()}`"
+    return "is missing; give it as a flag, as FCN_... or in the config file"
+
+
+def _as_share(error: ErrorDetails, kind: type[NoSettings]) -> str:
+    """Ask whether a percentage was meant for a setting whose limits are 0 and 1."""
+    field = kind.model_fields.get(str(error["loc"][0])) if error["loc"] else None
+    marks = field.metadata if field else []
+    limits = [getattr(one, "le", getattr(one, "lt", None)) for one in marks]
+    percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%?\s*", str(error["input"]))
+    if not percent or 1 not in limits or not 0 < float(percent[1]) <= 100:
+        return ""
+    return f"; it is a share of 0 to 1: did you mean {float(percent[1]) / 100:g}?"
 
 
 def _similar(name: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jobs.settings.mistakes import similar
 from jobs.settings.parser import our_variables, read_settings
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
@@ -67,8 +68,21 @@ def read_submission(argv: Sequence[str], environ: Mapping[str, str]) -> Submissi
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     words = list(argv)
-    place = words.index("--") if "--" in words else len(words)
+    if "--" not in words:
+        _refuse_without_dashes(words)
+        return words, []
+    place = words.index("--")
     return words[:place], words[place + 1 :]
+
+
+def _refuse_without_dashes(words: Sequence[str]) -> None:
+    """Refuse a command that follows upon the flags of `submit` with nothing between them."""
+    place = next((place for place, word in enumerate(words) if word in _COMMANDS), None)
+    if place is None and words and not words[0].startswith("-"):
+        place = 0
+    if place is not None:
+        example = " ".join(["fcn submit", *words[:place], "--", words[place]])
+        raise SettingError(f"`--` is missing before the command: {example} ...")
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -79,6 +93,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
 def _check(command: Sequence[str], variables: Mapping[str, str]) -> None:
     if not command or command[0] not in _COMMANDS:
         what = f"{command[0]!r} can't be submitted" if command else "nothing is to be submitted"
+        what += similar(command[0], _COMMANDS) if command else ""
         raise SettingError(
             f"{what}; write fcn submit [flags] -- COMMAND ..., with one of {', '.join(_COMMANDS)}"
         )

@@ -170,7 +170,9 @@ def _voc(storage: Storage, uri: str) -> Labelled:
 
 def _voc_images(storage: Storage, folder: str) -> dict[str, str]:
     """Return the names of images by their names without ending: .jpg goes before others."""
-    names = [name for name in storage.children(folder) if is_image(name)]
+    prefix = as_folder(folder)
+    keys = sorted(entry.uri.removeprefix(prefix) for entry in storage.walk(folder))
+    names = [name for name in keys if is_image(name)]
     found = {os.path.splitext(name)[0]: name for name in names}
     return found | {os.path.splitext(name)[0]: name for name in names if name.endswith(".jpg")}
 

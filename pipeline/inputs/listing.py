@@ -66,7 +66,7 @@ def is_image(key: str) -> bool:
 
 
 class Sources:
-    """The images of an input; iterate once, then read `num_ignored`."""
+    """The images of an input; iterate once, then read `num_ignored` and `num_masks`."""
 
     def __init__(self, storage: Storage, input_uri: str, output_uri: str, threads: int) -> None:
         """Find out what kind of input it is, without listing it yet.
@@ -81,7 +81,7 @@ class Sources:
         self._input = input_uri
         self._output = as_folder(output_uri)
         self._threads = threads
-        self.num_ignored = 0
+        self.num_ignored = self.num_masks = 0
 
     def __iter__(self) -> Iterator[Source]:
         """List the images, in no order.
@@ -164,8 +164,10 @@ class Sources:
             if output and key.startswith(output):
                 continue
             # Masks of this or another output are no photographs.
-            if "/masks/run=" in f"/{key}" or not is_image(key):
+            is_mask = "/masks/run=" in uri
+            if is_mask or not is_image(key):
                 self.num_ignored += 1
+                self.num_masks += is_mask
                 continue
             refusal = ErrorCode.NAME_NOT_UTF8 if uri != entry.uri else None
             yield Source(key, uri, entry.version, entry.num_bytes, refusal)

@@ -11,8 +11,9 @@ from itertools import islice
 
 import pyarrow as pa
 
-from pipeline.errors import ErrorCode, InputError
+from pipeline.errors import ErrorCode
 from pipeline.inputs.listing import Source, Sources
+from pipeline.inputs.nothing import HEIC_ENDINGS, LOOKED_INTO, all_heic, no_images, only_heic
 from pipeline.labelling.answers import stage_answers
 from pipeline.labelling.cutting import Cutter, by_shard
 from pipeline.labelling.history import History
@@ -23,7 +24,7 @@ from pipeline.labelling.staging import Staging
 from pipeline.settings.label import LabelSettings
 from pipeline.store.entry import WITHOUT_ETAG
 from pipeline.store.names import NamedPlace
-from pipeline.store.storage import sha256_hex
+from pipeline.store.storage import Storage, sha256_hex
 
 _ROWS_PER_CHUNK = 20_000
 
@@ -59,6 +60,8 @@ _COUNTS = """
         count(*) FILTER (starts_with(etag, $without_etag))
     FROM to_do
 """
+
+_NOT_HEIC = "SELECT count(*) FROM listed WHERE NOT regexp_matches(uri, $endings)"
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         network: That it labels with.
 
     Raises:
-        InputError: There are no images, or two would get one mask name.
+        InputError: There are no images that are read here, or two would get one mask name.
         SettingError: There is no room for the listing on the disk.
     """
     storage = history.storage.for_input()
@@ -147,10 +150,8 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
     [(num_repeated,)] = staging.run(_ONCE_EACH)
     [(num_listed,)] = staging.run("SELECT count(*) FROM listed")
     if num_listed == 0:
-        raise InputError(
-            f"input={settings.input!r} holds no images ({sources.num_ignored} other files). Is the "
-            "path right? A folder's images are told by their endings; a manifest names any object"
-        )
+        raise no_images(settings.input, sources.num_ignored, sources.num_masks)
+    _refuse_heic(storage, staging, settings.input, num_listed)
     check_names(staging, local=settings.output.startswith("file://"))
     stage_answers(staging, history, network.fingerprint, settings)
     staging.run(_WHAT_IS_LEFT)
@@ -173,6 +174,16 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         num_ignored=sources.num_ignored,
         num_repeated=num_repeated,
     )
+
+
+def _refuse_heic(storage: Storage, staging: Staging, input_uri: str, num_listed: int) -> None:
+    """Refuse an input that holds nothing but HEIC, by all names and by some content."""
+    [(num_others,)] = staging.run(_NOT_HEIC, {"endings": HEIC_ENDINGS})
+    if num_others:
+        return
+    some = staging.run("SELECT uri, etag FROM listed ORDER BY uri LIMIT $n", {"n": LOOKED_INTO})
+    if all_heic(storage, some):
+        raise only_heic(input_uri, num_listed)
 
 
 def _chunks(sources: Iterable[Source], settings: LabelSettings) -> Iterator[pa.Table]:

@@ -73,6 +73,21 @@ CLASS_STATISTICS = pa.schema(
     ]
 )
 
+# What people should see, first of all: a manifest, since it has a column `uri`.
+SELECTION = pa.schema(
+    [
+        IMAGES.field("uri"),
+        ("reason", pa.string()),
+        *(
+            IMAGES.field(name)
+            for name in (
+                *("mean_confidence", "status", "error_code", "error_message", "key", "image_id"),
+                *("etag", "num_bytes", "height", "width", "mask_uri", "mask_sha256"),
+                *("run_id", "fingerprint", "labelled_at"),
+            )
+        ),
+    ]
+)
 
 # What tables of earlier versions have not: there they are null.
 _ADDED = frozenset({"attempts"})

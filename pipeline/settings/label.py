@@ -1,7 +1,6 @@
 """Settings of `label`, `plan` and whatever else labels."""
 
 import re
-from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -13,9 +12,11 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.errors import SettingError
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
     Group,
+    InputAccessFields,
     JobFields,
     Mark,
     NoSettings,
@@ -24,14 +25,29 @@ from pipeline.settings.shared import (
     normalised,
     normalised_input,
 )
-from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
+from pipeline.store.uri import WEB
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 
 
 def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
+    if value.startswith(("torchvision:", *WEB)) or value.endswith((".pth", ".pt")):
+        raise SettingError(_how_to_import(value))
+    if value == "random":
+        raise SettingError("weights='random' lacks its seed; write random:SEED, as in random:0")
     return value if value.startswith("random:") else normalised(value, info)
+
+
+def _how_to_import(source: str) -> str:
+    """Name the command that makes a checkpoint of torchvision's weights."""
+    name = source.partition(":")[2].partition("_Weights")[0].lower()
+    network = name if name.startswith("fcn_") else "NETWORK"
+    return (
+        f"weights={source!r} are weights, but no checkpoint of this project's yet; make one: "
+        f"fcn import-weights --source {source} --network {network} --output net.safetensors, "
+        "then give --weights net.safetensors"
+    )
 
 
 def _retry_policy(value: object) -> object:
@@ -300,22 +316,8 @@ class _PriceFields(NoSettings):
     )
 
 
-class _InputAccessFields(NoSettings):
-    group = Group.STORAGE
-
-    input_anonymous: bool = Field(
-        default=False,
-        description="read the input without credentials, as public buckets want it; the output is "
-        "written with them",
-    )
-    requester_pays: bool = Field(
-        default=False,
-        description="agree to pay for reading the input, where its bucket's owner wants that",
-    )
-
-
 class LabelSettings(
-    _InputAccessFields,
+    InputAccessFields,
     _PriceFields,
     _RandomFields,
     _MaskFields,
@@ -326,8 +328,7 @@ class LabelSettings(
 
     def storage(self) -> Storage:
         """Open the storage, which enters the input as these settings say."""
-        access = S3Access(self.input_anonymous, self.requester_pays)
-        return replace(super().storage(), input_access=access)
+        return self.for_input(super().storage())
 
     @model_validator(mode="after")
     def _leaves_the_network_to_its_record(self) -> Self:

@@ -6,9 +6,10 @@ of a field besides its type is marked where it is declared.
 """
 
 import re
+from dataclasses import replace
 from enum import Enum
 from inspect import get_annotations
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,8 +18,10 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
+from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
 from pipeline.store.access import S3Access
 from pipeline.store.storage import Storage
@@ -33,7 +36,12 @@ _T = TypeVar("_T")
 
 def normalised(value: str, info: ValidationInfo) -> str:
     """Bring a place into the form of all URIs here. Raises SettingError."""
-    return normalise_uri(value, str(info.field_name))
+    name = str(info.field_name)
+    if value.strip() and value != value.strip():
+        raise SettingError(
+            f"{name}={value!r} begins or ends with a space, or a line's end; leave it out"
+        )
+    return normalise_uri(value, name)
 
 
 def normalised_input(value: str, info: ValidationInfo) -> str:
@@ -52,6 +60,7 @@ class Mark(Enum):
 
     POSITIONAL = "on the command line it is an argument without a flag"
     VALUE_OPTIONAL = "its flag may stand alone, as a switch does"
+    TWO_WORDS = "its flag takes two words, which are one text in the environment and the file"
     NOT_DECIDING = "where and with how many hands the work is done, not what comes out"
 
 
@@ -153,6 +162,31 @@ class StoreSettings(NoSettings):
         )
 
 
+class InputAccessFields(NoSettings):
+    """How to enter the bucket of the images, which may be another's."""
+
+    group = Group.STORAGE
+
+    input_anonymous: bool = Field(
+        default=False,
+        description="read the input without credentials, as public buckets want it; the output is "
+        "written with them",
+    )
+    requester_pays: bool = Field(
+        default=False,
+        description="agree to pay for reading the input, where its bucket's owner wants that",
+    )
+
+    def for_input(self, storage: Storage) -> Storage:
+        """Return a storage that enters the input as these settings say.
+
+        Args:
+            storage: As the output is entered.
+        """
+        access = S3Access(self.input_anonymous, self.requester_pays)
+        return replace(storage, input_access=access)
+
+
 class _OutputFields(NoSettings):
     output: Positional[Uri] = Field(
         description="folder or bucket prefix that the runs were written to"
@@ -179,6 +213,15 @@ class _RepairFields(NoSettings):
 
 class VerifySettings(_RepairFields, OutputSettings):
     """Which output to read, and whether to mend it: `verify`."""
+
+    @model_validator(mode="after")
+    def _removes_nothing_unasked(self) -> Self:
+        if not self.repair and not self.dry_run:
+            raise ValueError(
+                "--no-dry-run is for --repair, without it nothing is removed; write --repair "
+                "--no-dry-run, or leave it out"
+            )
+        return self
 
 
 class LogFields(NoSettings):

@@ -14,6 +14,8 @@ from pipeline.redact import holds_secret
 WEB = ("http://", "https://")
 # As Hadoop and Spark write them: s3a://bucket/key, file:/path, and file://localhost/path.
 _SPARKS_S3 = re.compile(r"\As3[an]://")
+_ONE_SLASH = re.compile(r"\As3[an]?:/?(?!/)")
+_WINDOWS = re.compile(r"\A([A-Za-z]:[\\/](?!/)|\\\\)")
 _SHORT_FILE = re.compile(r"\Afile:(//localhost)?/(?!/)")
 
 
@@ -37,6 +39,7 @@ def normalise_uri(text: str, field: str) -> str:
             "tables; give the plain s3:// name, and credentials the way AWS tools find them"
         )
     text = _SPARKS_S3.sub("s3://", text)
+    _refuse_near_misses(text, field)
     if text.startswith("s3://"):
         bucket, _, key = text.removeprefix("s3://").partition("/")
         if not bucket:
@@ -50,6 +53,18 @@ def normalise_uri(text: str, field: str) -> str:
             "use a local path, file:// or s3://"
         )
     return "file://" + os.path.abspath(os.path.expanduser(path if separator else text))
+
+
+def _refuse_near_misses(text: str, field: str) -> None:
+    """Refuse what would be a strange local path, and is meant otherwise. Raises SettingError."""
+    if found := _ONE_SLASH.match(text):
+        rest = text[found.end() :]
+        raise SettingError(f"{field}={text!r} lacks a slash; write s3://{rest}")
+    if _WINDOWS.match(text):
+        raise SettingError(
+            f"{field}={text!r} is a path of Windows; give it as Linux sees it, as in "
+            "/mnt/c/photos (WSL), or s3://"
+        )
 
 
 def other_spellings(uri: str) -> list[str]:

@@ -1,0 +1,41 @@
+"""`export`: write images and masks of an output in another program's form."""
+
+import logging
+
+from jobs.logs.output import say
+from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
+from pipeline.export.answers import Answers
+from pipeline.export.export import export
+from pipeline.labelling.history import History
+from pipeline.settings.export import ExportSettings
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: ExportSettings) -> int:
+    """Export images and masks of an output.
+
+    Args:
+        settings: From file, environment and flags.
+
+    Returns:
+        0, or 4 if images had to be left out.
+
+    Raises:
+        SettingError: The format can't hold the classes, or its library is not installed.
+        InputError: There is nothing to export.
+    """
+    storage = settings.storage()
+    answers = Answers.of(History(storage, settings.output), settings.run_id)
+    done = export(answers, settings, storage)
+    say(f"{done.num_images} images in {settings.to}, as {settings.format}")
+    if done.num_unknown:
+        _log.warning("%d images of the selection have no mask in the output", done.num_unknown)
+    if not done.num_left_out:
+        return EXIT_OK
+    _log.error(
+        "%d images are left out: they are gone, or are no longer those that were labelled; label "
+        "the input again and export anew",
+        done.num_left_out,
+    )
+    return EXIT_TOO_MANY_BAD_IMAGES

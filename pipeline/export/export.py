@@ -1,0 +1,148 @@
+"""Export: the newest masks and their images, in another program's form.
+
+Streams: some images are read, brought into the form and written at a time, in order of their URIs.
+The same output gives the same files.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+from pipeline.errors import ImageError, InputError, SettingError, StoreError
+from pipeline.export.answers import Answers, Row
+from pipeline.export.form import About, Form
+from pipeline.export.items import is_of_one_image, read_item
+from pipeline.export.names import Names
+from pipeline.inputs.manifests import manifest_uris
+from pipeline.labelling.schema import OK
+from pipeline.settings.export import ExportSettings
+from pipeline.store.storage import Storage
+from pipeline.store.uri import as_folder, normalise_uri
+
+_log = logging.getLogger(__name__)
+
+# A format's module is imported by its name, since each has a library of its own.
+_FORMS = {
+    "voc": ("pipeline.export.voc", "Voc"),
+    "coco": ("pipeline.export.coco", "Coco"),
+    "label-studio": ("pipeline.export.label_studio", "LabelStudio"),
+    "webdataset": ("pipeline.export.webdataset", "WebDataset"),
+    "hf": ("pipeline.export.hf", "HuggingFace"),
+}
+
+
+@dataclass
+class Exported:
+    """What an export has done.
+
+    Attributes:
+        num_images: Written.
+        num_left_out: Images that can't be read any more, or have changed.
+        num_unknown: Of the selection, images that have no mask in the output.
+    """
+
+    num_images: int = 0
+    num_left_out: int = 0
+    num_unknown: int = 0
+
+
+def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Exported:
+    """Write images and masks in another program's form.
+
+    Args:
+        answers: What is exported.
+        settings: In which form, where to, and which of it.
+        storage: Of all of it.
+
+    Raises:
+        SettingError: The classes don't fit the form, its library is not installed, or the export
+            would lie among the images.
+        InputError: There is nothing to export, or a mask is damaged.
+    """
+    _refuse_place_among_images(answers, settings.to)
+    form = _form(answers, settings)
+    wanted = None if settings.selection is None else _selected(storage, settings.selection)
+    done = Exported()
+    with ThreadPoolExecutor(settings.io_threads) as pool:
+        named = _named(answers, wanted)
+        while some := list(islice(named, 2 * settings.io_threads)):
+            for entry in pool.map(_writer(form, settings, storage), some):
+                _collect(form, entry, done, storage, settings.to)
+    if not done.num_images:
+        raise InputError(f"{settings.output} has no mask of what is asked for; nothing is exported")
+    for place, data in form.finish():
+        storage.write(f"{settings.to}/{place}", data)
+    done.num_unknown = max(0, len(wanted or ()) - done.num_images - done.num_left_out)
+    return done
+
+
+def _form(answers: Answers, settings: ExportSettings) -> Form:
+    module, name = _FORMS[settings.format]
+    about = About(
+        answers.classes, answers.fingerprint, settings.copy_images, settings.image_url_prefix
+    )
+    form: Form = getattr(import_module(module), name)(about)
+    return form
+
+
+def _refuse_place_among_images(answers: Answers, to: str) -> None:
+    """Keep the next `label` from taking what is exported for photographs."""
+    for run, _ in answers.runs:
+        places = (run.record.input, run.record.output)
+        in_input, in_output = (as_folder(to).startswith(as_folder(one)) for one in places)
+        # A listing of the input leaves the output out.
+        if in_input and not in_output:
+            raise SettingError(
+                f"to={to!r} lies in the input {run.record.input}, where the next label would take "
+                "it for photographs; name another folder"
+            )
+
+
+def _selected(storage: Storage, selection: str) -> set[str]:
+    try:
+        uris = manifest_uris(storage.read(selection), selection)
+        return {normalise_uri(uri, "uri") for uri in uris}
+    except StoreError as error:
+        if error.refused:
+            raise InputError(f"selection={selection!r}: {error.message}") from error
+        raise
+
+
+def _named(answers: Answers, wanted: set[str] | None) -> Iterator[tuple[str, Row]]:
+    names = Names()
+    for row in answers.rows():
+        if row["status"] == OK and (wanted is None or row["uri"] in wanted):
+            yield names.of(row), row
+
+
+def _writer(
+    form: Form, settings: ExportSettings, storage: Storage
+) -> Callable[[tuple[str, Row]], Any]:
+    def write(named: tuple[str, Row]) -> Any:
+        """Write one image; gives what is collected of it, None if it can't be read any more."""
+        try:
+            item = read_item(storage, *named, with_image=form.with_images)
+        except (ImageError, StoreError) as error:
+            if not is_of_one_image(error):
+                raise
+            _log.warning("left out, since it can't be read any more: %s", error)
+            return None
+        written = form.write(item)
+        for place, data in written.files:
+            storage.write(f"{settings.to}/{place}", data)
+        return written.entry
+
+    return write
+
+
+def _collect(form: Form, entry: Any, done: Exported, storage: Storage, to: str) -> None:
+    if entry is None:
+        done.num_left_out += 1
+        return
+    done.num_images += 1
+    for place, data in form.collect(entry):
+        storage.write(f"{to}/{place}", data)

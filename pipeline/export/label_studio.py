@@ -1,0 +1,94 @@
+"""Label Studio: tasks whose predictions are the masks, a brush for each class.
+
+Images are not copied: Label Studio loads them from their addresses.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from pipeline.export.brush import pack
+from pipeline.export.form import About, File, Written
+from pipeline.export.items import Item
+from pipeline.export.parts import Parts
+from pipeline.images.masks import IGNORE_INDEX, decode_mask
+
+_IMAGE, _BRUSH = "image", "tag"
+_TASKS_PER_FILE = 1_000
+_BYTES_PER_FILE = 64 << 20
+
+
+class LabelStudio:
+    """Writes tasks_00000.json and so on, each to be imported, and label_config.xml."""
+
+    with_images = False
+
+    def __init__(self, about: About) -> None:
+        """Begin."""
+        self._about = about
+        self._names = {label.id: label.name for label in about.classes}
+        self._parts: Parts[str] = Parts(
+            lambda number: f"tasks_{number:05d}.json",
+            lambda tasks: ("[" + ",\n".join(tasks) + "]\n").encode(),
+            _TASKS_PER_FILE,
+            _BYTES_PER_FILE,
+        )
+
+    def write(self, item: Item) -> Written:
+        """Make a task of an image."""
+        row = item.row
+        prediction = {
+            "model_version": self._about.fingerprint[:16],
+            "score": row["mean_confidence"],
+            "result": list(self._brushes(item)),
+        }
+        data = {_IMAGE: self._address(item), "key": row["key"], "image_id": row["image_id"]}
+        return Written((), json.dumps({"data": data, "predictions": [prediction]}))
+
+    def collect(self, entry: str) -> Iterable[File]:
+        """Take up a task."""
+        return self._parts.add(entry, len(entry))
+
+    def finish(self) -> Iterator[File]:
+        """Write the last tasks, and the configuration of a project for them."""
+        yield from self._parts.close()
+        labels = "".join(
+            f'    <Label value={quoteattr(one.name)} background="#{bytes(one.color).hex()}"/>\n'
+            for one in self._about.classes
+        )
+        yield "label_config.xml", _CONFIG.format(labels=labels).encode()
+
+    def _address(self, item: Item) -> str:
+        prefix = self._about.image_url_prefix
+        address: str = item.row["uri"] if prefix is None else prefix + quote(item.row["key"])
+        return address
+
+    def _brushes(self, item: Item) -> Iterator[dict[str, Any]]:
+        height, width = item.size
+        mask = decode_mask(item.mask)
+        for index in np.unique(mask):
+            if index == IGNORE_INDEX:
+                continue
+            name = self._names[int(index)]
+            yield {
+                "id": f"class-{index}",
+                "type": "brushlabels",
+                "from_name": _BRUSH,
+                "to_name": _IMAGE,
+                "original_width": width,
+                "original_height": height,
+                "image_rotation": 0,
+                "value": {"format": "rle", "rle": pack(mask == index), "brushlabels": [name]},
+            }
+
+
+_CONFIG = f"""<View>
+  <Image name="{_IMAGE}" value="${_IMAGE}" zoom="true"/>
+  <BrushLabels name="{_BRUSH}" toName="{_IMAGE}">
+{{labels}}  </BrushLabels>
+</View>
+"""

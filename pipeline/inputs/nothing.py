@@ -1,0 +1,62 @@
+"""Inputs that hold nothing to label: what a person named instead, and what to do about it."""
+
+from collections.abc import Iterable
+
+from pipeline.errors import InputError, StoreError
+from pipeline.images.formats import sniff
+from pipeline.store.storage import Storage
+
+HEIC_ENDINGS = r"(?i)\.(heic|heif|hif|heics|heifs)$"
+# So many files of these names are looked into.
+LOOKED_INTO = 3
+_MAX_BYTES = 64 << 20
+
+
+def no_images(input_uri: str, num_ignored: int, num_masks: int) -> InputError:
+    """Build the error for an input without images.
+
+    Args:
+        input_uri: The setting.
+        num_ignored: Files there that are none.
+        num_masks: Of these, masks that `label` has written.
+    """
+    if num_masks:
+        return InputError(
+            f"input={input_uri!r} holds no images but masks that `label` has written "
+            f"({num_masks}); name the folder of the photographs"
+        )
+    return InputError(
+        f"input={input_uri!r} holds no images ({num_ignored} other files). Is the path right? "
+        "A folder's images are told by their endings; a manifest names any object"
+    )
+
+
+def only_heic(input_uri: str, number: int) -> InputError:
+    """Build the error for an input that holds nothing but HEIC.
+
+    Args:
+        input_uri: The setting.
+        number: Its files.
+    """
+    return InputError(
+        f"input={input_uri!r} holds nothing but HEIC ({number} files), which is not read here; "
+        "make JPEGs of them first, as in `mogrify -format jpg *.heic`, and name their folder"
+    )
+
+
+def all_heic(storage: Storage, some: Iterable[tuple[str, str | None]]) -> bool:
+    """Look into files that are named as HEIC: telephones write JPEGs with that ending, too.
+
+    Args:
+        storage: As it reads the input.
+        some: URI and version of each.
+    """
+    return all(_is_heic(storage, *one) for one in some)
+
+
+def _is_heic(storage: Storage, uri: str, version: str | None) -> bool:
+    try:
+        return sniff(storage.read_version(uri, version, _MAX_BYTES)) == "HEIC"
+    except StoreError:
+        # Whatever is wrong with it, its row will say so.
+        return False

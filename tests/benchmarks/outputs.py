@@ -1,0 +1,135 @@
+"""Peak memory and seconds of `runs`, `select` and `export` on outputs of many rows.
+
+    python -m tests.benchmarks outputs [NUM_IMAGES ...]
+
+Each output has two finished runs, the second of half of the images. The rows are made; of masks
+there are 50 (drawn scenes of 360 x 480), which the rows share. Images are not copied.
+"""
+
+import io
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.demo.scenes import draw_scene
+from pipeline.images.masks import encode_mask, make_palette
+from pipeline.labelling.publish import publish
+from pipeline.labelling.runs import Manifest, Run, TablePart
+from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
+from pipeline.store.storage import sha256_hex
+from tests.disk_runs import NUM_CLASSES, draw_images, label_run, start_run
+
+_NUM_MASKS = 50
+_SIZE = (360, 480)
+_ROWS_PER_FILE = 100_000
+# The peak of the process itself: what getrusage says holds that of whoever started it.
+_PROGRAM = """
+import re, sys, time
+from jobs.__main__ import main
+assert main(sys.argv[1:]) == 0
+print(time.process_time(), re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+_COMMANDS = {
+    "runs": ["runs"],
+    "select --least-confident": ["select", "--least-confident", "1000", "--max-per-folder", "20"],
+    "select --class-share": ["select", "--class-share", "class_1", "0.2.."],
+    "export --format coco": ["export", "--format", "coco", "--no-copy-images"],
+}
+
+
+def _draw_masks(run: Run) -> list[str]:
+    """Write masks of drawn scenes into a run; gives their hashes."""
+    palette = make_palette([label.color for label in run.record.network.classes])
+    hashes = []
+    for index in range(_NUM_MASKS):
+        data = encode_mask(draw_scene(index, *_SIZE)[1] % NUM_CLASSES, palette, 1)
+        run.storage.write(f"{run.masks_folder}/{index}.png", data)
+        hashes.append(sha256_hex(data))
+    return hashes
+
+
+def _rows(
+    run: Run, hashes: list[str], numbers: range
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    now = run.record.created_at
+    for number in numbers:
+        key = f"camera-{number // 1000:05d}/{number:09d}.jpg"
+        uri = f"{run.record.input}/{key}"
+        identity = sha256_hex(uri.encode())[:32]
+        common: dict[str, Any] = {"image_id": identity, "key": key, "run_id": run.run_id}
+        image = {**common, "uri": uri, "etag": identity, "num_bytes": 200_000, "status": "ok"}
+        image |= {"height": _SIZE[0], "width": _SIZE[1], "fingerprint": "0" * 64, "shard": 0}
+        image |= {"mask_uri": f"{run.masks_folder}/{number % _NUM_MASKS}.png", "labelled_at": now}
+        image |= {"mask_sha256": hashes[number % _NUM_MASKS], "attempts": 1}
+        image |= {"mean_confidence": int(identity[:8], 16) / (1 << 32)}
+        share = {"pixel_count": 1, "pixel_fraction": number % 4 / 4, "mean_confidence": 0.5}
+        statistics = [
+            {**common, "class_id": index, "class_name": f"class_{index}", **share}
+            for index in range(NUM_CLASSES)
+        ]
+        yield image, statistics
+
+
+def _write_run(first: Run, manifest: Manifest, name: str, numbers: range) -> None:
+    """Write a finished run of made rows beside a real one."""
+    later = first.record.created_at + timedelta(hours=len(name))
+    record = first.record.model_copy(update={"run_id": name, "created_at": later})
+    run = Run(first.storage, first.output, record)
+    hashes = _draw_masks(run)
+    parts: tuple[list[TablePart], list[TablePart]] = ([], [])
+    for start in range(0, len(numbers), _ROWS_PER_FILE):
+        images, statistics = [], []
+        for image, some in _rows(run, hashes, numbers[start : start + _ROWS_PER_FILE]):
+            images.append(image)
+            statistics += some
+        tables = (("images", IMAGES, images), ("class_statistics", CLASS_STATISTICS, statistics))
+        for place, (table, schema, rows) in enumerate(tables):
+            buffer = io.BytesIO()
+            pq.write_table(pa.Table.from_pylist(rows, schema), buffer, row_group_size=500)
+            file = f"{table}/run={name}/part-{start // _ROWS_PER_FILE:05d}.parquet"
+            run.storage.write(f"{run.output}/{file}", buffer.getvalue())
+            parts[place].append(TablePart(file=file, num_rows=len(rows), sha256="0" * 64))
+    made = {"run_id": name, "images": parts[0], "class_statistics": parts[1]}
+    manifest = manifest.model_copy(update={**made, "num_images": len(numbers)})
+    run.storage.write(f"{run.folder}/run.json", record.model_dump_json().encode())
+    run.storage.write(run.manifest_uri, manifest.model_dump_json().encode())
+    run.storage.write(run.success_uri, b"")
+
+
+def _measure(name: str, arguments: list[str], folder: Path) -> None:
+    to = [] if name == "runs" else ["--to", str(folder / name.split(maxsplit=1)[0] / "to.parquet")]
+    command = [arguments[0], str(folder / "out"), *arguments[1:], *to]
+    start = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *command], check=True, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - start
+    cpu, peak = map(float, ended.stdout.splitlines()[-1].split())
+    print(f"{name:<26}{seconds:8.1f} s {cpu:8.1f} CPU s {peak / 1024:8.0f} MiB", flush=True)
+
+
+def main(numbers: list[int]) -> None:
+    """Measure each command on an output of each size, in a process of its own."""
+    for number in numbers:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            first = start_run(folder, draw_images(folder, 2), run_id="first")
+            label_run(first)
+            manifest = publish(first, str)
+            _write_run(first, manifest, "a", range(number))
+            _write_run(first, manifest, "bb", range(0, number, 2))
+            print(f"{number:,} images, {number + len(range(0, number, 2)):,} rows", flush=True)
+            for words, arguments in _COMMANDS.items():
+                _measure(words, arguments, folder)
+
+
+if __name__ == "__main__":
+    main([int(one) for one in sys.argv[1:]] or [10_000, 100_000])
