@@ -53,18 +53,18 @@ def _describe_run(job: Job, found: Found) -> list[str]:
     run = found.run
     assert run is not None, "called with a run"
     todo = run.missing()
-    num_done = run.record.num_images - run.num_images(todo)
+    num_done = run.record.num_images - todo.num_images
     done = f"already done     {num_done:,} of this run, {run.record.num_skipped:,} by earlier ones"
     [finished] = job.history.finished([run])
     state = "is finished" if finished else "would be continued"
     return [
         f"run {run.run_id} {state}",
-        f"images to do     {run.num_images(todo):,} of {run.record.num_images:,}",
+        f"images to do     {todo.num_images:,} of {run.record.num_images:,}",
         f"bytes to read    {run.record.num_bytes:,} in the whole run",
         f"shards           {len(todo):,} of {run.record.num_shards:,}",
         done,
         f"fingerprint      {job.record.fingerprint}",
-        *_estimate(job, run.num_images(todo)),
+        *_estimate(job, todo.num_images),
     ]
 
 

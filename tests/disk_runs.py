@@ -21,6 +21,7 @@ from pipeline.labelling.plan import start_run as write_plan
 from pipeline.labelling.runs import NetworkRecord, Run
 from pipeline.labelling.schema import Receipt, ShardRow, ShardTask
 from pipeline.labelling.segment import Placement, Segmenter
+from pipeline.labelling.shards import Shards
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
@@ -119,7 +120,7 @@ def segmenter(run: Run, predictor: Any) -> Segmenter:
 
 def segmented(run: Run, task: ShardTask, predictor: Any = None) -> ShardRow:
     """Fetch and segment one shard."""
-    fetched = Fetch(run.storage, 1 << 20, 2)(task)
+    fetched = Fetch(run.storage, 1 << 20, 2).shard(task)
     return segmenter(run, predictor or RedPredictor())(fetched)
 
 
@@ -128,11 +129,11 @@ def label_run(run: Run, predictor: Any = None) -> list[Receipt]:
     return [Write(run, 2)(segmented(run, task, predictor)) for task in run.missing()]
 
 
-def label_tasks(run: Run, todo: list[ShardTask], settings: LabelSettings) -> Iterator[Receipt]:
+def label_tasks(run: Run, todo: Shards, settings: LabelSettings) -> Iterator[Receipt]:
     """Do some shards one after the other, as `flow.label_shards` does them in Ray."""
     fetch = Fetch(run.storage, settings.max_image_bytes, settings.io_threads)
     segment, write = segmenter(run, RedPredictor()), Write(run, settings.io_threads)
-    for task in todo:
+    for group in todo.groups():
         # Between processes the steps travel pickled.
-        fetched = pickle.loads(pickle.dumps(fetch))(task)
-        yield pickle.loads(pickle.dumps(write))(segment(fetched))
+        for fetched in pickle.loads(pickle.dumps(fetch))(group):
+            yield pickle.loads(pickle.dumps(write))(segment(fetched))

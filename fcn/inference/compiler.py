@@ -5,7 +5,6 @@ import sys
 import time
 
 import torch
-from torch._dynamo import config
 
 from fcn.inference import DeviceError
 from fcn.inference.device import first_line
@@ -28,6 +27,7 @@ class CompiledNetwork:
         """
         # At PyTorch's limit of eight, sizes that come later would run as they are: pixels would
         # depend on which sizes a replica met first.
+        config = torch._dynamo.config  # noqa: SLF001 - as PyTorch's documentation names it
         config.recompile_limit = config.accumulated_recompile_limit = sys.maxsize
         self._run = torch.compile(network, dynamic=False)
         self._shapes: set[torch.Size] = set()

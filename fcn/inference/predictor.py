@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fcn.inference.batches import Batching
+from fcn.inference.compiler import CompiledNetwork, try_compiler
 from fcn.inference.device import loading_onto, open_device
 from fcn.inference.device_time import DeviceTime
 from fcn.inference.labeller import Labeller, Launched, Prediction
@@ -277,9 +278,6 @@ class Predictor:
 
 
 def _compile(network: Network, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    # Its import takes seconds.
-    from fcn.inference.compiler import CompiledNetwork, try_compiler  # noqa: PLC0415
-
     try_compiler(device)
     return CompiledNetwork(network)
 

@@ -77,7 +77,7 @@ def _to_do(job: Job, found: Found, sample: int) -> tuple[int, list[ImageRow]]:
     if found.run is not None:
         todo = found.run.missing()
         rows = read_shard(job.storage, todo[0]) if todo else []
-        return found.run.num_images(todo), rows[:sample]
+        return todo.num_images, rows[:sample]
     assert found.draft is not None, "either a run or a draft"
     return found.draft.num_images, found.draft.sample(sample)
 

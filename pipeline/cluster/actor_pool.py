@@ -22,15 +22,18 @@ _GROW_S = 5.0
 RoomFor = Callable[[Sequence[dict[str, Any]], float, float], int]
 
 
-def watch_replicas(room: PlacementGroup, max_replicas: int, room_for: RoomFor) -> None:
+def watch_replicas(
+    room: PlacementGroup, max_replicas: int, room_for: RoomFor, tasks_for: RoomFor
+) -> None:
     """Watch the replicas of what Ray Data does next.
 
     Args:
         room: Is given back once Ray Data has asked for its replicas.
         max_replicas: More are not started.
         room_for: Counts how many the nodes have room for.
+        tasks_for: Counts how many tasks may run at a time, of the step that has a limit.
     """
-    watch_execution(partial(_ReplicaWatch, room, max_replicas, room_for))
+    watch_execution(partial(_ReplicaWatch, room, max_replicas, room_for, tasks_for))
 
 
 class _ReplicaWatch:
@@ -42,10 +45,13 @@ class _ReplicaWatch:
     parts.
     """
 
-    def __init__(self, room: PlacementGroup, max_replicas: int, room_for: RoomFor) -> None:
+    def __init__(
+        self, room: PlacementGroup, max_replicas: int, room_for: RoomFor, tasks_for: RoomFor
+    ) -> None:
         self._room: PlacementGroup | None = room
         self._max_replicas = max_replicas
         self._room_for = room_for
+        self._tasks_for = tasks_for
         self._seen: tuple[int, ...] | None = None
         self._looked_at = 0.0
 
@@ -53,7 +59,7 @@ class _ReplicaWatch:
         for pool in _pools(executor):
             self._release()
             self._tell(*_counts(pool))
-            self._grow(pool)
+            self._grow(pool, executor)
 
     def _release(self) -> None:
         # The replicas have been asked for by now.
@@ -67,13 +73,13 @@ class _ReplicaWatch:
             _log.info("%d replica(s) at work, %d waiting for a node or being loaded", *seen)
         self._seen = seen
 
-    def _grow(self, pool: Any) -> None:
+    def _grow(self, pool: Any, executor: Any) -> None:
         if time.monotonic() - self._looked_at < _GROW_S:
             return
         self._looked_at = time.monotonic()
-        each = pool.per_actor_resource_usage()
-        number = min(self._room_for(alive_nodes(), each.cpu, each.gpu), self._max_replicas)
-        _enlarge(pool, number)
+        each, nodes = pool.per_actor_resource_usage(), alive_nodes()
+        _enlarge(pool, min(self._room_for(nodes, each.cpu, each.gpu), self._max_replicas))
+        _allow_tasks(executor, self._tasks_for(nodes, each.cpu, each.gpu))
 
     def before_execution_starts(self, executor: Any) -> None:
         """Nothing is known before."""
@@ -106,3 +112,15 @@ def _enlarge(pool: Any, number: int) -> None:
     if number > config.min_size:
         bounds = dict.fromkeys(("min_size", "max_size", "initial_size"), number)
         pool._config = replace(config, **bounds)  # noqa: SLF001 - as above
+
+
+def _allow_tasks(executor: Any, number: int) -> None:
+    """Let the step that has a limit run a number of tasks at a time, if it may run less.
+
+    Ray's policies read the limits when a dataset begins; its budgets read them at every step.
+    """
+    for policy in executor._backpressure_policies:  # noqa: SLF001 - there is no setter
+        limits: dict[Any, float] = getattr(policy, "_concurrency_caps", {})
+        for operator, limit in limits.items():
+            if limit < number:
+                limits[operator] = operator._max_concurrency = number  # noqa: SLF001 - as above

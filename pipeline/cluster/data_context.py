@@ -28,6 +28,18 @@ def set_switches(context: ray.data.DataContext, max_wait_minutes: float | None) 
     context.max_consecutive_actor_init_deaths = 5
 
 
+def keep_rows_apart(context: ray.data.DataContext) -> None:
+    """Let every row be a block of its own, which goes on as soon as it is there.
+
+    A task that makes many rows then holds no more than the next one and those that Ray lets it be
+    ahead (two).
+
+    Args:
+        context: Of one dataset.
+    """
+    context.target_max_block_size = 1
+
+
 def watch_execution(watch: Any) -> None:
     """Call something at every step of what Ray Data does next in this process.
 

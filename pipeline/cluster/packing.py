@@ -25,6 +25,19 @@ def num_that_fit(node: Resources, num_cpus: float, num_gpus: float, beside: floa
     return max(0, min(by_cpu, num_of_gpu(node, num_gpus)) if num_gpus else by_cpu)
 
 
+def num_beside(node: Resources, num_cpus: float, num_gpus: float, beside: float) -> int:
+    """Count how often the CPUs for tasks are there beside the actors that a node holds.
+
+    Args:
+        node: Its resources.
+        num_cpus: CPUs of each actor.
+        num_gpus: GPUs of each actor.
+        beside: CPUs of tasks that work together.
+    """
+    taken = num_cpus * num_that_fit(node, num_cpus, num_gpus, beside)
+    return max(0, math.floor((node.get("CPU", 0.0) - taken + _EPSILON) / beside))
+
+
 def resources(num_cpus: float, num_gpus: float) -> dict[str, float]:
     """Return what Ray sets aside for one, by Ray's names."""
     return {"CPU": num_cpus, **({"GPU": num_gpus} if num_gpus else {})}

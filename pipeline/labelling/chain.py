@@ -1,6 +1,6 @@
-"""The chain: missing shards through Ray Data, one row per shard.
+"""The chain: missing shards through Ray Data, one row per shard from fetch on.
 
-    shards | fetch | segment | write -> receipts
+    groups of shards | fetch | segment | write -> receipts
 
 What each step gets is stated here; how much a replica is, in replicas.py.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import ray.data
 
 from pipeline.cluster.connect import connect
-from pipeline.cluster.data_context import set_switches
+from pipeline.cluster.data_context import keep_rows_apart, set_switches
 from pipeline.cluster.nodes import alive_nodes
 from pipeline.cluster.ray_errors import own_errors
 from pipeline.labelling import segment
@@ -25,6 +25,7 @@ from pipeline.labelling.prometheus import RunMetrics
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
+from pipeline.labelling.shards import Shards
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 # Shards in one replica: one on the device, one being decoded, one being encoded.
 _CALLS_PER_REPLICA = 3
+# Of one dataset, whose end costs a start of the replicas: Ray keeps books on each shard until then.
+_SHARDS_PER_DATASET = 16_384
 
 
 def join_cluster(run: Run, shard: ShardTask, settings: LabelSettings) -> None:
@@ -53,7 +56,7 @@ def join_cluster(run: Run, shard: ShardTask, settings: LabelSettings) -> None:
 
 
 def label_shards(
-    run: Run, todo: list[ShardTask], settings: LabelSettings, load: segment.LoadPredictor
+    run: Run, todo: Shards, settings: LabelSettings, load: segment.LoadPredictor
 ) -> Iterator[Receipt]:
     """Run shards through Ray Data, once there is room for it.
 
@@ -66,15 +69,28 @@ def label_shards(
     Returns:
         A receipt for each committed shard, in any order.
     """
-    wait_for_replicas(settings, len(todo))
+    for part in todo.parts(_SHARDS_PER_DATASET):
+        yield from _label_part(run, part, settings, load)
+
+
+def _label_part(
+    run: Run, part: Shards, settings: LabelSettings, load: segment.LoadPredictor
+) -> Iterator[Receipt]:
+    groups = [dict(group) for group in part.groups()]
+    wait_for_replicas(settings, len(part), len(groups))
     set_switches(ray.data.DataContext.get_current(), settings.max_wait_minutes)
-    replicas = choose_replicas(settings, alive_nodes(), len(todo))
+    replicas = choose_replicas(settings, alive_nodes(), len(part))
     _log.info("%s", replicas)
     threads = settings.io_threads
     # Ray types every row as dict[str, Any], ours are TypedDicts.
-    shards: Any = ray.data.from_items([dict(task) for task in todo], override_num_blocks=len(todo))
+    rows: Any = ray.data.from_items(groups, override_num_blocks=len(groups))
+    keep_rows_apart(rows.context)
     return _receipts(
-        shards.map(Fetch(run.storage, settings.max_image_bytes, threads), num_cpus=FETCH_CPUS)
+        rows.flat_map(
+            Fetch(run.storage, settings.max_image_bytes, threads),
+            num_cpus=FETCH_CPUS,
+            compute=ray.data.TaskPoolStrategy(size=min(replicas.num_fetches, len(groups))),
+        )
         .map(
             segment.Segmenter,
             fn_constructor_args=(

@@ -1,23 +1,25 @@
-"""Fetch: a shard's planned images -> their encoded bytes. I/O only, in threads.
+"""Fetch: the planned images of shards -> their encoded bytes. I/O only, in threads.
 
-In: a ShardTask. Out: a ShardRow whose images have `data`, or the error that stood in the way.
+In: a ShardGroup. Out: a ShardRow for each of its shards, one at a time, whose images have `data`,
+or the error that stood in the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from pipeline.errors import ErrorCode, Scope, StoreError
 from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import refuse_a_store_that_fails
-from pipeline.labelling.runs import read_shard
-from pipeline.labelling.schema import ImageRow, ShardRow, ShardTask
+from pipeline.labelling.runs import planned_images
+from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
+from pipeline.labelling.shards import tasks_of
 from pipeline.store.names import MAX_KEY_BYTES, MAX_PART_BYTES
 from pipeline.store.storage import Storage
 
 
 class Fetch:
-    """Reads the images of one shard, each in the version that was planned."""
+    """Reads the images of shards, each in the version that was planned."""
 
     def __init__(self, storage: Storage, max_image_bytes: int, threads: int) -> None:
         """Take the settings along to the worker.
@@ -31,16 +33,33 @@ class Fetch:
         self._max_image_bytes = max_image_bytes
         self._threads = threads
 
-    def __call__(self, task: ShardTask) -> ShardRow:
-        """Fetch one shard.
+    def __call__(self, group: ShardGroup) -> Iterator[ShardRow]:
+        """Fetch shards one after the other, each when it is asked for; the plan is read once.
 
         Raises:
             StoreError: The plan can't be read, or the store fails whatever it is asked for; an
                 image that can't be read while others can is a row.
+            InputError: The plan is damaged.
         """
-        work, storage = Work(), self._storage.counting()
+        plan: bytes | None = None
+        for task in tasks_of(group):
+            work, storage = Work(), self._storage.counting()
+            with work.timed("fetch"):
+                plan = storage.read(task["plan_uri"]) if plan is None else plan
+            yield self._shard(task, plan, work, storage)
+
+    def shard(self, task: ShardTask) -> ShardRow:
+        """Fetch one shard. Raises as a call does."""
+        group = ShardGroup(
+            plan_uri=task["plan_uri"],
+            first_shard=task["shard"] - task["row_group"],
+            row_groups=[task["row_group"]],
+        )
+        return next(self(group))
+
+    def _shard(self, task: ShardTask, plan: bytes, work: Work, storage: Storage) -> ShardRow:
         with work.timed("fetch"):
-            images = self._fetch(storage, read_shard(storage, task))
+            images = self._fetch(storage, planned_images(task, plan))
             refuse_a_store_that_fails(storage, task, images, self._max_image_bytes)
         work.read_bytes = sum(len(image["data"] or b"") for image in images)
         work.retried(storage.retries)

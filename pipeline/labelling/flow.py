@@ -46,7 +46,7 @@ def label(job: Job) -> Outcome:
         with watched(run, todo, job.settings) as watch:
             if todo:
                 chain.join_cluster(run, todo[0], job.settings)
-                watch.count_with(chain.RunMetrics(run, run.num_images(todo)))
+                watch.count_with(chain.RunMetrics(run, todo.num_images))
                 load = partial(segment.open_predictor, run.storage, job.network)
                 for _ in watch.show(chain.label_shards(run, todo, job.settings, load)):
                     lock.check()

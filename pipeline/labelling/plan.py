@@ -17,7 +17,6 @@ from pipeline.labelling.draft import Draft
 from pipeline.labelling.history import History
 from pipeline.labelling.runs import (
     NetworkRecord,
-    PlanPart,
     Run,
     RunRecord,
     find_run,
@@ -25,6 +24,7 @@ from pipeline.labelling.runs import (
     run_folder,
 )
 from pipeline.labelling.schema import PLAN
+from pipeline.labelling.shards import PlanPart
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.versions import versions

@@ -19,8 +19,15 @@ from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.advice import price_per_thousand, verdict
 from pipeline.labelling.class_statistics import ClassTotals
 from pipeline.labelling.cost import Work, WorkSum
-from pipeline.labelling.runs import ClassTotal, Manifest, Run, TablePart
-from pipeline.labelling.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK
+from pipeline.labelling.runs import (
+    NUM_FAILED_KEPT,
+    ClassTotal,
+    FailedImage,
+    Manifest,
+    Run,
+    TablePart,
+)
+from pipeline.labelling.schema import CLASS_STATISTICS, COMMIT, ERROR, IMAGES, OK
 from pipeline.store.storage import sha256_hex
 
 _IMAGES_PER_FILE = 100_000
@@ -135,6 +142,7 @@ class _Totals:
         self.num_images = self.num_ok = self.num_pixels = 0
         self.num_retried = self.num_retried_failed = 0
         self.errors: Counter[str] = Counter()
+        self.failed: list[FailedImage] = []
         self.classes = ClassTotals()
         self.confidence = _Mean()
         self.work = WorkSum()
@@ -148,10 +156,17 @@ class _Totals:
         heights = succeeded["height"].cast(pa.int64())
         self.num_pixels += pc.sum(pc.multiply(heights, succeeded["width"])).as_py() or 0
         self.errors.update(code for code in commits["error_code"].to_pylist() if code)
+        self._keep_failed(commits)
         self.classes.add(statistics)
         self.confidence.add(succeeded["mean_confidence"])
         latest = pc.max(commits["labelled_at"]).as_py()
         self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
+
+    def _keep_failed(self, commits: pa.Table) -> None:
+        if left := NUM_FAILED_KEPT - len(self.failed):
+            failed = commits.filter(pc.equal(commits["status"], ERROR)).slice(0, left)
+            rows = failed.select(list(FailedImage.model_fields)).to_pylist()
+            self.failed += [FailedImage(**row) for row in rows]
 
     def _add_retried(self, commits: pa.Table) -> None:
         retried = commits.filter(pc.greater(commits["attempts"], 1))
@@ -178,6 +193,7 @@ class _Totals:
             num_shards=record.num_shards,
             num_pixels=self.num_pixels,
             errors={str(code): self.errors[code] for code in ErrorCode if self.errors[code]},
+            failed=self.failed,
             classes=[
                 ClassTotal(
                     id=label.id,

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.cluster.packing import (
     Resources,
     never_all,
+    num_beside,
     num_of_gpu,
     num_that_fit,
     resources,
@@ -40,12 +41,14 @@ class Replicas:
         num_cpus: CPUs that Ray sets aside for each.
         num_gpus: GPUs for each, fractions allowed.
         placement: What each is told about where it runs.
+        num_fetches: Shards that are read at a time.
     """
 
     number: int
     num_cpus: float
     num_gpus: float
     placement: Placement
+    num_fetches: int
 
     def __str__(self) -> str:
         """Say it for the log."""
@@ -93,7 +96,8 @@ def choose_replicas(
         )
     number = _number(settings, capacity, num_shards)
     placement = _placement(settings, alive, number, num_cpus, num_gpus)
-    return Replicas(number, num_cpus, num_gpus, placement)
+    num_fetches = fetches_for(nodes, num_cpus, num_gpus)
+    return Replicas(number, num_cpus, num_gpus, placement, num_fetches)
 
 
 def gpus_for_each(settings: LabelSettings, nodes: Sequence[Resources]) -> float:
@@ -143,6 +147,21 @@ def room_for(nodes: Sequence[dict[str, Any]], num_cpus: float, num_gpus: float) 
     """
     alive = (node["Resources"] for node in nodes if node["Alive"])
     return sum(num_that_fit(node, num_cpus, num_gpus, BESIDE_CPUS) for node in alive)
+
+
+def fetches_for(nodes: Sequence[dict[str, Any]], num_cpus: float, num_gpus: float) -> int:
+    """Count the fetches that there is room for: so many that a write fits beside each.
+
+    A fetch keeps its CPUs while its shards wait for a replica. Where they had all CPUs, nothing
+    would be written, and no replica would get on.
+
+    Args:
+        nodes: As `ray.nodes()` lists them.
+        num_cpus: CPUs of each replica.
+        num_gpus: GPUs of each replica.
+    """
+    alive = (node["Resources"] for node in nodes if node["Alive"])
+    return max(1, sum(num_beside(node, num_cpus, num_gpus, BESIDE_CPUS) for node in alive))
 
 
 def _number(settings: LabelSettings, capacity: int, num_shards: int) -> int:

@@ -7,10 +7,8 @@ import jinja2
 import pyarrow.compute as pc
 
 from pipeline.labelling.advice import cost_lines
-from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.runs import NUM_FAILED_KEPT, FailedImage, Manifest, Run
 from pipeline.labelling.schema import ERROR
-
-_MAX_FAILED_SHOWN = 20
 
 
 def as_text(run: Run, manifest: Manifest) -> str:
@@ -80,14 +78,19 @@ def _cost(run: Run, manifest: Manifest) -> list[str]:
 
 
 def _failed(run: Run, manifest: Manifest) -> Iterator[tuple[str, str, str]]:
-    if not manifest.num_failed:
-        return
-    left = _MAX_FAILED_SHOWN
-    for table in run.published(manifest, ["key", "status", "error_code", "error_message"]):
+    kept = manifest.failed
+    for image in _failed_of_tables(run, manifest) if kept is None else kept:
+        yield _printable(image.key), image.error_code, _printable(image.error_message)
+
+
+def _failed_of_tables(run: Run, manifest: Manifest) -> Iterator[FailedImage]:
+    """Look up in the tables what manifests of earlier versions do not say."""
+    left = min(NUM_FAILED_KEPT, manifest.num_failed)
+    columns = ["status", *FailedImage.model_fields]
+    for table in run.published(manifest, columns) if left else ():
         bad = table.filter(pc.equal(table["status"], ERROR)).slice(0, left)
         left -= bad.num_rows
-        for row in bad.to_pylist():
-            yield _printable(row["key"]), row["error_code"], _printable(row["error_message"])
+        yield from (FailedImage(**row) for row in bad.to_pylist())
         if not left:
             return
 

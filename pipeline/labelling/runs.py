@@ -17,10 +17,16 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
 from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
+from pipeline.labelling.shards import PlanPart, Shards
+from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
 
 _READ_THREADS = 16
+# Commit records are small, and what reads them waits for the store.
+_COMMITS_IN_FLIGHT = 64
+# Failed images that a manifest names, so that a report reads no table.
+NUM_FAILED_KEPT = 20
 _REPAIR = (
     "restore it, or let `fcn verify OUTPUT --repair` say what has to go, so that label does its "
     "images again"
@@ -52,14 +58,6 @@ class NetworkRecord(_Json):
     untrained: bool
     deciding: dict[str, Any]
     classes: list[ClassRecord]
-
-
-class PlanPart(_Json):
-    """One file of the plan; row group g holds shard `first_shard` + g of `num_images[g]` images."""
-
-    file: str
-    first_shard: int
-    num_images: list[int]
 
 
 class RunRecord(_Json):
@@ -102,6 +100,14 @@ class ClassTotal(_Json):
     num_images: int
 
 
+class FailedImage(_Json):
+    """An image without a mask, as the report shows it."""
+
+    key: str
+    error_code: str
+    error_message: str
+
+
 class Manifest(_Json):
     """manifest.json: exists once every shard has its commit; totals are sums over the commits."""
 
@@ -122,6 +128,8 @@ class Manifest(_Json):
     num_shards: int
     num_pixels: int
     errors: dict[str, int]
+    # The first `NUM_FAILED_KEPT` of them; manifests of earlier versions leave them to the tables.
+    failed: list[FailedImage] | None = None
     classes: list[ClassTotal]
     images: list[TablePart]
     class_statistics: list[TablePart]
@@ -181,27 +189,22 @@ class Run:
 
     def committed(self) -> list[int]:
         """List the shards whose commit record a listing shows: what to look for, no proof."""
-        names = set(self.storage.children(f"{self.folder}/commits"))
-        return [shard for shard in range(self.record.num_shards) if commit_name(shard) in names]
+        found = map(_shard_of, self.storage.children(f"{self.folder}/commits"))
+        return sorted(shard for shard in found if 0 <= shard < self.record.num_shards)
 
-    def missing(self) -> list[ShardTask]:
+    def missing(self) -> Shards:
         """List what is left to do: the planned shards without a commit record."""
-        done = set(self.committed())
-        return [
-            ShardTask(
-                shard=part.first_shard + group,
-                plan_uri=f"{self.folder}/plan/{part.file}",
-                row_group=group,
-            )
-            for part in self.record.plan
-            for group in range(len(part.num_images))
-            if part.first_shard + group not in done
-        ]
+        return Shards(f"{self.folder}/plan", self.record.plan, self._unlisted())
+
+    def _unlisted(self) -> Iterator[int]:
+        listed = bytearray(self.record.num_shards)
+        for shard in self.committed():
+            listed[shard] = True
+        return (shard for shard, there in enumerate(listed) if not there)
 
     def uncommitted(self) -> list[int]:
         """Find the shards without a commit record; asks by name for what a listing leaves out."""
-        listed = set(self.committed())
-        others = [shard for shard in range(self.record.num_shards) if shard not in listed]
+        others = list(self._unlisted())
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             there = pool.map(self.storage.exists, map(self.commit_uri, others))
             return [shard for shard, exists in zip(others, there, strict=True) if not exists]
@@ -210,16 +213,6 @@ class Run:
     def shard_sizes(self) -> list[int]:
         """Number of images of every planned shard, in order."""
         return [number for part in self.record.plan for number in part.num_images]
-
-    def num_images(self, todo: list[ShardTask]) -> int:
-        """Count the images of some shards."""
-        shards = {task["shard"] for task in todo}
-        return sum(
-            number
-            for part in self.record.plan
-            for group, number in enumerate(part.num_images)
-            if part.first_shard + group in shards
-        )
 
     def plan(self) -> Iterator[pa.Table]:
         """Read the plan, file by file."""
@@ -232,7 +225,7 @@ class Run:
         return _table(self.commit_uri(shard), self.storage.read(self.commit_uri(shard)))
 
     def commits(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Read the commit record of every planned shard, in order, some at a time.
+        """Read the commit record of every planned shard, in order, many at a time.
 
         Args:
             columns: Of `schema.COMMIT`; None reads all.
@@ -242,13 +235,11 @@ class Run:
             InputError: A record has another number of rows than its shard has images.
         """
         sizes = self.shard_sizes
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for start in range(0, len(sizes), _READ_THREADS):
-                shards = range(start, min(start + _READ_THREADS, len(sizes)))
-                for shard, data in zip(shards, pool.map(self._commit, shards), strict=True):
-                    table = _read_columns(self.commit_uri(shard), data, COMMIT, columns)
-                    self._check_size(shard, table.num_rows, sizes[shard])
-                    yield table
+        records = answers_of(self._commit, range(len(sizes)), _COMMITS_IN_FLIGHT)
+        for shard, (data, planned) in enumerate(zip(records, sizes, strict=True)):
+            table = _read_columns(self.commit_uri(shard), data, COMMIT, columns)
+            self._check_size(shard, table.num_rows, planned)
+            yield table
 
     def _commit(self, shard: int) -> bytes:
         try:
@@ -316,10 +307,29 @@ def commit_name(shard: int) -> str:
     return f"shard-{shard:06d}.parquet"
 
 
+def _shard_of(name: str) -> int:
+    """Tell a shard by the name of its commit record; -1 if it is none."""
+    number = name[len("shard-") : -len(".parquet")]
+    known = number.isascii() and number.isdigit() and name == commit_name(int(number))
+    return int(number) if known else -1
+
+
 def read_shard(storage: Storage, task: ShardTask) -> list[ImageRow]:
     """Read the images of one shard from the plan."""
-    uri = task["plan_uri"]
-    table = _table(uri, storage.read(uri), row_group=task["row_group"])
+    return planned_images(task, storage.read(task["plan_uri"]))
+
+
+def planned_images(task: ShardTask, data: bytes) -> list[ImageRow]:
+    """Read the images of one shard.
+
+    Args:
+        task: The shard.
+        data: The file of the plan that holds it.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    table = _table(task["plan_uri"], data, row_group=task["row_group"])
     rows: list[ImageRow] = table.drop_columns("shard").to_pylist()
     return rows
 

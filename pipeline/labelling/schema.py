@@ -146,15 +146,23 @@ class ImageRow(TypedDict):
 
 
 class ShardTask(TypedDict):
-    """What Ray carries into fetch: where the plan holds the shard's images."""
+    """One shard to do: where the plan holds its images."""
 
     shard: int
     plan_uri: str
     row_group: int
 
 
+class ShardGroup(TypedDict):
+    """What Ray carries into fetch: shards of one file of the plan, whose first is `first_shard`."""
+
+    plan_uri: str
+    first_shard: int
+    row_groups: list[int]
+
+
 class ShardRow(TypedDict):
-    """One shard between the steps: one Ray row, which Ray never splits.
+    """One shard between the steps: one Ray row, alone in its block, which Ray never splits.
 
     `work` is `pipeline.labelling.cost.Work` as a dict: what the steps have spent so far.
     """

@@ -16,7 +16,7 @@ from pipeline.errors import ErrorCode, InputError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work, WorkSum
-from pipeline.labelling.runs import Manifest, Run, TablePart
+from pipeline.labelling.runs import NUM_FAILED_KEPT, FailedImage, Manifest, Run, TablePart
 from pipeline.labelling.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK, of_any_version
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import sha256_hex
@@ -234,6 +234,7 @@ class _Totals:
         self.num_images = self.num_ok = self.num_pixels = self.num_statistics = 0
         self.num_retried = self.num_retried_failed = 0
         self.errors: Counter[str] = Counter()
+        self.failed: list[dict[str, Any]] = []
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
         self.work = WorkSum()
@@ -245,6 +246,8 @@ class _Totals:
         self.num_retried_failed += retried and row["status"] != OK
         if row["status"] != OK:
             self.errors[row["error_code"]] += 1
+            if len(self.failed) < NUM_FAILED_KEPT:
+                self.failed.append({name: row[name] for name in FailedImage.model_fields})
             return
         self.num_ok += 1
         self.num_pixels += row["height"] * row["width"]
@@ -255,6 +258,8 @@ class _Totals:
 
 
 def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Breaks) -> None:
+    kept = manifest.failed
+    failed = None if kept is None else [image.model_dump() for image in kept]
     pairs: dict[str, tuple[object, object]] = {
         "num_images": (manifest.num_images, totals.num_images),
         "planned images": (run.record.num_images, totals.num_images),
@@ -264,9 +269,10 @@ def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Break
         "num_retried_failed": (manifest.num_retried_failed, totals.num_retried_failed),
         "num_pixels": (manifest.num_pixels, totals.num_pixels),
         "num_shards": (manifest.num_shards, run.record.num_shards),
-        # Runs of earlier versions have none.
-        "work": (manifest.work, manifest.work and totals.work.totals()),
         "errors": (manifest.errors, dict(totals.errors)),
+        # Runs of earlier versions have neither.
+        "failed images": (failed, None if failed is None else totals.failed),
+        "work": (manifest.work, manifest.work and totals.work.totals()),
         "pixels of the classes": (
             {label.id: label.num_pixels for label in manifest.classes if label.num_pixels},
             dict(totals.pixels),

@@ -8,8 +8,9 @@ from typing import Protocol, Self
 
 from pipeline.labelling.progress import Progress
 from pipeline.labelling.runs import Run
-from pipeline.labelling.schema import Receipt, ShardTask
+from pipeline.labelling.schema import Receipt
 from pipeline.labelling.shard_lines import log_shard, warn_of_losses
+from pipeline.labelling.shards import Shards
 from pipeline.settings.label import LabelSettings
 
 
@@ -32,7 +33,7 @@ class Counting(Protocol):
 
 
 @contextmanager
-def watched(run: Run, todo: list[ShardTask], settings: LabelSettings) -> Iterator["Watch"]:
+def watched(run: Run, todo: Shards, settings: LabelSettings) -> Iterator["Watch"]:
     """Show what becomes of a run until the block ends.
 
     Args:
@@ -41,7 +42,7 @@ def watched(run: Run, todo: list[ShardTask], settings: LabelSettings) -> Iterato
         settings: They say how lines look, and how often one comes.
     """
     num_images = run.record.num_images
-    num_done = num_images - run.num_images(todo)
+    num_done = num_images - todo.num_images
     begin = partial(Progress, num_images, num_done, settings.log_interval_s)
     with ExitStack() as opened:
         see: list[Callable[[Receipt], None]] = [warn_of_losses]

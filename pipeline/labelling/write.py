@@ -118,7 +118,7 @@ class Write:
         write_id = {b"write_id": uuid.uuid4().hex.encode()}
         marked = table.replace_schema_metadata({**write_id, **work.metadata()})
         buffer = io.BytesIO()
-        pq.write_table(marked, buffer)
+        pq.write_table(marked, buffer, compression="zstd")
         uri = self._run.commit_uri(shard)
         if self._run.storage.create(uri, buffer.getvalue()):
             return marked

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from pipeline.store.entry import WITHOUT_ETAG
@@ -52,8 +53,12 @@ def is_version(answer: Mapping[str, Any], num_bytes: int, version: str) -> bool:
 
 def check_answer(answer: Mapping[str, Any]) -> None:
     """Refuse a page for people, as proxies, portals and consoles send. Raises NotS3Error."""
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    is_page = headers.get("content-type", "").startswith("text/html")
+    meta = answer.get("ResponseMetadata", {})
+    headers = meta.get("HTTPHeaders", {})
+    # Some stores give a type to the nothing that answers a removal.
+    is_page = meta.get("HTTPStatusCode") != HTTPStatus.NO_CONTENT and headers.get(
+        "content-type", ""
+    ).startswith("text/html")
     if is_page and "etag" not in headers and not any(name.startswith("x-amz-") for name in headers):
         raise NotS3Error(_NO_S3)
 

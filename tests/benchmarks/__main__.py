@@ -15,6 +15,9 @@ _BENCHMARKS = {
     "training_step": "CPU ms of a step of Trainer beside those of the bare step, in turns",
     "plan_memory": "seconds and peak memory of planning a million images",
     "outputs": "seconds and peak memory of runs, select and export on outputs of many rows",
+    "many_shards": "shards/s, start and memory of the chain with 400,000 shards and empty steps",
+    "commit_records": "bytes and CPU ms of a commit record, by codec and images per shard",
+    "resume": "seconds and memory to find out what is left of 400,000 shards, half of them done",
     "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
 
@@ -26,6 +29,7 @@ def main() -> int:
     if name in ("", "-h", "--help"):
         print("usage: python -m tests.benchmarks NAME [--help] ...\n")
         print("\n".join(f"  {one:<14} {_BENCHMARKS[one]}" for one in names))
+        print("\n".join(f"  {one:<15} {_BENCHMARKS[one]}" for one in names))
         return 0
     if name not in names:
         print(f"there is no benchmark {name!r}; there are: {', '.join(names)}", file=sys.stderr)

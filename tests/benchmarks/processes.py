@@ -93,7 +93,7 @@ class Watch:
             role = "driver"
         elif "Segmenter" in name:
             role = "replica"
-        elif name.startswith(("ray::Map(", "ray::IDLE")):
+        elif name.startswith(("ray::Map(", "ray::FlatMap(", "ray::IDLE")):
             role = "tasks"
         else:
             role = "ray"

@@ -120,7 +120,7 @@ from pipeline.labelling.fetch import Fetch
 from pipeline.store.storage import Storage
 Storage().exists(sys.argv[1])  # loads what is loaded at first use
 os.setuid(65534)
-shard = Fetch(Storage(), 10**6, 2)({"shard": 0, "plan_uri": sys.argv[1], "row_group": 0})
+shard = Fetch(Storage(), 10**6, 2).shard({"shard": 0, "plan_uri": sys.argv[1], "row_group": 0})
 print(*(image["error_code"] for image in shard["images"]))
 """
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from jobs.__main__ import main
+from pipeline.labelling import chain
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.product import (
@@ -156,6 +157,19 @@ def test_a_named_run_with_nothing_new_exists_afterwards(labelled: Path, photogra
     assert (run.run_id, run.finished()) == ("nothing-new", True)
     assert (manifest.num_images, manifest.num_skipped) == (0, 12)
     assert main(["verify", str(labelled)]) == 0
+
+
+def test_a_run_may_take_several_datasets(
+    photographs: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run of more shards than a dataset of Ray gets is labelled in parts, to the same masks."""
+    monkeypatch.setattr(chain, "_SHARDS_PER_DATASET", 2)
+
+    assert label(photographs, tmp_path, "--max-shard-images", 4) == 0
+
+    run = the_run(f"file://{tmp_path}")
+    assert mask_hashes(run) == mask_hashes(the_run_named_first(labelled))
+    assert main(["verify", str(tmp_path)]) == 0
 
 
 def test_another_network_is_refused_under_the_same_name(tmp_path: Path):

@@ -18,7 +18,8 @@ import pytest
 from jobs.__main__ import main
 from pipeline.labelling import chain
 from pipeline.labelling.runs import Run
-from pipeline.labelling.schema import Receipt, ShardTask
+from pipeline.labelling.schema import Receipt
+from pipeline.labelling.shards import Shards
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.disk_runs import label_tasks
@@ -220,7 +221,7 @@ class _NoMetrics(nullcontext[None]):
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the shards in this process, with a stand-in for the network."""
 
-    def shards(run: Run, todo: list[ShardTask], given: LabelSettings, _: Any) -> Iterator[Receipt]:
+    def shards(run: Run, todo: Shards, given: LabelSettings, _: Any) -> Iterator[Receipt]:
         return label_tasks(run, todo, given)
 
     monkeypatch.setattr(chain, "label_shards", shards)

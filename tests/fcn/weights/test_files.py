@@ -192,7 +192,8 @@ def test_random_weights_make_different_masks() -> None:
 def test_weights_are_loaded_without_torchvision_and_the_compiler() -> None:
     """Whoever loads FCN-8s does not pay for what it has no use for."""
     code = (
-        "import sys; from fcn.weights.files import build_recorded, restore, save\n"
+        "import sys; import fcn.inference.predictor\n"
+        "from fcn.weights.files import build_recorded, restore, save\n"
         "from fcn.weights.record import Checkpoint\n"
         "from fcn.weights.classes import numbered_classes\n"
         "record = Checkpoint('fcn8s_vgg16', numbered_classes(3), width=2)\n"

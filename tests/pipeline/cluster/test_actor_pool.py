@@ -3,6 +3,8 @@
 import logging
 import os
 import time
+from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import ray
@@ -38,7 +40,7 @@ def test_the_pool_grows_to_what_there_is_room_for(
     monkeypatch.setattr(context, "custom_execution_callback_classes", [])
     monkeypatch.setattr(context, "enable_progress_bars", False)
     room = placement_group([{"CPU": 0.1}])
-    watch_replicas(room, max_replicas, lambda *_: 2)
+    watch_replicas(room, max_replicas, lambda *_: 2, lambda *_: 1)
     rows = ray.data.range(60, override_num_blocks=60)
     pool = ray.data.ActorPoolStrategy(size=1)
 
@@ -48,3 +50,40 @@ def test_the_pool_grows_to_what_there_is_room_for(
     assert len(pids) == number
     assert f"{number} replica(s) at work" in caplog.text
     assert placement_group_table(room)["state"] == "REMOVED"
+
+
+class Slow:
+    """Notes when it was at work."""
+
+    def __call__(self, row: dict) -> Iterator[dict]:
+        begun = time.time()
+        time.sleep(0.2)
+        yield {"begun": begun, "ended": time.time()}
+
+
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_a_step_with_a_limit_grows_with_the_pool(
+    ray_session: str, monkeypatch: pytest.MonkeyPatch, allowed: int
+):
+    """Begun with one task at a time, a step may run a second one when there is room for it."""
+    monkeypatch.setattr(actor_pool, "_GROW_S", 0.1)
+    context = ray.data.DataContext.get_current()
+    monkeypatch.setattr(context, "custom_execution_callback_classes", [])
+    monkeypatch.setattr(context, "enable_progress_bars", False)
+    watch_replicas(placement_group([{"CPU": 0.1}]), 1, lambda *_: 1, lambda *_: allowed)
+    rows = ray.data.range(30, override_num_blocks=30)
+    one = ray.data.TaskPoolStrategy(size=1)
+    pool = ray.data.ActorPoolStrategy(size=1)
+
+    chain = rows.flat_map(Slow(), num_cpus=0.1, compute=one).map(Pass, num_cpus=0.3, compute=pool)
+    spans = sorted((row["begun"], row["ended"]) for row in chain.iter_rows())
+
+    together = sum(later[0] < before[1] for before, later in pairwise(spans))
+    assert (together > 0) == (allowed > 1)
+
+
+class Pass:
+    """Hands a row on."""
+
+    def __call__(self, row: dict) -> dict:
+        return row

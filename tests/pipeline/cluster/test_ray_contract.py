@@ -17,6 +17,7 @@ import ray
 
 from pipeline import errors
 from pipeline.cluster import actor_pool, connect, data_context, head, job_server, nodes, ray_errors
+from pipeline.labelling import chain
 from pipeline.training import fit
 
 _RAY = Path(ray.__file__).parent
@@ -30,6 +31,8 @@ _SDK = "ray.dashboard.modules.dashboard_sdk"
 _SDK_FILE = "dashboard/modules/dashboard_sdk.py"
 _PROMISES_OF = {
     "grow": "a run works on nodes that are added, and gives back the room that it set aside",
+    "fetch": "fetches go on growing with a cluster, and leave room for writes",
+    "fetched": "a task that fetches many shards is at most two ahead of what takes them",
     "settle": "a submission whose answer was lost is found again, and is not made twice",
     "room": "doctor and every start compare the disk that Ray spills to with the shards",
     "memory": "a training that is short of memory ends with 2 and says which settings to lower",
@@ -160,6 +163,13 @@ _PARTS: list[Name | Text] = [
         actor_pool._enlarge,
         "grow",
     ),
+    # The limit of fetches.
+    Name(
+        "ray.data:TaskPoolStrategy",
+        chain._label_part,
+        _PROMISES_OF["fetch"],
+        parameter="size",
+    ),
     # The switches: one that Ray does not know any more is set without a word.
     Name(
         "ray.data:DataContext.max_errored_blocks",
@@ -185,6 +195,11 @@ _PARTS: list[Name | Text] = [
         "ray.data:DataContext.max_consecutive_actor_init_deaths",
         data_context.set_switches,
         "a network that does not fit into memory ends the run, and is not loaded for ever",
+    ),
+    Name(
+        "ray.data:DataContext.target_max_block_size",
+        data_context.keep_rows_apart,
+        "a shard goes on as soon as it is fetched, and is held by nobody with others",
     ),
     Name(
         "ray.data.exceptions:ExecutionTimeoutError",
@@ -258,6 +273,34 @@ _PARTS: list[Name | Text] = [
             *(
                 (f"self._config.{name}", _POOL_FILE, actor_pool._enlarge, "grow", name)
                 for name in ("min_size", "max_size")
+            ),
+            (
+                "self._backpressure_policies",
+                _EXECUTOR_FILE,
+                actor_pool._allow_tasks,
+                "fetch",
+                "_backpressure_policies",
+            ),
+            (
+                "num_tasks_running < self._concurrency_caps[op]",
+                "data/_internal/execution/backpressure_policy/concurrency_cap_backpressure_policy.py",
+                actor_pool._allow_tasks,
+                "fetch",
+                "_concurrency_caps",
+            ),
+            (
+                "self._max_concurrency if self._max_concurrency is not None",
+                "data/_internal/execution/operators/task_pool_map_operator.py",
+                actor_pool._allow_tasks,
+                "fetch",
+                "_max_concurrency",
+            ),
+            (
+                "2 * self.data_context._max_num_blocks_in_streaming_gen_buffer",
+                "data/_internal/execution/operators/task_pool_map_operator.py",
+                data_context.keep_rows_apart,
+                "fetched",
+                "two",
             ),
             ("self.node = ", "_private/worker.py", nodes.session_folder, "room", ".node"),
             (

@@ -10,12 +10,13 @@ from pipeline.labelling import plan
 from pipeline.labelling.doubt import refuse_a_store_that_fails
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.runs import Run, read_shard
+from pipeline.labelling.schema import ShardGroup
 from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, start_run
 
 
 def _codes(run: Run, shard: int = 0) -> list[str | None]:
-    row = Fetch(run.storage, 1 << 20, 2)(run.missing()[shard])
+    row = Fetch(run.storage, 1 << 20, 2).shard(run.missing()[shard])
     return [image["error_code"] for image in row["images"]]
 
 
@@ -53,7 +54,7 @@ def test_names_that_keep_an_image_out_are_rows(tmp_path: Path) -> None:
     with open(bytes(source) + b"/z\xe9.png", "wb"):
         pass
     run = start_run(tmp_path, source, mask_name="full")
-    row = Fetch(run.storage, 1 << 20, 2)(run.missing()[0])
+    row = Fetch(run.storage, 1 << 20, 2).shard(run.missing()[0])
     found = {image["error_code"]: image["error_message"] or "" for image in row["images"]}
     assert set(found) == {None, "name_too_long", "name_not_utf8"}
     assert "a disk 255 between two slashes; rename it" in found["name_too_long"]
@@ -161,3 +162,34 @@ def test_a_name_that_keeps_an_image_out_vouches_for_no_store(
     failing.errors["_2.png"] = failing.errors["_3.png"] = _error("forbidden")
     with pytest.raises(StoreError, match="none of the 2 images"):
         _codes(run)
+
+
+def test_shards_of_a_group_come_one_at_a_time_from_one_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan's file is read once, and an image of the next shard only when that is asked for."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=2)
+    [task, *_] = run.missing()
+    read: list[str] = []
+    monkeypatch.setattr(Storage, "read", _noting(Storage.read, read))
+    monkeypatch.setattr(Storage, "read_version", _noting(Storage.read_version, read))
+    group = ShardGroup(plan_uri=task["plan_uri"], first_shard=0, row_groups=[0, 2])
+
+    shards = Fetch(run.storage, 1 << 20, 2)(group)
+
+    for shard, names in ((0, ("0", "1")), (2, ("4", "5"))):
+        row = next(shards)
+        assert row["shard"] == shard
+        assert [image["key"] for image in row["images"]] == [f"image_{name}.png" for name in names]
+        assert row["work"]["read_bytes"] > 0
+        assert len(read) == 3 + shard
+    assert next(shards, None) is None
+    assert [uri for uri in read if uri.endswith(".parquet")] == [task["plan_uri"]]
+
+
+def _noting(ask: Callable[..., bytes], read: list[str]) -> Callable[..., bytes]:
+    def answer(storage: Storage, uri: str, *given: object) -> bytes:
+        read.append(uri)
+        return ask(storage, uri, *given)
+
+    return answer

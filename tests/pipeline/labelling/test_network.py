@@ -168,10 +168,17 @@ def test_a_malformed_record_is_a_setting_error(tmp_path: Path) -> None:
         _describe(weights)
 
 
-@pytest.mark.parametrize("weights", ["model.pth", "model.json", "s3://bucket/model"])
-def test_weights_of_another_kind_are_refused(weights: str) -> None:
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("model.pth", "fcn import-weights --source model.pth"),
+        ("model.json", r"must end in \.safetensors"),
+        ("s3://bucket/model", r"must end in \.safetensors"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(weights: str, message: str) -> None:
     """Only .safetensors files, which run no code, are taken."""
-    with pytest.raises(SettingError, match=r"must end in \.safetensors"):
+    with pytest.raises(SettingError, match=message):
         _describe(weights)
 
 

@@ -618,8 +618,8 @@ def test_the_plan_is_read_back_as_it_was_drafted(tmp_path: Path) -> None:
     assert pa.concat_tables(run.plan()).to_pylist() == _images(drafted).cast(PLAN).to_pylist()
     assert [part.first_shard for part in run.record.plan] == [0, 64, 128]
     assert [len(part.num_images) for part in run.record.plan] == [64, 64, 6]
-    assert run.num_images(tasks) == 400
-    assert run.num_images(tasks[-1:]) == 1
+    assert tasks.num_images == 400
+    assert tasks[-1:].num_images == 1
 
 
 def test_the_run_names_parts_by_their_content(tmp_path: Path) -> None:

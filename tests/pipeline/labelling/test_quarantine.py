@@ -36,7 +36,7 @@ def _label(run: Run, predictor: Any) -> list[ImageRow]:
     classes = run.record.network.classes
     replica = Segmenter(lambda _: predictor, classes, settings, placement, Marks.of_run(run))
     [task] = run.missing()
-    return replica(Fetch(run.storage, 1 << 20, 2)(task))["images"]
+    return replica(Fetch(run.storage, 1 << 20, 2).shard(task))["images"]
 
 
 def test_a_shard_comes_through_with_the_same_masks(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.cluster.packing import num_of_gpu
 from pipeline.errors import SettingError
-from pipeline.labelling.replicas import choose_replicas, room_for
+from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas, room_for
 from pipeline.settings.label import LabelSettings
 
 _GIB = 1 << 30
@@ -45,6 +45,30 @@ def test_the_default_fills_the_nodes(
 
     assert (found.number, found.num_cpus, found.num_gpus) == (number, num_cpus, num_gpus)
     assert found.placement.threads == threads
+
+
+@pytest.mark.parametrize(
+    ("nodes", "number"),
+    [
+        ([node(2)], 2),
+        ([node(4)], 2),
+        ([node(64)], 8),
+        ([node(0), node(16, 1)], 26),
+        ([node(64), node(64)], 16),
+    ],
+)
+def test_each_fetch_leaves_room_for_a_write(nodes: list[dict[str, Any]], number: int):
+    """Beside the replicas' CPUs those of as many fetches and writes have room."""
+    found = choose(nodes)
+
+    assert found.num_fetches == number
+    left = sum(one["Resources"]["CPU"] for one in nodes) - found.number * found.num_cpus
+    assert number * (FETCH_CPUS + WRITE_CPUS) <= left
+
+
+def test_there_is_a_fetch_where_replicas_take_all():
+    """A cluster that has still to grow is asked for one fetch, and not for none."""
+    assert choose([node(0)], ray_address="auto", max_replicas=4).num_fetches == 1
 
 
 def test_replicas_share_a_node():

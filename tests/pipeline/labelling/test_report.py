@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.labelling.publish import publish
 from pipeline.labelling.report import as_html, as_text
+from pipeline.labelling.runs import NUM_FAILED_KEPT
 from tests.disk_runs import draw_images, label_run, start_run
 
 
@@ -39,3 +40,22 @@ def test_the_report_shows_the_totals_of_the_manifest(tmp_path: Path) -> None:
     for label in manifest.classes:
         assert f"{label.num_pixels:,}" in page
         assert f"{label.num_pixels:,}" in text
+
+
+def test_failed_images_stand_in_the_manifest(tmp_path: Path) -> None:
+    """The report reads no table for them, unless the manifest is of an earlier version."""
+    folder = draw_images(tmp_path, 1)
+    for index in range(NUM_FAILED_KEPT + 1):
+        (folder / f"bad_{index:02d}.png").write_bytes(b"")
+    run = start_run(tmp_path, folder, max_shard_images=3)
+    label_run(run)
+    manifest = publish(run, lambda _: "")
+    of_before = manifest.model_copy(update={"failed": None})
+
+    by_tables = as_text(run, of_before)
+    for part in manifest.images:
+        run.storage.remove(f"{run.output}/{part.file}")
+
+    assert as_text(run, manifest) == by_tables
+    assert by_tables.count("truncated: the file is empty") == NUM_FAILED_KEPT
+    assert "bad_19.png: truncated" in by_tables

@@ -150,11 +150,11 @@ _DAMAGES: dict[str, tuple[Callable[[Run], object], dict[str, int]]] = {
     ),
     "a failed image has an unknown reason": (
         lambda run: _rewrite_commit(run, _set(0, "error_code", "bad_luck")),
-        {"failed image without a known reason": 1, _MANIFEST: 1, _IMAGES: 1},
+        {"failed image without a known reason": 1, _MANIFEST: 2, _IMAGES: 1},
     ),
     "a failed image has no message": (
         lambda run: _rewrite_commit(run, _set(0, "error_message", "")),
-        {"failed image without a known reason": 1, _IMAGES: 1},
+        {"failed image without a known reason": 1, _MANIFEST: 1, _IMAGES: 1},
     ),
     "a failed image has a mask": (
         lambda run: _rewrite_commit(run, _set(0, "mask_uri", "file:///a.png")),
@@ -227,6 +227,10 @@ _DAMAGES: dict[str, tuple[Callable[[Run], object], dict[str, int]]] = {
         lambda run: _rewrite_manifest(run, lambda fields: fields["work"].update(read_bytes=1)),
         {_MANIFEST: 1},
     ),
+    "a failed image is left out": (
+        lambda run: _rewrite_manifest(run, lambda fields: fields["failed"].pop()),
+        {_MANIFEST: 1},
+    ),
     "the rows of a table are changed": (
         lambda run: _rewrite_manifest(run, lambda fields: fields["images"][0].update(num_rows=1)),
         {_MANIFEST: 1},
@@ -256,7 +260,7 @@ def test_a_row_that_was_not_planned_is_found(tmp_path: Path) -> None:
     _rewrite_commit(run, lambda rows: rows.append({**rows[0], "image_id": "x", "key": "extra.jpg"}))
     breaks = _verify(run).breaks
     assert breaks.first["row without a planned image, or second row"] == ["extra.jpg"]
-    assert breaks.numbers[_MANIFEST] == 5
+    assert breaks.numbers[_MANIFEST] == 6
     assert breaks.numbers[_IMAGES] > 0
 
 

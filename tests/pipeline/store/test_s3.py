@@ -118,6 +118,13 @@ def test_a_page_for_people_is_no_store(method: str, place: Place) -> None:
     assert len(place.proxy.requests) == 1
 
 
+def test_what_is_removed_is_gone(place: Place) -> None:
+    """A removal is answered with nothing, to which some stores give the type of a page."""
+    place.storage.write(place.uri, b"data")
+    place.storage.remove(place.uri)
+    assert not place.storage.exists(place.uri)
+
+
 def test_a_page_that_is_no_xml_is_no_store_either(place: Place) -> None:
     """Most pages can't be parsed as XML; a store that has only ever sent such is none."""
     reply = page(b"<!DOCTYPE html><html><head><meta charset=utf-8><body>Log in<br>")
