@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import CREDENTIALS, Server, moto_server, rclone_server
+
+# A busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Before Ray or a server starts: their processes inherit it.
 os.environ.update(CREDENTIALS)

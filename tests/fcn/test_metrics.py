@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -101,7 +101,6 @@ def test_the_example_by_hand() -> None:
     assert _four(metrics) == pytest.approx(expected, rel=1e-15)
 
 
-@settings(deadline=None)
 @given(_pairs())
 def test_counts_are_those_of_a_plain_loop(pair: Pair) -> None:
     """The counts are what counting pixel by pixel gives, without the ignored pixels."""
@@ -111,7 +110,6 @@ def test_counts_are_those_of_a_plain_loop(pair: Pair) -> None:
     assert matrix.num_pixels == np.count_nonzero(pair[0] != 255)
 
 
-@settings(deadline=None)
 @given(_pairs())
 def test_metrics_are_those_of_sets_of_pixels(pair: Pair) -> None:
     """All metrics are what sets of pixels and exact fractions give, over the present classes."""
@@ -133,7 +131,6 @@ def test_metrics_are_those_of_sets_of_pixels(pair: Pair) -> None:
     assert metrics.absent_classes == tuple(sorted(set(range(_NUM_CLASSES)) - set(present)))
 
 
-@settings(deadline=None)
 @given(st.data(), _pairs())
 def test_matrices_add_up_over_any_split(data: st.DataObject, pair: Pair) -> None:
     """However pixels are split and in whatever order the parts are added, the sum is the same."""
@@ -220,7 +217,6 @@ def test_a_perfect_prediction_scores_one(num_classes: int) -> None:
     assert metrics.class_iu.tolist() == metrics.class_accuracy.tolist() == [1] * num_classes
 
 
-@settings(deadline=None)
 @given(_pairs())
 def test_the_weighted_iu_is_the_mean_over_pixels(pair: Pair) -> None:
     """F.w. IU is the mean, over the pixels, of their class's IU, and at most pixel accuracy."""

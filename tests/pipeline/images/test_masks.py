@@ -35,7 +35,6 @@ _MASK_PNG = encode_mask(random_pixels(2, 40, 50), _PALETTE, 1)
 _MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
 
-@settings(deadline=None)
 @given(_MASKS, st.integers(0, 9))
 def test_any_mask_survives(mask: NDArray[np.uint8], compress_level: int) -> None:
     """Every mask of every size is read back as it was, at every compression level."""
@@ -103,7 +102,6 @@ def test_the_level_changes_the_size_only() -> None:
     assert [decode_mask(png).tolist() for png in files] == [mask.tolist()] * 3
 
 
-@settings(deadline=None)
 @given(_MASKS, st.integers(0, 1))
 def test_the_bytes_are_those_of_any_zlib(mask: NDArray[np.uint8], level: int) -> None:
     """The default's files are what zlib itself makes of runs: hashes of two machines agree."""
@@ -145,7 +143,6 @@ def _chunks(png: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-@settings(deadline=None)
 @given(_MASKS, st.integers(0, 9))
 def test_the_file_is_a_png_to_the_letter(mask: NDArray[np.uint8], level: int) -> None:
     """Four chunks with right checksums hold one whole zlib stream of unfiltered rows."""
@@ -157,7 +154,6 @@ def test_the_file_is_a_png_to_the_letter(mask: NDArray[np.uint8], level: int) ->
     assert rows == b"".join(b"\0" + row.tobytes() for row in mask)
 
 
-@settings(deadline=None)
 @given(_MASKS, st.integers(0, 9))
 def test_pillow_reads_it_as_its_own(mask: NDArray[np.uint8], level: int) -> None:
     """Pillow finds mode, size, palette and pixels of the file that it would have written itself."""

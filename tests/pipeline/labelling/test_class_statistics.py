@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -37,7 +37,6 @@ def test_classes_are_counted() -> None:
     assert list(count_classes(mask).items()) == [(0, 2), (2, 3), (255, 1)]
 
 
-@settings(deadline=None)
 @given(_MASKS)
 def test_counts_are_those_of_a_plain_loop(mask: NDArray[np.uint8]) -> None:
     """The counts are what counting pixel by pixel gives, and sum to the number of pixels."""
@@ -52,7 +51,6 @@ def test_counts_are_plain_integers() -> None:
     assert {type(value) for pair in found.items() for value in pair} == {int}
 
 
-@settings(deadline=None)
 @given(st.lists(_MASKS, max_size=6), st.randoms())
 def test_totals_do_not_depend_on_the_order(
     masks: list[NDArray[np.uint8]], order: random.Random

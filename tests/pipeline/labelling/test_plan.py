@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ErrorCode, FingerprintMismatch, InputError, SettingError
@@ -78,7 +78,6 @@ def _shards(sizes: list[int | None], max_images: int, max_bytes: int) -> list[li
     return list(shards.values())
 
 
-@settings(deadline=None)
 @given(_SIZES, st.integers(1, 10), st.integers(1, 60))
 def test_shards_hold_every_image_once_and_in_order(
     sizes: list[int | None], max_images: int, max_bytes: int
@@ -88,7 +87,6 @@ def test_shards_hold_every_image_once_and_in_order(
     assert [index for shard in shards for index in shard] == list(range(len(sizes)))
 
 
-@settings(deadline=None)
 @given(_SIZES, st.integers(1, 10), st.integers(1, 60))
 def test_shards_respect_both_limits_and_are_full(
     sizes: list[int | None], max_images: int, max_bytes: int
@@ -149,7 +147,6 @@ def test_masks_are_named_after_images(key: str, replaced: str, full: str) -> Non
     assert (mask_key(key, "replace"), mask_key(key, "full")) == (replaced, full)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(["..", ".", "", "a", "a.jpg", "\0"]) | st.text(max_size=3), min_size=1
