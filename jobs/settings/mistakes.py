@@ -67,8 +67,8 @@ def _stray(
     shown = ", ".join(repr(word) for word in words[:3]) + (" ..." if len(words) > 3 else "")
     if "--input" in flags and any(os.path.exists(word) for word in words):
         return (
-            f"{shown}: more than one file for a flag; the shell has written out a pattern: quote "
-            "it, as in --input 'photos/*.jpg', or name the folder"
+            f"{shown}: behind no flag, or more than one file behind one; give images as --input "
+            "FOLDER, and quote a pattern, as in --input 'photos/*.jpg', which the shell writes out"
         )
     if positionals:
         usage = " ".join(["fcn", command, *positionals])
