@@ -41,7 +41,7 @@ def fcn(folder: Path, *words: object, **environ: str) -> subprocess.CompletedPro
     [
         (["nothing"], "there is no command 'nothing'"),
         (["label", "--input", "in", "--log-format", "json"], "output: is missing; give it as a"),
-        (["label", "--batchsize", "3", "--log-format=json"], "unrecognized arguments: --batchsize"),
+        (["label", "--batchsize", "3", "--log-format=json"], "fcn label has no flag --batchsize"),
         ([*label_flags("in", "out"), "--s3-endpoint-url", _SECRET], "='http://***@store/a?***'"),
         (["verify", "gone"], "holds no run"),
         (["submit", "--", "label", "--input", _SECRET], "would stand in Ray's record of the job"),
