@@ -4,8 +4,8 @@ import logging
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
-from pipeline.export.answers import Answers
 from pipeline.export.export import export
+from pipeline.export.newest import Answers
 from pipeline.labelling.history import History
 from pipeline.settings.export import ExportSettings
 

@@ -2,7 +2,7 @@
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
-from pipeline.export.answers import Answers
+from pipeline.export.newest import Answers
 from pipeline.export.selection import select
 from pipeline.labelling.history import History
 from pipeline.settings.select import SelectSettings

@@ -84,9 +84,10 @@ def repair(settings: VerifySettings) -> int:
             say(f"run {run_id}: {len(found)} torn file(s), {len(gone)} to be removed{again}")
             continue
         with unused(storage, output, run_id):
-            # Archives may hold what the run has said.
+            # Archives may hold what the run has said; after it, those that were written meanwhile.
             remove_archives(storage, output)
             say(f"run {run_id}: {remove(storage, found)} file(s) removed; run label again")
+            remove_archives(storage, output)
     return EXIT_OK
 
 

@@ -4,7 +4,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from pipeline.export.answers import Row
+from pipeline.export.newest import Row
 
 
 def folder_of(row: Row) -> str:

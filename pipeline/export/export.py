@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any
 
 from pipeline.errors import ImageError, InputError, SettingError, StoreError
-from pipeline.export.answers import Answers, Row
 from pipeline.export.form import About, Form
 from pipeline.export.items import is_of_one_image, read_item
-from pipeline.export.names import Names
+from pipeline.export.newest import Answers, Row
+from pipeline.export.unique_names import Names
 from pipeline.inputs.manifests import manifest_uris
 from pipeline.labelling.schema import OK
 from pipeline.settings.export import ExportSettings

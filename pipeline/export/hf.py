@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.export.form import About, File, Written
 from pipeline.export.items import Item
 from pipeline.export.parts import Parts
-from pipeline.export.picture import as_png
+from pipeline.export.upright import as_png
 from pipeline.export.voc import classes_json
 from pipeline.images.masks import decode_mask
 from pipeline.labelling.schema import IMAGES

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, ImageError, InputError, Scope, StoreError
-from pipeline.export.answers import Row
-from pipeline.export.picture import for_readers
+from pipeline.export.newest import Row
+from pipeline.export.upright import for_readers
 from pipeline.store.storage import Storage, sha256_hex
 
 _MAX_BYTES = 1 << 30

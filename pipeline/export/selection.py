@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, SettingError
-from pipeline.export.answers import Answers, Row
 from pipeline.export.best import folder_of
+from pipeline.export.newest import Answers, Row
 from pipeline.export.taken import Pictures, Taken
 from pipeline.labelling.schema import OK, SELECTION
 from pipeline.settings.select import SelectSettings

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.errors import ImageError, StoreError
-from pipeline.export.answers import Row
 from pipeline.export.best import Best, folder_of
 from pipeline.export.items import is_of_one_image
+from pipeline.export.newest import Row
 from pipeline.images.decode import decode_image
 from pipeline.images.likeness import is_near, perceptual_hash
 from pipeline.store.storage import Storage

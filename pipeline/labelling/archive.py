@@ -73,8 +73,11 @@ def read_archive(storage: Storage, output: str) -> Archive | None:
     if not names:
         return None
     uri = f"{history_folder(output)}/{names[-1]}"
+    data = storage.find(uri)
+    if data is None:  # removed since it was listed
+        return None
     try:
-        return Archive.model_validate_json(gzip.decompress(storage.read(uri)))
+        return Archive.model_validate_json(gzip.decompress(data))
     except (ValueError, OSError, EOFError) as error:
         _log.warning("%s can't be used, so every run is read: %s", uri, error)
         return None

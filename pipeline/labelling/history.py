@@ -67,6 +67,9 @@ class History:
     def keep_archive(self, least: int) -> None:
         """Archive the finished runs of which no archive knows, if they are many.
 
+        Of a history that was just opened: `verify --repair` may have taken back since what an
+        older one has read, and an archive would say it for good.
+
         Args:
             least: Of fewer runs nothing is written.
 
@@ -74,8 +77,9 @@ class History:
             InputError: A record or table is damaged.
             StoreError: The output can't be read or written.
         """
-        self.refresh()
         archived = self.archive.run_ids if self.archive else frozenset()
+        if len(self._names or ()) - len(archived) < least:
+            return
         runs = [run for run in self.runs() if run.run_id not in archived]
         finished = [run for run, done in zip(runs, self.finished(runs), strict=True) if done]
         pairs = zip(finished, self.manifests(finished), strict=True)

@@ -201,7 +201,8 @@ class Job:
     def archive(self) -> None:
         """Gather what finished runs have said, now and then; the work is done without it."""
         try:
-            self.history.keep_archive(RUNS_APART)
+            archive = read_archive(self.storage, self.output)
+            History(self.storage, self.output, archive).keep_archive(RUNS_APART)
         except PipelineError as error:
             _log.warning("finished runs could not be archived: %s", error)
 

@@ -4,8 +4,7 @@ A listing of a hundred million images and what earlier runs have said of them ar
 driver's memory. DuckDB keeps to a limit and groups, joins and sorts the rest on a disk.
 """
 
-import shutil
-import tempfile
+import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +14,12 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import SettingError
+from pipeline.labelling.scratch import Scratch
 
 # Of DuckDB alone: the interpreter and one chunk of rows come on top.
 _MEMORY = "512MB"
+# Each has its own buffers: on a node of many cores they would have no memory left.
+_MAX_THREADS = 4
 _ROWS = 16_384
 _NO_ROOM = (
     OSError,
@@ -37,12 +39,16 @@ class Staging:
             SettingError: The folder for temporary files can't be written.
         """
         with self._explained():
-            self._folder = tempfile.mkdtemp(prefix="fcn-plan-")
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            scratch = Scratch()
+        self._remove = weakref.finalize(self, scratch.close)
         with self._explained():
             self._database = duckdb.connect(
-                f"{self._folder}/plan.duckdb",
-                config={"memory_limit": _MEMORY, "temp_directory": self._folder},
+                f"{scratch.path}/plan.duckdb",
+                config={
+                    "memory_limit": _MEMORY,
+                    "temp_directory": scratch.path,
+                    "threads": min(_MAX_THREADS, os.cpu_count() or 1),
+                },
             )
 
     def fill(self, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:

@@ -274,8 +274,9 @@ class _MaskFields(NoSettings):
         "transient",
         description="which failed images a new run takes up again: transient, those that failed "
         "for a reason outside their bytes (not_found, forbidden, timeout, throttled, changed, "
-        "out_of_memory, failed), up to max_image_attempts, and those that max_image_bytes or "
-        "max_image_pixels kept out where it is higher now; all, whatever the reason; or none. "
+        "out_of_memory, failed), up to max_image_attempts, and those that max_image_bytes, "
+        "max_image_pixels or max_image_s kept out where it is higher now; all, whatever the "
+        "reason; or none. "
         "Without a value: transient",
     )
     max_image_attempts: int = Field(

@@ -12,9 +12,10 @@ from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run, read_shard
 from pipeline.labelling.schema import ImageRow, ShardRow
+from pipeline.labelling.session import open_job
 from pipeline.labelling.write import Write
 from pipeline.store.storage import Storage
-from tests.disk_runs import make_settings, network_record, start_run
+from tests.disk_runs import NUM_CLASSES, make_settings, network_record, start_run
 
 _CODES = (None, "timeout", "corrupt", "too_many_bytes", "too_slow")
 
@@ -132,6 +133,22 @@ def test_what_is_wrong_with_it_costs_reads_only(
     _history(tmp_path).keep_archive(1)
     plain = History(Storage(), _output(tmp_path))
     assert _said(_draft(tmp_path, _history(tmp_path))) == _said(_draft(tmp_path, plain))
+
+
+def test_what_was_taken_back_meanwhile_is_not_archived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that `verify --repair` unfinishes while another command works is in no archive."""
+    monkeypatch.setattr("pipeline.labelling.session.RUNS_APART", 1)
+    runs = [_night(tmp_path, number) for number in range(2)]
+    job = open_job(make_settings(tmp_path, tmp_path / "in", num_classes=NUM_CLASSES))
+    assert job.history.finished(job.history.runs()) == [True, True]
+    for uri in (runs[0].success_uri, runs[0].manifest_uri):
+        Storage().remove(uri)
+    job.archive()
+    archive = read_archive(Storage(), _output(tmp_path))
+    assert archive is not None
+    assert archive.run_ids == {runs[1].run_id}
 
 
 def test_archives_can_be_removed(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Staging: tables that are larger than memory, and what is said where there is no room."""
 
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +45,29 @@ def test_a_closed_one_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     staged.close()
     del forgotten
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_one_left_goes_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder whose process was killed is removed; one in use stays, and so does a new one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = (
+        "import os; from pipeline.labelling.staging import Staging; kept = Staging(); "
+        "os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", killed], env=environment, check=False)
+    (left,) = tmp_path.iterdir()
+    in_use = Staging()
+    (other,) = set(tmp_path.iterdir()) - {left}
+    for folder in (left, other):
+        os.utime(folder, (0, 0))
+    new = tmp_path / "fcn-plan-new"
+    new.mkdir()
+    Staging().close()
+    assert set(tmp_path.iterdir()) == {other, new}
+    in_use.close()
 
 
 def test_no_folder_is_a_setting_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import re
 from urllib.parse import quote
 
 from pipeline.errors import InputError
-from pipeline.export.answers import Row
+from pipeline.export.newest import Row
 from pipeline.labelling.mask_names import mask_key
 
 # Lists of names have one a line, and comments: what they can't hold is percent-encoded.
