@@ -17,8 +17,10 @@ _BINS = 10
 Counts = NDArray[np.float64]
 
 
-def mean_iu_interval(counts: Counts, groups: Sequence[str] | None = None) -> tuple[float, float]:
-    """Return the 95 % interval of the mean IU.
+def mean_iu_interval(
+    counts: Counts, groups: Sequence[str] | None = None
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean IU; None where no image has a labelled pixel.
 
     Args:
         counts: By image: pixels of the truth, of the prediction, and in both, by class; of shape
@@ -28,6 +30,8 @@ def mean_iu_interval(counts: Counts, groups: Sequence[str] | None = None) -> tup
     """
     if groups is not None:
         counts = _summed(counts, groups)
+    if not counts[:, 0].any():
+        return None
     number, flat = len(counts), counts.reshape(len(counts), -1)
     random, found = np.random.default_rng(0), []
     for _ in range(0, _REPLICATES, _AT_A_TIME):

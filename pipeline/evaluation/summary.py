@@ -110,7 +110,7 @@ def _how_sure(images: pa.Table, group: str | None) -> dict[str, Any]:
         for name in ("mean_confidence", "pixel_accuracy", "num_pixels")
     )
     return {
-        "mean_iu_95": [_known(end) for end in interval],
+        "mean_iu_95": interval and list(interval),
         "calibration_error": _known(calibration_error(confidence, accuracy, pixels)),
     }
 

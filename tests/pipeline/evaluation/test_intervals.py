@@ -22,10 +22,14 @@ def test_the_interval_is_that_of_the_spread():
         mean_iu_interval(_images(random.integers(60, 100, (number, 2)))) for number in (40, 640)
     )
 
+    assert same is not None
+    assert few is not None
+    assert many is not None
     assert same[0] == same[1] == pytest.approx(80 / 120)
     assert few[0] < 0.66 < few[1]
     assert (few[1] - few[0]) / (many[1] - many[0]) == pytest.approx(4, rel=0.4)
     assert mean_iu_interval(_images(np.full((50, 2), 80))) == same
+    assert mean_iu_interval(np.zeros((3, 3, 2))) is None
 
 
 def test_images_of_one_group_are_drawn_together():
