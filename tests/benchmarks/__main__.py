@@ -17,6 +17,7 @@ _BENCHMARKS = {
     "outputs": "seconds and peak memory of runs, select and export on outputs of many rows",
     "many_shards": "shards/s, start and memory of the chain with 400,000 shards and empty steps",
     "commit_records": "bytes and CPU ms of a commit record, by codec and images per shard",
+    "publication": "seconds and memory of publishing a million images, by workers and at the end",
     "resume": "seconds and memory to find out what is left of 400,000 shards, half of them done",
     "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
@@ -28,7 +29,6 @@ def main() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("", "-h", "--help"):
         print("usage: python -m tests.benchmarks NAME [--help] ...\n")
-        print("\n".join(f"  {one:<14} {_BENCHMARKS[one]}" for one in names))
         print("\n".join(f"  {one:<15} {_BENCHMARKS[one]}" for one in names))
         return 0
     if name not in names:
