@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.committed import Versions, listed_versions
-from pipeline.labelling.runs import Manifest, Run, TablePart
+from pipeline.labelling.runs import TABLES, Manifest, Run, TablePart
 from pipeline.labelling.section_record import SectionRecord, standing
 from pipeline.labelling.section_tables import publish_section
 from pipeline.labelling.sections import Section, sections_of
@@ -37,8 +37,8 @@ def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
     """
     manifest = run.manifest() or _publish_tables(run)
     run.storage.write(f"{run.folder}/report.html", render(manifest).encode())
-    run.storage.remove_leftovers(run.masks_folder)
-    run.storage.remove_leftovers(run.folder)
+    for folder in (run.masks_folder, run.folder, *map(run.table_folder, TABLES)):
+        run.storage.remove_leftovers(folder)
     run.storage.create(run.success_uri, b"")
     return manifest
 

@@ -26,6 +26,7 @@ from pipeline.store.storage import Storage
 _READ_THREADS = 16
 # Commit records are small, and what reads them waits for the store.
 _COMMITS_IN_FLIGHT = 64
+TABLES = ("images", "class_statistics")
 # Failed images that a manifest names, so that a report reads no table.
 NUM_FAILED_KEPT = 20
 _REPAIR = (
@@ -179,6 +180,10 @@ class Run:
     def masks_folder(self) -> str:
         """URI below which the masks lie by `mask_key`."""
         return masks_folder(self.output, self.run_id)
+
+    def table_folder(self, table: str) -> str:
+        """URI of the folder of a table's files, one of `TABLES`."""
+        return f"{self.output}/{table}/run={self.run_id}"
 
     @property
     def manifest_uri(self) -> str:

@@ -160,13 +160,17 @@ def test_a_publication_that_was_killed_goes_on_where_it_was(
     _whole(run, manifest)
 
 
-def test_two_publications_at_once_write_the_same(tmp_path: Path) -> None:
-    """Two drivers that publish one run at the same time end with the same manifest."""
+def test_two_that_publish_a_section_at_once_write_the_same(tmp_path: Path) -> None:
+    """Two workers, or a worker and a driver, that publish the same sections agree on them."""
     run = _labelled(tmp_path)
-    with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(lambda _: publish(run, str), range(2))
-    assert one == other
-    _whole(run, one)
+    twice = [section for section in sections_of(run.record.plan) for _ in range(2)]
+    with ThreadPoolExecutor(len(twice)) as pool:
+        found = list(pool.map(lambda section: publish_section(run, section), twice))
+    assert found[::2] == found[1::2]
+    again, storage = _through(run)
+    manifest = publish(again, str)
+    assert storage.names("write", "part-") == []
+    _whole(run, manifest)
 
 
 def test_a_file_of_the_same_rows_is_kept(tmp_path: Path) -> None:
