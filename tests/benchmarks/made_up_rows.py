@@ -20,6 +20,7 @@ from tests.benchmarks.made_up import IMAGES_PER_SHARD
 
 # A file may have 65,000 names on ext4.
 _NAMES_PER_FILE = 50_000
+_PLANNED = ["shard", "image_id", "key", "uri", "etag"]
 
 
 def write_commits(run: Run, size: tuple[int, int], num_classes: int, mask: bytes = b"") -> None:
