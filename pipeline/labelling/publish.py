@@ -7,6 +7,7 @@ The tables are made section by section, most of them by workers while the run go
 from the commit records, so that a publication that was cut off goes on where it was.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 
 from pipeline.errors import ErrorCode, StoreError
@@ -17,6 +18,8 @@ from pipeline.labelling.section_tables import publish_section
 from pipeline.labelling.sections import Section, sections_of
 from pipeline.labelling.sums import Sums
 from pipeline.store.in_flight import answers_of
+
+_log = logging.getLogger(__name__)
 
 _RECORDS_IN_FLIGHT = 32
 
@@ -79,4 +82,6 @@ def _published(run: Run, versions: Versions) -> Iterator[SectionRecord]:
     sections = list(sections_of(run.record.plan))
     found = answers_of(look, sections, _RECORDS_IN_FLIGHT)
     for section, record in zip(sections, found, strict=True):
+        if record is None:
+            _log.info("publishing section %d of %d", section.number + 1, len(sections))
         yield record or publish_section(run, section)
