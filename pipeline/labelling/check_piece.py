@@ -20,11 +20,13 @@ from pipeline.labelling.recount import Recount
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import COMMIT, OK, of_any_version
 from pipeline.labelling.shards import PlanPart
+from pipeline.memory import release_free_memory
 from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 
 _ROWS_AT_A_TIME = 2_000
 _COMMITS_IN_FLIGHT = 16
+_PLAN_COLUMNS = ["shard", "image_id", "key", "uri", "etag", "mask_key"]
 _Planned = dict[tuple[int, str], dict[str, str | None]]
 
 
@@ -63,6 +65,7 @@ class Check:
             for part in piece.plan:
                 for row, broken in self._rows(part, piece, found, pool):
                     self._judge(row, broken, found, tables)
+                release_free_memory()
         if tables is not None:
             tables.end()
         return found
@@ -106,7 +109,7 @@ class Check:
     def _planned(self, part: PlanPart, shards: set[int], breaks: Breaks) -> _Planned:
         """Read what a file of the plan says of some shards."""
         uri = f"{self.run.folder}/plan/{part.file}"
-        table = self._table(uri, self.run.storage.find(uri), breaks)
+        table = self._table(uri, self.run.storage.find(uri), breaks, _PLAN_COLUMNS)
         masks = first_masks_folder(self.run)
         return {
             (row["shard"], row["image_id"]): {
@@ -128,14 +131,16 @@ class Check:
             elif table is not None:
                 breaks.add("commit record has other columns", f"shard {shard}")
 
-    def _table(self, uri: str, data: bytes | None, breaks: Breaks) -> pa.Table | None:
+    def _table(
+        self, uri: str, data: bytes | None, breaks: Breaks, columns: list[str] | None = None
+    ) -> pa.Table | None:
         """Read one Parquet file of the run; a break and None if it is missing or damaged."""
         name = uri.removeprefix(f"{self.run.output}/")
         if data is None:
             breaks.add("file is missing", name)
             return None
         try:
-            return read_parquet(data)
+            return read_parquet(data, columns)
         except DAMAGE as error:
             breaks.add("file is unreadable", f"{name}: {error}")
             return None
