@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
 from pipeline.labelling.breaks import Breaks
@@ -18,7 +19,7 @@ from pipeline.labelling.cost import Work
 from pipeline.labelling.pieces import Piece
 from pipeline.labelling.recount import Recount
 from pipeline.labelling.runs import Run
-from pipeline.labelling.schema import COMMIT, OK, of_any_version
+from pipeline.labelling.schema import COMMIT, OK, PLAN, of_any_version
 from pipeline.labelling.shards import PlanPart
 from pipeline.memory import release_free_memory
 from pipeline.store.in_flight import answers_of
@@ -27,7 +28,7 @@ from pipeline.store.parquet import DAMAGE, read_parquet
 _ROWS_AT_A_TIME = 2_000
 _COMMITS_IN_FLIGHT = 16
 _PLAN_COLUMNS = ["shard", "image_id", "key", "uri", "etag", "mask_key"]
-_Planned = dict[tuple[int, str], dict[str, str | None]]
+_Planned = dict[str, dict[str, Any]]
 
 
 class Checked(BaseModel):
@@ -90,15 +91,22 @@ class Check:
         """Read the rows of a plan file's shards, each with what its mask contradicts."""
         missing = set(piece.missing)
         shards = [shard for shard in piece.shards_of(part) if shard not in missing]
-        expected = self._planned(part, set(shards), found.breaks)
-        for commits in self._commits(shards, found.breaks):
-            _check_plan(self.run, commits, expected, found.breaks)
-            found.count.work.add(Work.of_metadata(commits.schema.metadata))
-            for start in range(0, commits.num_rows, _ROWS_AT_A_TIME):
-                rows = commits.slice(start, _ROWS_AT_A_TIME).to_pylist()
-                yield from zip(rows, pool.map(self._check_row, rows), strict=True)
-        for planned in expected.values():
-            found.breaks.add("planned image without a row", str(planned["key"]))
+        plan = self._plan(part, found.breaks)
+        for shard, commits in zip(shards, self._commits(shards, found.breaks), strict=True):
+            expected = self._planned(plan, shard)
+            if commits is not None:
+                _check_plan(self.run, commits, expected, found.breaks)
+                found.count.work.add(Work.of_metadata(commits.schema.metadata))
+                yield from self._checked(commits, pool)
+            for planned in expected.values():
+                found.breaks.add("planned image without a row", str(planned["key"]))
+
+    def _checked(
+        self, commits: pa.Table, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[dict[str, Any], list[tuple[str, str]]]]:
+        for start in range(0, commits.num_rows, _ROWS_AT_A_TIME):
+            rows = commits.slice(start, _ROWS_AT_A_TIME).to_pylist()
+            yield from zip(rows, pool.map(self._check_row, rows), strict=True)
 
     def _reads(self, row: dict[str, Any]) -> bool:
         return row["status"] == OK and chosen(self.run, row["image_id"], self.share)
@@ -106,30 +114,35 @@ class Check:
     def _check_row(self, row: dict[str, Any]) -> list[tuple[str, str]]:
         return check_row(self.run, row, read_mask=self._reads(row))
 
-    def _planned(self, part: PlanPart, shards: set[int], breaks: Breaks) -> _Planned:
-        """Read what a file of the plan says of some shards."""
+    def _plan(self, part: PlanPart, breaks: Breaks) -> pa.Table:
+        """Read a file of the plan; nothing, if it can't be read."""
         uri = f"{self.run.folder}/plan/{part.file}"
-        table = self._table(uri, self.run.storage.find(uri), breaks, _PLAN_COLUMNS)
+        found = self._table(uri, self.run.storage.find(uri), breaks, _PLAN_COLUMNS)
+        return PLAN.empty_table() if found is None else found
+
+    def _planned(self, plan: pa.Table, shard: int) -> _Planned:
+        """Take what a file of the plan says of a shard."""
         masks = first_masks_folder(self.run)
+        rows = plan.filter(pc.equal(plan["shard"], shard)).to_pylist()
         return {
-            (row["shard"], row["image_id"]): {
-                **{name: row[name] for name in ("key", "uri", "etag")},
+            row["image_id"]: {
+                **{name: row[name] for name in ("shard", "key", "uri", "etag")},
                 "mask_uri": f"{masks}/{row['mask_key']}",
             }
-            for row in (table.to_pylist() if table is not None else ())
-            if row["shard"] in shards
+            for row in rows
         }
 
-    def _commits(self, shards: list[int], breaks: Breaks) -> Iterator[pa.Table]:
+    def _commits(self, shards: list[int], breaks: Breaks) -> Iterator[pa.Table | None]:
+        """Read the commit records of some shards; None for those that can't be read."""
         uris = list(map(self.run.commit_uri, shards))
         records = answers_of(self.run.storage.find, uris, _COMMITS_IN_FLIGHT)
         for shard, uri, data in zip(shards, uris, records, strict=True):
             found = self._table(uri, data, breaks)
             table = None if found is None else of_any_version(found, COMMIT)
-            if table is not None and table.schema.equals(COMMIT):
-                yield table
-            elif table is not None:
+            if table is not None and not table.schema.equals(COMMIT):
                 breaks.add("commit record has other columns", f"shard {shard}")
+                table = None
+            yield table
 
     def _table(
         self, uri: str, data: bytes | None, breaks: Breaks, columns: list[str] | None = None
@@ -150,7 +163,7 @@ def _check_plan(run: Run, commits: pa.Table, expected: _Planned, breaks: Breaks)
     here, first = run.masks_folder, first_masks_folder(run)
     columns = ["shard", "image_id", "status", "key", "uri", "etag", "mask_uri"]
     for row in commits.select(columns).to_pylist():
-        planned = expected.pop((row["shard"], row["image_id"]), None)
+        planned = expected.pop(row["image_id"], None)
         if planned is None:
             breaks.add("row without a planned image, or second row", row["key"])
             continue
