@@ -10,8 +10,8 @@ from jobs.logs.output import say
 from jobs.settings.demo import DemoSettings
 from jobs.settings.parser import read_settings
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import VerifySettings
 from pipeline.settings.train import EvaluateSettings
+from pipeline.settings.verify import VerifySettings
 
 _NUM_SCENES = 56
 

@@ -22,6 +22,7 @@ from pipeline.labelling.pool import wait_for_replicas
 from pipeline.labelling.precision import decided
 from pipeline.labelling.preflight import check_start
 from pipeline.labelling.prometheus import RunMetrics
+from pipeline.labelling.publish_beside import PublishBeside
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
@@ -29,7 +30,7 @@ from pipeline.labelling.shards import Shards
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 
-__all__ = ["RunMetrics", "decided", "join_cluster", "label_shards"]
+__all__ = ["PublishBeside", "RunMetrics", "decided", "join_cluster", "label_shards"]
 
 _log = logging.getLogger(__name__)
 

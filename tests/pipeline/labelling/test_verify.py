@@ -14,10 +14,11 @@ import pytest
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.images.masks import decode_mask, encode_mask, make_palette
+from pipeline.labelling.breaks import Breaks
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run
-from pipeline.labelling.verify import Breaks, Verdict, verify
+from pipeline.labelling.verify import Verdict, verify
 from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, label_run, start_run
 
