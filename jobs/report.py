@@ -11,7 +11,7 @@ from pipeline.settings.reports import ReportSettings
 
 
 def run(settings: ReportSettings) -> int:
-    """Print the report of the newest run, of one, or of all.
+    """Print the report of the newest run, of one, or of all; or write its page anew.
 
     Args:
         settings: From file, environment and flags.
@@ -26,6 +26,10 @@ def run(settings: ReportSettings) -> int:
     runs = history.require(settings.run_id)
     shown = runs if settings.all_ else runs[-1:]
     manifests = history.manifests(shown)
+    if settings.html:
+        pairs = zip(shown, manifests, strict=True)
+        say("\n".join(_write_page(history, settings.report_images, *pair) for pair in pairs))
+        return EXIT_OK
     if settings.json_:
         found = [
             {"run_id": one.run_id} if manifest is None else manifest.model_dump(mode="json")
@@ -37,6 +41,17 @@ def run(settings: ReportSettings) -> int:
     if len(shown) < len(runs):
         say(f"\n{len(runs) - 1} earlier run(s): fcn runs {settings.output}")
     return EXIT_OK
+
+
+def _write_page(
+    history: History, num_pictures: int | None, run: Run, manifest: Manifest | None
+) -> str:
+    if manifest is None:
+        return f"Run {run.run_id} is unfinished and has no report yet"
+    uri = f"{run.folder}/report.html"
+    page = report.as_html(run, manifest, history=history, num_pictures=num_pictures)
+    run.storage.write(uri, page.encode())
+    return uri
 
 
 def _as_text(run: Run, manifest: Manifest | None) -> str:

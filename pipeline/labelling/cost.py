@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.labelling.timeline import TimelineSum
+
 STEPS = ("fetch", "decode", "network", "encode", "write")
 _KEY = b"work"
 
@@ -144,14 +146,21 @@ class WorkSum:
     read_bytes: int = 0
     written_bytes: int = 0
     backoffs: int = 0
+    timeline: TimelineSum = field(default_factory=TimelineSum)
     _busy_seconds: float = 0.0
     _lost_replicas: set[tuple[str, int]] = field(default_factory=set)
     _replicas: _Spans = field(default_factory=_Spans)
     _hosts: _Spans = field(default_factory=_Spans)
     _attempts: _Spans = field(default_factory=_Spans)
 
-    def add(self, work: Work) -> None:
-        """Add what a shard has cost."""
+    def add(self, work: Work, num_images: int = 0) -> None:
+        """Add what a shard has cost.
+
+        Args:
+            work: Of the shard.
+            num_images: Of the shard, for the timeline.
+        """
+        self.timeline.add(work.hosts.values(), num_images)
         self.seconds.update(work.seconds)
         self.retries.update(work.retries)
         self.read_bytes += work.read_bytes

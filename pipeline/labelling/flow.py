@@ -50,6 +50,7 @@ def label(job: Job) -> Outcome:
                 load = partial(segment.open_predictor, run.storage, job.network)
                 for _ in watch.show(chain.label_shards(run, todo, job.settings, load)):
                     lock.check()
-            manifest = publish.publish(run, partial(report.as_html, run))
+            asked = partial(report.as_html, run, num_pictures=job.settings.report_images)
+            manifest = publish.publish(run, partial(asked, history=job.history))
         job.archive()
     return Outcome.of_run(run, manifest, watch.images_per_s)

@@ -16,14 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, StoreError
+from pipeline.images.masks import IGNORE_COLOR, IGNORE_INDEX
 from pipeline.labelling.advice import price_per_thousand, verdict
-from pipeline.labelling.class_statistics import ClassTotals
+from pipeline.labelling.class_statistics import IGNORED, ClassTotals
+from pipeline.labelling.confidences import NUM_BINS, count_confidences
 from pipeline.labelling.cost import Work, WorkSum
 from pipeline.labelling.runs import (
     NUM_FAILED_KEPT,
+    ClassRecord,
     ClassTotal,
     FailedImage,
     Manifest,
+    NetworkRecord,
     Run,
     TablePart,
 )
@@ -145,6 +149,7 @@ class _Totals:
         self.failed: list[FailedImage] = []
         self.classes = ClassTotals()
         self.confidence = _Mean()
+        self.confidences = [0] * NUM_BINS
         self.work = WorkSum()
         self.finished_at: datetime | None = None
 
@@ -159,6 +164,8 @@ class _Totals:
         self._keep_failed(commits)
         self.classes.add(statistics)
         self.confidence.add(succeeded["mean_confidence"])
+        counts = count_confidences(succeeded["mean_confidence"])
+        self.confidences = [*map(sum, zip(self.confidences, counts, strict=True))]
         latest = pc.max(commits["labelled_at"]).as_py()
         self.finished_at = max(filter(None, (self.finished_at, latest)), default=None)
 
@@ -172,6 +179,21 @@ class _Totals:
         retried = commits.filter(pc.greater(commits["attempts"], 1))
         self.num_retried += retried.num_rows
         self.num_retried_failed += retried.filter(pc.not_equal(retried["status"], OK)).num_rows
+
+    def _classes(self, network: NetworkRecord) -> list[ClassRecord]:
+        """Return the network's classes, and at last what it ignored, if it has."""
+        ignored = ClassRecord(id=IGNORE_INDEX, name=IGNORED, color=IGNORE_COLOR)
+        return [*network.classes, *([ignored] if self.classes.pixels[IGNORE_INDEX] else [])]
+
+    def _of_class(self, label: ClassRecord) -> ClassTotal:
+        return ClassTotal(
+            id=label.id,
+            name=label.name,
+            color=label.color,
+            num_pixels=self.classes.pixels[label.id],
+            num_images=self.classes.images[label.id],
+            mean_confidence=self.classes.mean_confidence(label.id),
+        )
 
     def manifest(self, run: Run, images: list[TablePart], statistics: list[TablePart]) -> Manifest:
         record, work = run.record, self.work.totals()
@@ -194,19 +216,12 @@ class _Totals:
             num_pixels=self.num_pixels,
             errors={str(code): self.errors[code] for code in ErrorCode if self.errors[code]},
             failed=self.failed,
-            classes=[
-                ClassTotal(
-                    id=label.id,
-                    name=label.name,
-                    color=label.color,
-                    num_pixels=self.classes.pixels[label.id],
-                    num_images=self.classes.images[label.id],
-                )
-                for label in record.network.classes
-            ],
+            classes=[self._of_class(label) for label in self._classes(record.network)],
             images=images,
             class_statistics=statistics,
             mean_confidence=self.confidence.value(),
+            confidences=self.confidences,
+            timeline=self.work.timeline.total(),
             work=work,
             bottleneck=verdict(work) if work.replica_seconds else "",
             price_per_thousand_images=price_per_thousand(work, self.num_images, price),
@@ -217,7 +232,7 @@ def _batches(commits: Iterator[pa.Table], work: WorkSum) -> Iterator[pa.Table]:
     batch: list[pa.Table] = []
     num_rows = 0
     for table in commits:
-        work.add(Work.of_metadata(table.schema.metadata))
+        work.add(Work.of_metadata(table.schema.metadata), table.num_rows)
         # The write-ids of the records differ; a table made of them has none.
         batch.append(table.replace_schema_metadata(None))
         num_rows += table.num_rows
@@ -238,12 +253,13 @@ def _statistics(run: Run, commits: pa.Table) -> pa.Table:
     flat = pc.list_flatten(classes)
     pixel_count, class_id = pc.struct_field(flat, "pixel_count"), pc.struct_field(flat, "class_id")
     num_pixels = pc.multiply(of_image["height"].cast(pa.int64()), of_image["width"])
-    names = pa.array([label.name for label in run.record.network.classes])
+    names = [label.name for label in run.record.network.classes]
+    by_index = pa.array([*names, *[None] * (IGNORE_INDEX - len(names)), IGNORED])
     columns = {
         "image_id": of_image["image_id"],
         "key": of_image["key"],
         "class_id": class_id,
-        "class_name": names.take(class_id),
+        "class_name": by_index.take(class_id),
         "pixel_count": pixel_count,
         "pixel_fraction": pc.divide(pixel_count.cast(pa.float64()), num_pixels.cast(pa.float64())),
         "mean_confidence": pc.struct_field(flat, "mean_confidence"),

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import ErrorCode, InputError
-from pipeline.images.masks import decode_mask
-from pipeline.labelling.class_statistics import count_classes
+from pipeline.images.masks import IGNORE_INDEX, decode_mask
+from pipeline.labelling.class_statistics import IGNORED, count_classes
+from pipeline.labelling.confidences import NUM_BINS, confidence_bin
 from pipeline.labelling.cost import Work, WorkSum
 from pipeline.labelling.runs import NUM_FAILED_KEPT, FailedImage, Manifest, Run, TablePart
 from pipeline.labelling.schema import CLASS_STATISTICS, COMMIT, IMAGES, OK, of_any_version
@@ -89,7 +90,7 @@ def verify(run: Run, threads: int) -> Verdict:
     with ThreadPoolExecutor(threads) as pool:
         for commits in _commits(run, shards, breaks):
             _check_plan(run, commits, expected, breaks)
-            totals.work.add(Work.of_metadata(commits.schema.metadata))
+            totals.work.add(Work.of_metadata(commits.schema.metadata), commits.num_rows)
             for start in range(0, commits.num_rows, _IMAGES_AT_A_TIME):
                 rows = commits.slice(start, _IMAGES_AT_A_TIME).to_pylist()
                 checked = pool.map(partial(_check_mask, run), rows)
@@ -237,6 +238,7 @@ class _Totals:
         self.failed: list[dict[str, Any]] = []
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
+        self.confidences = [0] * NUM_BINS
         self.work = WorkSum()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -252,6 +254,8 @@ class _Totals:
         self.num_ok += 1
         self.num_pixels += row["height"] * row["width"]
         self.num_statistics += len(row["classes"])
+        if row["mean_confidence"] is not None:
+            self.confidences[confidence_bin(row["mean_confidence"])] += 1
         for entry in row["classes"]:
             self.pixels[entry["class_id"]] += entry["pixel_count"]
             self.images[entry["class_id"]] += 1
@@ -270,9 +274,11 @@ def _check_manifest(run: Run, manifest: Manifest, totals: _Totals, breaks: Break
         "num_pixels": (manifest.num_pixels, totals.num_pixels),
         "num_shards": (manifest.num_shards, run.record.num_shards),
         "errors": (manifest.errors, dict(totals.errors)),
-        # Runs of earlier versions have neither.
+        # Runs of earlier versions have none of the four.
         "failed images": (failed, None if failed is None else totals.failed),
         "work": (manifest.work, manifest.work and totals.work.totals()),
+        "timeline": (manifest.timeline, manifest.timeline and totals.work.timeline.total()),
+        "confidences": (manifest.confidences, manifest.confidences and totals.confidences),
         "pixels of the classes": (
             {label.id: label.num_pixels for label in manifest.classes if label.num_pixels},
             dict(totals.pixels),
@@ -296,6 +302,7 @@ def _check_tables(run: Run, manifest: Manifest, shards: list[int], breaks: Break
     images = _read_parts(run, manifest.images, breaks, IMAGES)
     statistics = _read_parts(run, manifest.class_statistics, breaks, CLASS_STATISTICS)
     names = {label.id: label.name for label in run.record.network.classes}
+    names[IGNORE_INDEX] = IGNORED
     for commits in _commits(run, shards, Breaks()):  # what is unreadable was named before
         rows = commits.to_pylist()
         for row in rows:

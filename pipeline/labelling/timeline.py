@@ -1,0 +1,69 @@
+"""Timeline: how many images a run has done when, in as few steps as a page can show.
+
+All of it are whole numbers, and how wide a step is depends on the first and the last moment alone:
+whoever sums up, in whatever order and groups, gets the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+_MAX_STEPS = 96
+
+
+class Timeline(BaseModel):
+    """Images by the moment at which their shard was written.
+
+    Attributes:
+        started_at: When the first step begins, in seconds since the epoch.
+        step_s: How long each step is, in seconds.
+        num_images: Images of each step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    started_at: int
+    step_s: int
+    num_images: list[int]
+
+
+class TimelineSum:
+    """Sums up; holds `_MAX_STEPS` numbers, however long the run was."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._steps: Counter[int] = Counter()
+        self._step_s = 1
+
+    def add(self, spans: Iterable[tuple[float, float]], num_images: int) -> None:
+        """Add a shard.
+
+        Args:
+            spans: When each host began with it and was done, in seconds since the epoch; none in
+                records of earlier versions.
+            num_images: Of the shard.
+        """
+        moments = [moment for span in spans for moment in span]
+        if moments:
+            self._count(min(moments), 0)
+            self._count(max(moments), num_images)
+
+    def _count(self, moment: float, number: int) -> None:
+        self._steps[int(moment) // self._step_s] += number
+        while max(self._steps) - min(self._steps) >= _MAX_STEPS:
+            wider: Counter[int] = Counter()
+            for step, known in self._steps.items():
+                wider[step // 2] += known
+            self._steps, self._step_s = wider, 2 * self._step_s
+
+    def total(self) -> Timeline | None:
+        """Return the sum; None if no shard says when it was done."""
+        if not self._steps:
+            return None
+        first, last = min(self._steps), max(self._steps)
+        return Timeline(
+            started_at=first * self._step_s,
+            step_s=self._step_s,
+            num_images=[self._steps[step] for step in range(first, last + 1)],
+        )
