@@ -106,17 +106,16 @@ def _finish(pixels: NDArray[np.float32], edges: NDArray[np.bool_]) -> NDArray[np
 
 
 def as_webp(pixels: NDArray[np.uint8], max_bytes: int) -> bytes:
-    """Encode a small picture as WebP, in the best quality that fits.
+    """Encode a small picture as WebP, in the best quality that fits, or else half as large.
 
     Args:
         pixels: RGB, uint8 of shape (H, W, 3).
-        max_bytes: Of the file, as long as a quality of 20 is enough for that.
+        max_bytes: Of the file; some hundred are enough for any picture.
     """
-    data = b""
     for quality in range(_BEST_QUALITY, _WORST_QUALITY - 1, -_STEP):
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="WEBP", quality=quality)
-        data = buffer.getvalue()
-        if len(data) <= max_bytes:
-            break
-    return data
+        if buffer.tell() <= max_bytes:
+            return buffer.getvalue()
+    side = max(pixels.shape) // 2
+    return as_webp(shrink(pixels, side), max_bytes) if side > 1 else buffer.getvalue()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import PipelineError
 from pipeline.images.likeness import is_near
+from pipeline.images.masks import IGNORE_INDEX
 from pipeline.images.overlay import as_webp, lay_over, light_up
 from pipeline.labelling.page.candidates import Candidates, Row, find_candidates
 from pipeline.labelling.page.pictures import Picture, Pictures
@@ -97,9 +98,9 @@ class _Hall:
 
     def hang(self, candidates: Candidates) -> Galleries:
         """Fill all galleries."""
-        half = min(_PER_GALLERY, -(-self._number // 2))
-        least = self._fill(candidates.least_confident, half)
-        random = self._fill(candidates.random, min(half, self._number - len(least)))
+        each = min(_PER_GALLERY, -(-self._number // 2))
+        least = self._fill(candidates.least_confident, each)
+        random = self._fill(candidates.random, min(each, self._number - len(least)))
         of_class = self._by_class(candidates, self._number - len(least) - len(random))
         return Galleries(
             least_confident=[self._card(picture) for picture in least],
@@ -152,7 +153,7 @@ class _Hall:
     def _card(self, picture: Picture, label: ClassTotal | None = None) -> Card:
         row = picture.row
         if label is None:
-            colours = [one.color for one in self._classes]
+            colours = [one.color for one in self._classes if one.id != IGNORE_INDEX]
             overlay = lay_over(picture.pixels, picture.mask, colours)
         else:
             overlay = light_up(picture.pixels, picture.mask, label.id, label.color)

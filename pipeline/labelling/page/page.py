@@ -6,7 +6,7 @@ the browser both.
 
 import importlib.resources
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -69,7 +69,7 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
         last=last,
         unread=unread,
         tiles=make_tiles(run, manifest, last.manifest if last else None),
-        confidence_charts=list(_confidence_charts(this.manifest, last)),
+        confidence_charts=list(_confidence_charts(this.manifest, last.manifest if last else None)),
         run_charts=list(_run_charts([*nights, this])),
         work_charts=list(_work_charts(manifest)),
         classes=_by_share(manifest),
@@ -129,32 +129,39 @@ def _by_share(manifest: Manifest) -> list[ClassTotal]:
     return sorted(manifest.classes, key=lambda label: (-label.num_pixels, label.id))
 
 
-def _confidence_charts(manifest: Manifest, last: Night | None) -> Iterable[Chart]:
-    before = last.manifest if last else None
+def _confidence_charts(manifest: Manifest, last: Manifest | None) -> Iterable[Chart]:
     if manifest.confidences and any(manifest.confidences):
-        counts = before.confidences if before and before.confidences else None
-        yield Chart(
-            "How sure the network is",
-            charts.confidence_histogram(manifest.confidences, counts),
-            "Share of the images by mean confidence: the mean, over an image's pixels, of the "
-            "probability that the network gives to the class it chose.",
-            "line" if counts else "",
-        )
+        yield _histogram(manifest.confidences, last.confidences if last else None)
     shown = [label for label in _by_share(manifest) if label.num_pixels][: charts.MAX_CLASSES]
-    if not shown:
-        return
-    shares = class_shares(before) if before else {}
-    yield Chart(
-        "Class mix",
-        charts.class_mix(shown, manifest.num_pixels, shares),
-        "Share of all pixels of this run's masks." + _how_many(shown, manifest),
-        "mark" if shares else "",
+    if shown:
+        yield _class_mix(shown, manifest, class_shares(last) if last else {})
+    if any(label.mean_confidence is not None for label in shown):
+        yield _class_confidence(shown, last.classes if last else ())
+
+
+def _histogram(counts: Sequence[int], last: Sequence[int] | None) -> Chart:
+    return Chart(
+        "How sure the network is",
+        charts.confidence_histogram(counts, last),
+        "Share of the images by mean confidence: the mean, over an image's pixels, of the "
+        "probability that the network gives to the class it chose.",
+        "line" if last and any(last) else "",
     )
-    if all(label.mean_confidence is None for label in shown):
-        return
-    known = {one.name: one.mean_confidence for one in (before.classes if before else ())}
+
+
+def _class_mix(shown: Sequence[ClassTotal], manifest: Manifest, last: Mapping[str, float]) -> Chart:
+    return Chart(
+        "Class mix",
+        charts.class_mix(shown, manifest.num_pixels, last),
+        "Share of all pixels of this run's masks." + _how_many(shown, manifest),
+        "mark" if last else "",
+    )
+
+
+def _class_confidence(shown: Sequence[ClassTotal], last: Sequence[ClassTotal]) -> Chart:
+    known = {one.name: one.mean_confidence for one in last}
     sure = {name: value for name, value in known.items() if value is not None}
-    yield Chart(
+    return Chart(
         "Confidence by class",
         charts.class_confidence(shown, sure),
         "Mean confidence over the pixels of each class. A class far to the left is one that the "

@@ -635,10 +635,10 @@ def test_views_are_averaged_as_softmax() -> None:
     np.testing.assert_allclose(np.exp(found.scores), expected[0].numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("max_whole_pixels", [1 << 20, 64])
+@pytest.mark.parametrize("max_whole_pixels", [1 << 20, 1000])
 def test_what_the_network_is_unsure_of_is_ignored(max_whole_pixels: int) -> None:
     """Below the limit a pixel is 255 and of no class, whole or in tiles; all else stays."""
-    images = _images((40, 33), (8, 9))
+    images = _images((150, 130), (8, 9))
     kept, found = (
         Predictor(
             _PerPixel(), _RECORD, ignore_below=below, max_whole_pixels=max_whole_pixels

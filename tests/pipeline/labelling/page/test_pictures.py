@@ -94,7 +94,8 @@ def test_pictures_and_masks_shrink_alike() -> None:
 
 
 def test_noise_fits_into_few_bytes() -> None:
-    """The quality is lowered until a picture is as small as it has to be."""
+    """The quality is lowered, and then the size, until a picture is as small as it has to be."""
     noise = random_pixels(0, 200, 288, 3)
 
     assert len(as_webp(noise, 30_000)) <= 30_000 < len(as_webp(noise, 1 << 30))
+    assert len(as_webp(noise, 1_000)) <= 1_000
