@@ -6,6 +6,7 @@ of each image.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from jobs.label import exit_code
@@ -14,6 +15,8 @@ from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
+from pipeline.inputs.layouts import Sample
+from pipeline.inputs.splits import Fold, by_fold, by_share, matching
 from pipeline.labelling.flow import label
 from pipeline.labelling.precision import decided
 from pipeline.labelling.session import open_job
@@ -36,7 +39,7 @@ def run(settings: EvaluateSettings) -> int:
     data_set = open_data_set(
         storage, settings.data, settings.classes, settings.truth_coding, settings.split
     )
-    samples = data_set.found.split(settings.split)
+    samples = _chosen(data_set.found.split(settings.split), settings)
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
     manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"
@@ -54,6 +57,17 @@ def run(settings: EvaluateSettings) -> int:
     write(storage, folder, found, matrix, scores, names)
     say(_as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
+
+
+def _chosen(samples: Sequence[Sample], settings: EvaluateSettings) -> Sequence[Sample]:
+    if settings.val_match is not None:
+        samples = matching(samples, settings.val_match)
+    if settings.val_fold is not None:
+        fold = Fold.parse(settings.val_fold)
+        samples = by_fold(samples, fold, settings.seed, settings.val_group)[1]
+    if settings.val_share:
+        samples = by_share(samples, settings.val_share, settings.seed, settings.val_group)[1]
+    return samples
 
 
 def _as_text(found: dict[str, Any], folder: str) -> str:

@@ -25,7 +25,7 @@ def identity(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> str:
         job.record.fingerprint,
         [sample.mask_uri for sample in samples],
         [[one.name, *one.color] for one in data_set.classes],
-        data_set.coding.kind,
+        data_set.coding.described(),
     ]
     return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:12]
 
