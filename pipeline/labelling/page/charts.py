@@ -143,7 +143,8 @@ def confidences_of_runs(nights: Sequence[Night]) -> str:
     with drawing() as (figure, axes):
         _line(axes, nights, [night.manifest.mean_confidence for night in nights], ACCENT)
         low, high = axes.get_ylim()
-        axes.set_ylim(min(low, high - _LEAST_SPAN), high)
+        spare = max(0.0, _LEAST_SPAN - (high - low)) / 2
+        axes.set_ylim(low - spare, high + spare)
         axes.set_ylabel("mean confidence")
         return as_svg(figure, "confidences", "Mean confidence of each run")
 
