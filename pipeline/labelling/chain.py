@@ -95,7 +95,7 @@ def _label_part(
         .map(
             segment.Segmenter,
             fn_constructor_args=(
-                *(load, run.record.network.classes, settings, replicas.placement),
+                *(load, run.record.network.classes, _as_begun(run, settings), replicas.placement),
                 Marks.of_run(run),
             ),
             num_cpus=replicas.num_cpus,
@@ -109,6 +109,12 @@ def _label_part(
         .map(Write(run, threads), num_cpus=WRITE_CPUS),
         settings.max_wait_minutes,
     )
+
+
+def _as_begun(run: Run, settings: LabelSettings) -> LabelSettings:
+    """Keep what all masks of a run have in common, and no fingerprint holds."""
+    begun = {"mask_colors": run.record.settings.get("mask_colors", "palette")}
+    return settings.model_copy(update=begun)
 
 
 def _receipts(chain: Any, max_wait_minutes: float) -> Iterator[Receipt]:

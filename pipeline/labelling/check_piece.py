@@ -96,7 +96,8 @@ class Check:
             expected = self._planned(plan, shard)
             if commits is not None:
                 _check_plan(self.run, commits, expected, found.breaks)
-                found.count.work.add(Work.of_metadata(commits.schema.metadata))
+                work = Work.of_metadata(commits.schema.metadata)
+                found.count.work.add(work, commits.num_rows)
                 yield from self._checked(commits, pool)
             for planned in expected.values():
                 found.breaks.add("planned image without a row", str(planned["key"]))

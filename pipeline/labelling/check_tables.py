@@ -6,7 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.images.masks import IGNORE_INDEX
 from pipeline.labelling.breaks import Breaks
+from pipeline.labelling.class_statistics import IGNORED
 from pipeline.labelling.runs import Run, TablePart
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES, OK, of_any_version
 from pipeline.store.parquet import DAMAGE
@@ -32,6 +34,7 @@ class TableCheck:
         self._images = _rows(run, images, IMAGES, breaks)
         self._statistics = _rows(run, statistics, CLASS_STATISTICS, breaks)
         self._names = {label.id: label.name for label in run.record.network.classes}
+        self._names[IGNORE_INDEX] = IGNORED
         self._breaks = breaks
 
     def check(self, row: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from pipeline.labelling.timeline import TimelineSum
+
 STEPS = ("fetch", "decode", "network", "encode", "write")
 _KEY = b"work"
 
@@ -154,6 +156,7 @@ class WorkSum(BaseModel):
         replicas: When each was seen, by attempt.
         hosts: The same of hosts.
         attempts: The same of attempts.
+        timeline: Images by time.
     """
 
     seconds: dict[str, float] = {}
@@ -166,9 +169,16 @@ class WorkSum(BaseModel):
     replicas: _Spans = Field(default_factory=_Spans)
     hosts: _Spans = Field(default_factory=_Spans)
     attempts: _Spans = Field(default_factory=_Spans)
+    timeline: TimelineSum = Field(default_factory=TimelineSum)
 
-    def add(self, work: Work) -> None:
-        """Add what a shard has cost."""
+    def add(self, work: Work, num_images: int = 0) -> None:
+        """Add what a shard has cost.
+
+        Args:
+            work: Of the shard.
+            num_images: Of the shard, for the timeline.
+        """
+        self.timeline.add(work.hosts.values(), num_images)
         waited = work.seconds.get("network", 0.0)
         busy = waited if work.device_seconds is None else work.device_seconds
         self._count(work, busy, {f"{work.attempt} {one}" for one in work.lost_replicas})
@@ -186,6 +196,7 @@ class WorkSum(BaseModel):
         self.hosts.add(other.hosts)
         self.attempts.add(other.attempts)
         self.replicas.add(other.replicas)
+        self.timeline.add_sum(other.timeline)
 
     def _count(self, other: "Work | WorkSum", busy: float, lost: set[str]) -> None:
         for step, seconds in other.seconds.items():

@@ -54,6 +54,7 @@ def label(job: Job) -> Outcome:
                     lock.check()
                     beside.saw(receipt)
                 beside.finish()
-            manifest = publish.publish(run, partial(report.as_html, run))
+            asked = partial(report.as_html, run, num_pictures=job.settings.report_images)
+            manifest = publish.publish(run, partial(asked, history=job.history))
         job.archive()
     return Outcome.of_run(run, manifest, watch.images_per_s)

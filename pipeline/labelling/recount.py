@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from pipeline.labelling.breaks import Breaks
+from pipeline.labelling.confidences import NUM_BINS, confidence_bin
 from pipeline.labelling.cost import WorkSum
 from pipeline.labelling.runs import NUM_FAILED_KEPT, FailedImage, Manifest, Run
 from pipeline.labelling.schema import OK
@@ -25,6 +26,7 @@ class Recount(BaseModel):
     failed: list[FailedImage] = []
     pixels: Counter[int] = Field(default_factory=Counter)
     images: Counter[int] = Field(default_factory=Counter)
+    confidences: list[int] = [0] * NUM_BINS
     work: WorkSum = Field(default_factory=WorkSum)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -39,6 +41,8 @@ class Recount(BaseModel):
         self.num_ok += 1
         self.num_pixels += row["height"] * row["width"]
         self.num_statistics += len(row["classes"])
+        if row["mean_confidence"] is not None:
+            self.confidences[confidence_bin(row["mean_confidence"])] += 1
         for entry in row["classes"]:
             self.pixels[entry["class_id"]] += entry["pixel_count"]
             self.images[entry["class_id"]] += 1
@@ -63,6 +67,8 @@ class Recount(BaseModel):
         self.failed = [*self.failed, *other.failed][:NUM_FAILED_KEPT]
         self.pixels.update(other.pixels)
         self.images.update(other.images)
+        pairs = zip(self.confidences, other.confidences, strict=True)
+        self.confidences = [one + more for one, more in pairs]
         self.work.add_sum(other.work)
 
 
@@ -85,9 +91,11 @@ def check_manifest(run: Run, manifest: Manifest, count: Recount, breaks: Breaks)
         "num_pixels": (manifest.num_pixels, count.num_pixels),
         "num_shards": (manifest.num_shards, run.record.num_shards),
         "errors": (manifest.errors, dict(count.errors)),
-        # Runs of earlier versions have neither.
+        # Runs of earlier versions have none of the four.
         "failed images": (manifest.failed, None if manifest.failed is None else count.failed),
         "work": (manifest.work, manifest.work and count.work.totals()),
+        "timeline": (manifest.timeline, manifest.timeline and count.work.timeline.total()),
+        "confidences": (manifest.confidences, manifest.confidences and count.confidences),
         "pixels of the classes": (
             {label.id: label.num_pixels for label in manifest.classes if label.num_pixels},
             dict(count.pixels),

@@ -19,6 +19,7 @@ from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
 from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
 from pipeline.labelling.shards import PlanPart, Shards
+from pipeline.labelling.timeline import Timeline
 from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
@@ -100,6 +101,8 @@ class ClassTotal(_Json):
     color: tuple[int, int, int]
     num_pixels: int
     num_images: int
+    # The mean over its pixels; of none there is none, nor in manifests of earlier versions.
+    mean_confidence: float | None = None
 
 
 class FailedImage(_Json):
@@ -137,6 +140,10 @@ class Manifest(_Json):
     class_statistics: list[TablePart]
     # The mean over the images with a mask; manifests of earlier versions have none.
     mean_confidence: float | None = None
+    # Images by their mean confidence (`confidences.NUM_BINS`), and by the time when they were done;
+    # manifests of earlier versions have neither.
+    confidences: list[int] | None = None
+    timeline: Timeline | None = None
     work: WorkTotals | None = None
     # Manifests of earlier versions call it held_back_by.
     bottleneck: str = Field("", validation_alias=AliasChoices("bottleneck", "held_back_by"))

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.images.masks import IGNORE_INDEX
+from pipeline.labelling.class_statistics import IGNORED
 from pipeline.labelling.committed import Versions, looked_up_versions
 from pipeline.labelling.cost import Work, WorkSum
 from pipeline.labelling.runs import Run
@@ -130,7 +132,7 @@ def _batches(commits: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, WorkSum]]:
     batch: list[pa.Table] = []
     num_rows, work = 0, WorkSum()
     for table in commits:
-        work.add(Work.of_metadata(table.schema.metadata))
+        work.add(Work.of_metadata(table.schema.metadata), table.num_rows)
         # The write-ids of the records differ; a table made of them has none.
         batch.append(table.replace_schema_metadata(None))
         num_rows += table.num_rows
@@ -151,12 +153,13 @@ def _statistics(run: Run, commits: pa.Table) -> pa.Table:
     flat = pc.list_flatten(classes)
     pixel_count, class_id = pc.struct_field(flat, "pixel_count"), pc.struct_field(flat, "class_id")
     num_pixels = pc.multiply(of_image["height"].cast(pa.int64()), of_image["width"])
-    names = pa.array([label.name for label in run.record.network.classes])
+    names = [label.name for label in run.record.network.classes]
+    by_index = pa.array([*names, *[None] * (IGNORE_INDEX - len(names)), IGNORED])
     columns = {
         "image_id": of_image["image_id"],
         "key": of_image["key"],
         "class_id": class_id,
-        "class_name": names.take(class_id),
+        "class_name": by_index.take(class_id),
         "pixel_count": pixel_count,
         "pixel_fraction": pc.divide(pixel_count.cast(pa.float64()), num_pixels.cast(pa.float64())),
         "mean_confidence": pc.struct_field(flat, "mean_confidence"),

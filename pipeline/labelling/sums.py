@@ -13,14 +13,18 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
 from pipeline.errors import ErrorCode
+from pipeline.images.masks import IGNORE_COLOR, IGNORE_INDEX
 from pipeline.labelling.advice import price_per_thousand, verdict
-from pipeline.labelling.class_statistics import ClassTotals
+from pipeline.labelling.class_statistics import IGNORED, ClassTotals
+from pipeline.labelling.confidences import NUM_BINS, count_confidences
 from pipeline.labelling.cost import WorkSum
 from pipeline.labelling.runs import (
     NUM_FAILED_KEPT,
+    ClassRecord,
     ClassTotal,
     FailedImage,
     Manifest,
+    NetworkRecord,
     Run,
     TablePart,
 )
@@ -45,6 +49,8 @@ class Sums(BaseModel):
         images: With a class, by class.
         confidence: Sum of the images' mean confidences.
         num_confident: Images that it is a sum of.
+        confidences: Images by the bin of their mean confidence.
+        class_confidence: Sum of the confidences of the pixels of each class.
         finished_at: When the last of them was written.
         work: What they have cost.
     """
@@ -60,6 +66,8 @@ class Sums(BaseModel):
     images: Counter[int] = Field(default_factory=Counter)
     confidence: Fraction = Fraction(0)
     num_confident: int = 0
+    confidences: list[int] = [0] * NUM_BINS
+    class_confidence: dict[int, Fraction] = {}
     finished_at: datetime | None = None
     work: WorkSum = Field(default_factory=WorkSum)
 
@@ -72,6 +80,11 @@ class Sums(BaseModel):
         self.num_retried_failed += other.num_retried_failed
         self.confidence += other.confidence
         self.num_confident += other.num_confident
+        pairs = zip(self.confidences, other.confidences, strict=True)
+        self.confidences = [one + more for one, more in pairs]
+        for index, confidence in other.class_confidence.items():
+            known = self.class_confidence.get(index, Fraction(0))
+            self.class_confidence[index] = known + confidence
         self.errors.update(other.errors)
         self.pixels.update(other.pixels)
         self.images.update(other.images)
@@ -109,22 +122,31 @@ class Sums(BaseModel):
             num_pixels=self.num_pixels,
             errors={str(code): self.errors[code] for code in ErrorCode if self.errors[code]},
             failed=self.failed,
-            classes=[
-                ClassTotal(
-                    id=label.id,
-                    name=label.name,
-                    color=label.color,
-                    num_pixels=self.pixels[label.id],
-                    num_images=self.images[label.id],
-                )
-                for label in record.network.classes
-            ],
+            classes=[self._of_class(label) for label in self._classes(record.network)],
             images=images,
             class_statistics=statistics,
             mean_confidence=float(self.confidence / confident) if confident else None,
+            confidences=self.confidences,
+            timeline=self.work.timeline.total(),
             work=work,
             bottleneck=verdict(work) if work.replica_seconds else "",
             price_per_thousand_images=price_per_thousand(work, self.num_images, price),
+        )
+
+    def _classes(self, network: NetworkRecord) -> list[ClassRecord]:
+        """Return the network's classes, and at last what it ignored, if it has."""
+        ignored = ClassRecord(id=IGNORE_INDEX, name=IGNORED, color=IGNORE_COLOR)
+        return [*network.classes, *([ignored] if self.pixels[IGNORE_INDEX] else [])]
+
+    def _of_class(self, label: ClassRecord) -> ClassTotal:
+        pixels, confidence = self.pixels[label.id], self.class_confidence.get(label.id)
+        return ClassTotal(
+            id=label.id,
+            name=label.name,
+            color=label.color,
+            num_pixels=pixels,
+            num_images=self.images[label.id],
+            mean_confidence=None if confidence is None else float(confidence / pixels),
         )
 
 
@@ -154,6 +176,8 @@ def sums_of(commits: pa.Table, statistics: pa.Table, work: WorkSum) -> Sums:
         images=classes.images,
         confidence=_exact(confidences.to_pylist()),
         num_confident=len(confidences),
+        confidences=count_confidences(confidences),
+        class_confidence=_confidence_of_classes(statistics),
         finished_at=pc.max(commits["labelled_at"]).as_py(),
         work=work,
     )
@@ -163,6 +187,16 @@ def _first_failed(commits: pa.Table) -> list[FailedImage]:
     failed = commits.filter(pc.equal(commits["status"], ERROR)).slice(0, NUM_FAILED_KEPT)
     rows = failed.select(list(FailedImage.model_fields)).to_pylist()
     return [FailedImage(**row) for row in rows]
+
+
+def _confidence_of_classes(statistics: pa.Table) -> dict[int, Fraction]:
+    pixels = statistics["pixel_count"].cast(pa.float64(), safe=False)
+    weighted = pc.multiply(statistics["mean_confidence"], pixels)
+    known: dict[int, list[float]] = {}
+    for index, value in zip(statistics["class_id"].to_pylist(), weighted.to_pylist(), strict=True):
+        if value is not None:
+            known.setdefault(index, []).append(value)
+    return {index: _exact(values) for index, values in known.items()}
 
 
 def _exact(values: Iterable[float]) -> Fraction:

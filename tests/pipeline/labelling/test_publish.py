@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.errors import InputError, StoreError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling import report
 from pipeline.labelling.class_statistics import count_classes
+from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Manifest, Run, commit_name
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
@@ -286,7 +288,7 @@ def test_the_report_is_what_was_rendered(tmp_path: Path) -> None:
     publish(run, _render)
     path = tmp_path / f"out/runs/{run.run_id}/report.html"
     assert path.read_text() == "6 <images>"
-    publish(run, lambda manifest: report.as_html(run, manifest))
+    publish(run, partial(report.as_html, run, history=History(run.storage, run.output)))
     text = path.read_text()
     assert "broken.jpg" in text
     assert "unsupported_format" in text

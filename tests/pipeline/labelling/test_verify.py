@@ -261,7 +261,7 @@ def test_a_row_that_was_not_planned_is_found(tmp_path: Path) -> None:
     _rewrite_commit(run, lambda rows: rows.append({**rows[0], "image_id": "x", "key": "extra.jpg"}))
     breaks = _verify(run).breaks
     assert breaks.first["row without a planned image, or second row"] == ["extra.jpg"]
-    assert breaks.numbers[_MANIFEST] == 6
+    assert breaks.numbers[_MANIFEST] == 7
     assert breaks.numbers[_IMAGES] > 0
 
 
