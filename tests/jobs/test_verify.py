@@ -7,6 +7,7 @@ import pytest
 
 from jobs.__main__ import main
 from pipeline.labelling import report
+from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run
 from tests.disk_runs import draw_images, label_run, start_run
@@ -16,7 +17,7 @@ def _run(folder: Path, run_id: str, number: int, *, finish: bool = True) -> Run:
     run = start_run(folder, draw_images(folder, number), run_id=run_id)
     if finish:
         label_run(run)
-        publish(run, partial(report.as_html, run))
+        publish(run, partial(report.as_html, run, history=History(run.storage, run.output)))
     return run
 
 
