@@ -23,7 +23,7 @@ from pydantic import (
 
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
-from pipeline.store.access import S3Access
+from pipeline.store.access import Access
 from pipeline.store.storage import Storage
 from pipeline.store.uri import has_wildcard, normalise_uri
 
@@ -158,7 +158,7 @@ class StoreSettings(NoSettings):
             self.io_timeout_s,
             self.io_attempts,
             patience_s=self.io_patience_s,
-            access=S3Access(kms_key_id=self.s3_kms_key_id),
+            access=Access(kms_key_id=self.s3_kms_key_id),
         )
 
 
@@ -183,7 +183,7 @@ class InputAccessFields(NoSettings):
         Args:
             storage: As the output is entered.
         """
-        access = S3Access(self.input_anonymous, self.requester_pays)
+        access = Access(self.input_anonymous, self.requester_pays)
         return replace(storage, input_access=access)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class S3Access:
+class Access:
     """What goes with every request to a bucket.
 
     Attributes:
@@ -19,7 +19,7 @@ class S3Access:
     requester_pays: bool = False
     kms_key_id: str | None = None
 
-    def options(self) -> dict[str, Any]:
+    def for_s3fs(self) -> dict[str, Any]:
         """Return it as options of s3fs, which takes each to the requests that know it."""
         options: dict[str, Any] = {}
         if self.anonymous:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.errors import ErrorCode, StoreError
-from pipeline.store.access import S3Access
+from pipeline.store.access import Access
 from pipeline.store.attempts import Asking, Pace, Patience, Tally
+from pipeline.store.bucket import Bucket
 from pipeline.store.entry import Entry
 from pipeline.store.http import Http
 from pipeline.store.local import Local
-from pipeline.store.s3 import S3
+from pipeline.store.s3 import open_s3
 from pipeline.store.uri import WEB, as_folder
 
 _log = logging.getLogger(__name__)
@@ -50,8 +51,8 @@ class Storage:
     attempts: int = 50
     conditional_put: bool = True
     patience_s: float = 300.0
-    access: S3Access = field(default_factory=S3Access)
-    input_access: S3Access | None = None
+    access: Access = field(default_factory=Access)
+    input_access: Access | None = None
     pace: Pace = field(default_factory=Pace, compare=False, repr=False)
     retries: Tally = field(default_factory=Tally, compare=False, repr=False)
     requests: Tally = field(default_factory=Tally, compare=False, repr=False)
@@ -171,7 +172,8 @@ class Storage:
 
     def _backend(self, uri: str) -> "_Backend":
         if uri.startswith("s3://"):
-            return S3(self.s3_endpoint_url, self.timeout_s, self._asking, self.access)
+            client = open_s3(self.s3_endpoint_url, self.timeout_s, self.access)
+            return Bucket(client, self._asking)
         return Local(self.requests)
 
     @property

@@ -1,4 +1,4 @@
-"""What S3, its imitations, botocore and s3fs raise, as StoreError."""
+"""What buckets answer, and what botocore, s3fs and obstore raise, as StoreError."""
 
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ _OF_THE_CREDENTIALS = {
 _FORBIDDEN = {"403", "AccessDenied", "Forbidden", "InvalidObjectState", *_OF_THE_CREDENTIALS}
 _NOBODY_THERE = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
-S3_ERRORS = (OSError, ClientError, BotoCoreError, ResponseParserError)
+BUCKET_ERRORS = (OSError, ClientError, BotoCoreError, ResponseParserError)
 
 
 class BodyBrokeError(OSError):
@@ -52,8 +52,43 @@ class NotS3Error(OSError):
     """Something answered that is no S3: a page for people, of a proxy or a console."""
 
 
+class RefusedError(OSError):
+    """The store has answered obstore with an error."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        """Take over what it says.
+
+        Args:
+            status: Of HTTP.
+            code: The store's own; empty where it gives none.
+            message: The store's own.
+        """
+        super().__init__(": ".join(filter(None, (code or str(status), message))))
+        self.status = status
+        self.code = code or str(status)
+
+
+class NobodyThereError(OSError):
+    """Nobody listens at the endpoint, or it has no address."""
+
+    def __init__(self, server: str) -> None:
+        """Name it.
+
+        Args:
+            server: Scheme, host and port.
+        """
+        super().__init__(server)
+        self.server = server
+
+
+class UnclearError(OSError):
+    """An answer that obstore can't take, or does not tell enough of."""
+
+
 def code_of(error: BaseException) -> str:
     """Return the code that S3 gives an error, else its status as text; empty if it gave none."""
+    if isinstance(error, RefusedError):
+        return error.code
     source = _source(error)
     if isinstance(source, ClientError):
         answer = source.response
@@ -79,7 +114,7 @@ def may_pass(error: BaseException) -> bool:
     code = code_of(error)
     if code in CONFLICT | THROTTLED | _PASSING:
         return True
-    known = isinstance(error, S3_ERRORS) and not isinstance(error, NotS3Error)
+    known = isinstance(error, BUCKET_ERRORS) and not isinstance(error, NotS3Error)
     return known and code not in NOT_IMPLEMENTED and not _is_refusal(error)
 
 
@@ -87,7 +122,7 @@ def raise_store_error(error: BaseException, uri: str) -> NoReturn:
     """Translate an error. Raises StoreError.
 
     Args:
-        error: One of `S3_ERRORS`.
+        error: One of `BUCKET_ERRORS`.
         uri: What was asked for.
     """
     code = code_of(error)
@@ -114,11 +149,9 @@ def _raise_other(error: BaseException, uri: str, scope: Scope) -> NoReturn:
     if _is_refusal(error):
         message = f"{uri}: {reason}; check bucket, region, endpoint and credentials"
         raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error
-    source = _source(error)
-    if isinstance(source, _NOBODY_THERE):
+    if server := _server(error):
         reason = (
-            f"nobody answers at {_server(source)} (check s3_endpoint_url, AWS_ENDPOINT_URL and the "
-            "network)"
+            f"nobody answers at {server} (check s3_endpoint_url, AWS_ENDPOINT_URL and the network)"
         )
     message = f"{uri}: no answer from the store: {reason}"
     raise StoreError(ErrorCode.TIMEOUT, message, scope) from error
@@ -126,6 +159,8 @@ def _raise_other(error: BaseException, uri: str, scope: Scope) -> NoReturn:
 
 def _scope(error: BaseException, code: str) -> Scope:
     """Say what an error is true of: botocore's own are of credentials, regions and networks."""
+    if isinstance(error, NobodyThereError):
+        return Scope.STORE
     source = _source(error)
     of_object = (ParamValidationError, HTTPClientError, ResponseParserError)
     if isinstance(source, BotoCoreError) and not isinstance(source, of_object):
@@ -135,9 +170,14 @@ def _scope(error: BaseException, code: str) -> Scope:
     return Scope.BUCKET if code in _OF_THE_BUCKET else Scope.OBJECT
 
 
-def _server(error: BotoCoreError) -> str:
-    """Name whom a connection was tried to: the store, or the proxy on the way."""
-    url = urlsplit(error.kwargs.get("endpoint_url") or error.kwargs.get("proxy_url") or "")
+def _server(error: BaseException) -> str:
+    """Name whom nobody answers at, the store or the proxy on the way; empty if that is not it."""
+    if isinstance(error, NobodyThereError):
+        return error.server
+    source = _source(error)
+    if not isinstance(source, _NOBODY_THERE):
+        return ""
+    url = urlsplit(source.kwargs.get("endpoint_url") or source.kwargs.get("proxy_url") or "")
     return f"{url.scheme}://{url.netloc}"
 
 
@@ -150,6 +190,8 @@ def _source(error: BaseException) -> BaseException | None:
 
 def _is_refusal(error: BaseException) -> bool:
     """Whether asking again can't help: bad names, profiles and regions, and answers 3xx or 4xx."""
+    if isinstance(error, RefusedError):
+        return 300 <= error.status < 500
     source = _source(error)
     if isinstance(source, ClientError):
         status = source.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
