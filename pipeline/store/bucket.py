@@ -15,6 +15,7 @@ from pipeline.store.bucket_answers import (
 from pipeline.store.bucket_errors import (
     BUCKET_ERRORS,
     CONFLICT,
+    NO_OBJECT,
     NOT_FOUND,
     NOT_IMPLEMENTED,
     PRECONDITION,
@@ -212,7 +213,8 @@ class Bucket:
         try:
             self._ask("write", lambda: self._client.delete(uri))
         except BUCKET_ERRORS as error:
-            raise_store_error(error, uri)
+            if code_of(error) not in NO_OBJECT:
+                raise_store_error(error, uri)
 
     def remove_leftovers(self, folder_uri: str) -> None:
         """A PUT that did not end leaves nothing behind."""

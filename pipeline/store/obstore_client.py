@@ -148,13 +148,17 @@ def can_name(uri: str) -> bool:
     return _ODD.search(f"/{key}/") is None
 
 
-def _name(uri: str) -> str:
-    """Return the key. Raises StoreError, if obstore would mean another object by it."""
-    if not can_name(uri):
+def check_name(uri: str) -> None:
+    """Refuse a key by which obstore would mean another object. Raises StoreError."""
+    if key_of(uri) and not can_name(uri):
         raise StoreError(
             ErrorCode.NOT_FOUND,
             f"{uri!r}: keys with empty parts, `.`, `..` or control characters are read in S3 only",
         )
+
+
+def _name(uri: str) -> str:
+    check_name(uri)
     return key_of(uri)
 
 

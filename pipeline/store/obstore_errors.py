@@ -6,13 +6,13 @@ in which no text of the store's or the user's can begin a line of its own.
 """
 
 import re
-from urllib.parse import urlsplit
 
 from obstore.exceptions import BaseError
 
 from pipeline.store.bucket_errors import (
     BodyBrokeError,
     NobodyThereError,
+    NoCredentialsHereError,
     RefusedError,
     UnclearError,
 )
@@ -23,9 +23,12 @@ _FIELDS = "\n\nDebug source:\n"
 _STATUS = re.compile(r"^ *status: (\d{3}),$", re.MULTILINE)
 _BODY = re.compile(r'^ *body: Some\(\n *"(.*)",$', re.MULTILINE)
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
-_MESSAGE = re.compile(r"<Message>([^<]{1,1000})</Message>")
+# To the end of the first line; Azure's go on with ids.
+_MESSAGE = re.compile(r"<Message>([^<\\]{1,1000})")
 _KIND = re.compile(r"^ *kind: (Connect|Timeout|Request|Interrupted|Decode|Unknown),$", re.MULTILINE)
 _URI = re.compile(r"^ *(https?://[^/ ]+)/.*,$", re.MULTILINE)
+# Who gives machines their credentials, where nothing else does.
+_METADATA = ("http://metadata.google.internal", "http://metadata", "http://169.254.169.254")
 _REASON = re.compile(r'^ *(?:message|error): "(.*)",$', re.MULTILINE)
 _BARE_REDIRECT = re.compile("^ *inner: BareRedirect,$", re.MULTILINE)
 # The headers had come.
@@ -40,24 +43,31 @@ def translated(error: Exception) -> OSError:
 
     Returns:
         RefusedError for an answer of the store's, NobodyThereError or BodyBrokeError; OSError for
-        a request that was cut off; UnclearError for all else.
+        a request that was cut off; NoCredentialsHereError; UnclearError for all else.
     """
     said, _, fields = str(error).rpartition(_FIELDS)
+    server = found[1] if (found := _URI.search(fields)) else ""
+    if server in _METADATA:
+        return NoCredentialsHereError(said)
     if status := _STATUS.search(fields):
         return _refused(int(status[1]), fields)
+    if kind := _KIND.search(fields):
+        return _cut_off(kind[1], server, said, fields)
     if _BARE_REDIRECT.search(fields):
         return RefusedError(301, "", "")
-    kind = _KIND.search(fields)
-    if kind is None:
-        return UnclearError(said or str(error))
+    # A batch of removals says no more.
+    is_missing = isinstance(error, FileNotFoundError)
+    return RefusedError(404, "", "") if is_missing else UnclearError(said or str(error))
+
+
+def _cut_off(kind: str, server: str, said: str, fields: str) -> OSError:
     reasons = _REASON.findall(fields)
     reason = reasons[-1] if reasons else said.rpartition(" - ")[2]
-    if kind[1] == "Connect":
-        url = urlsplit(found[1] if (found := _URI.search(fields)) else "")
-        return NobodyThereError(f"{url.scheme}://{url.netloc}")
-    if kind[1] in _OF_BODIES:
+    if kind == "Connect":
+        return NobodyThereError(server)
+    if kind in _OF_BODIES:
         return BodyBrokeError(f"the answer broke off: {reason}")
-    return OSError("no answer in time" if kind[1] == "Timeout" else reason)
+    return OSError("no answer in time" if kind == "Timeout" else reason)
 
 
 def _refused(status: int, fields: str) -> RefusedError:

@@ -217,8 +217,7 @@ class _NoMetrics(nullcontext[None]):
         """Pass over a receipt."""
 
 
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def do_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the shards in this process, with a stand-in for the network."""
 
     def shards(run: Run, todo: Shards, given: LabelSettings, _: Any) -> Iterator[Receipt]:
@@ -227,6 +226,11 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "label_shards", shards)
     monkeypatch.setattr(chain, "join_cluster", lambda *_: None)
     monkeypatch.setattr(chain, "RunMetrics", _NoMetrics)
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    do_without_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")
