@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 import boto3
 
+from tests.certificates import Certificates
+
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing-secret",
@@ -77,12 +79,15 @@ class Server:
 
 
 @contextmanager
-def moto_server(log: Path) -> Iterator[Server]:
-    """Run moto's S3, which honours If-None-Match."""
+def moto_server(log: Path, certificates: Certificates | None = None) -> Iterator[Server]:
+    """Run moto's S3, which honours If-None-Match; with certificates behind TLS."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    if certificates is not None:
+        files = (str(certificates.certificate), str(certificates.key))
+        command += ["--ssl", "--ssl-cert", files[0], "--ssl-key", files[1]]
     with server_process(command, log, port):
-        yield Server(f"http://127.0.0.1:{port}")
+        yield Server(f"http{'s' if certificates else ''}://127.0.0.1:{port}")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Requests through obstore: a tenth of the CPU that s3fs needs, and its headers unseen."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import lru_cache
@@ -15,6 +14,7 @@ from pipeline.store.bucket import Answer, key_of
 from pipeline.store.bucket_errors import BodyBrokeError, UnclearError
 from pipeline.store.entry import check_size
 from pipeline.store.obstore_errors import OBSTORE_ERRORS, translated
+from pipeline.store.speed import SLOWEST_BYTES_PER_S, Speed
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, PutMode
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     Opened = AzureStore | GCSStore | S3Store
 
-# A body that comes slower than this over a whole window is asked for anew; so is an upload.
-SLOWEST_BYTES_PER_S = 16 << 10
-WINDOW_S = 20.0
 # Uploads have a limit in time by their size, which is one of a few, since a client has only one.
 _LEAST_UPLOAD_BYTES = 64 << 10
 # As aiohttp keeps them: servers close connections that idle for longer.
@@ -77,8 +74,8 @@ class ObstoreClient:
             result = obstore.get(opened_for_reading(self._opens), _name(uri), options=options)
             answer = _answer(result)
             check_size(uri, answer["ContentLength"], max_bytes)
-            window_s = min(WINDOW_S, self._opens.timeout_s)
-            return answer, _read_all(result.stream(min_chunk_size=1), window_s)
+            # Pieces as small as they come, else obstore waits for more of what drips.
+            return answer, _read_all(result.stream(min_chunk_size=1), self._opens.timeout_s)
 
         return asked(get)
 
@@ -173,17 +170,11 @@ def _answer(result: "GetResult") -> Answer:
     return answer
 
 
-def _read_all(pieces: Iterator[bytes], window_s: float) -> bytes:
-    """Read a body piece by piece: one that drips is alive and never ends."""
-    data = bytearray()
-    since, before = time.monotonic(), 0
+def _read_all(pieces: Iterator[bytes], timeout_s: float) -> bytes:
+    data, speed = bytearray(), Speed(timeout_s)
     for piece in pieces:
         data += piece
-        passed = time.monotonic() - since
-        if passed > window_s:
-            if len(data) - before < SLOWEST_BYTES_PER_S * passed:
-                raise BodyBrokeError(f"{len(data) - before} bytes in {passed:.0f} s")
-            since, before = time.monotonic(), len(data)
+        speed.check(len(data))
     return bytes(data)
 
 

@@ -98,9 +98,11 @@ class S3:
         return self._careful.listed(uri)
 
     def _ask(self, uri: str, request: Callable[[ObstoreClient | S3Client], _Answered]) -> _Answered:
+        if not can_name(uri):
+            return request(self._careful)
         bucket = bucket_of(uri)
         address = self._addresses.get(bucket)
-        if address is not None and bucket not in self._through_s3fs and can_name(uri):
+        if address is not None and bucket not in self._through_s3fs:
             try:
                 return request(self._through_obstore(bucket, address))
             except RefusedError as error:

@@ -1,7 +1,6 @@
 """Requests to S3 through s3fs, which sees every header, and says more of what goes wrong."""
 
 import asyncio
-import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,10 +20,8 @@ from pipeline.store.bucket_answers import check_answer, check_page, version_of
 from pipeline.store.bucket_errors import BodyBrokeError
 from pipeline.store.entry import Entry, check_size
 from pipeline.store.s3_pages import parse_pages_fast
+from pipeline.store.speed import SLOWEST_BYTES_PER_S, Speed
 
-# A body that comes slower than this over a whole window is asked for anew; so is an upload.
-SLOWEST_BYTES_PER_S = 16 << 10
-WINDOW_S = 20.0
 _READ_BYTES = 1 << 20
 _NOTES = "fcn-note-address"
 
@@ -81,8 +78,7 @@ class S3Client:
                 check_answer(answer)
                 check_size(uri, answer.get("ContentLength", 0), max_bytes)
                 try:
-                    window_s = min(WINDOW_S, self._timeout_s)
-                    data = await _read_all(body, uri, max_bytes, window_s)
+                    data = await _read_all(body, uri, max_bytes, self._timeout_s)
                 except (OSError, BotoCoreError, aiohttp.ClientError) as error:
                     raise BodyBrokeError(f"the answer broke off: {error!r}") from error
                 return answer, data
@@ -225,18 +221,12 @@ class S3Pages:
         self._arguments["ContinuationToken"] = token
 
 
-async def _read_all(body: Any, uri: str, max_bytes: int | None, window_s: float) -> bytes:
-    """Read a body piece by piece: one that drips is alive and never ends."""
-    data = bytearray()
-    since, before = time.monotonic(), 0
+async def _read_all(body: Any, uri: str, max_bytes: int | None, timeout_s: float) -> bytes:
+    data, speed = bytearray(), Speed(timeout_s)
     while piece := await body.read(_READ_BYTES):
         data += piece
         check_size(uri, len(data), max_bytes)
-        passed = time.monotonic() - since
-        if passed > window_s:
-            if len(data) - before < SLOWEST_BYTES_PER_S * passed:
-                raise BodyBrokeError(f"{len(data) - before} bytes in {passed:.0f} s")
-            since, before = time.monotonic(), len(data)
+        speed.check(len(data))
     return bytes(data)
 
 

@@ -18,6 +18,7 @@ _BENCHMARKS = {
     "many_shards": "shards/s, start and memory of the chain with 400,000 shards and empty steps",
     "commit_records": "bytes and CPU ms of a commit record, by codec and images per shard",
     "resume": "seconds and memory to find out what is left of 400,000 shards, half of them done",
+    "requests": "CPU ms of a request to S3 by kind and library, and CPU us of a listed key",
     "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
 

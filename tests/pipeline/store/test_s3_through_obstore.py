@@ -12,9 +12,11 @@ import pytest
 
 from pipeline.errors import Stopped, StoreError
 from pipeline.store.access import Access
+from pipeline.store.s3 import open_s3
 from pipeline.store.storage import Storage
+from tests.certificates import make_certificates
 from tests.fault_proxy import Fault, Proxy, Reply, fault_proxy, refusal
-from tests.servers import Server
+from tests.servers import Server, moto_server
 
 _THROUGH_OBSTORE = "object_store"
 
@@ -76,6 +78,9 @@ def test_every_key_is_itself(key: str, known: Known, s3: Server) -> None:
     assert known.storage.read(uri) == b"odd"
     known.storage.remove(uri)
     assert not known.storage.exists(uri)
+    known.agents()
+    known.storage.read(known.uri)
+    assert known.agents() == [_THROUGH_OBSTORE], "one odd key has changed how all are asked for"
 
 
 def test_a_server_that_leaves_headers_out_is_asked_once(known: Known) -> None:
@@ -135,6 +140,23 @@ def test_the_environments_proxy_is_used(s3: Server, monkeypatch: pytest.MonkeyPa
             storage.write(f"s3://{bucket}/a", b"1")
         assert proxy.requests == [("PUT", f"{endpoint}/{bucket}/a")] * 2
         assert Known(proxy, storage, bucket).agents() == ["aiobotocore", _THROUGH_OBSTORE]
+
+
+def test_the_authority_that_the_environment_names_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS_CA_BUNDLE holds for both libraries; without it nobody trusts such a server."""
+    certificates = make_certificates(tmp_path)
+    with moto_server(tmp_path / "log", certificates) as server:
+        with pytest.raises(StoreError, match=r"(?i)certificate"):
+            Storage(server.endpoint_url, timeout_s=4.75, attempts=1).read("s3://bucket/a")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificates.authority))
+        bucket = server.make_bucket()
+        storage = Storage(server.endpoint_url, timeout_s=4.5, attempts=1)
+        for _ in range(2):
+            storage.write(f"s3://{bucket}/a", b"1")
+        assert storage.read(f"s3://{bucket}/a") == b"1"
+        assert not open_s3(server.endpoint_url, 4.5, Access())._through_s3fs
 
 
 def test_every_request_is_signed_paid_and_encrypted_as_before(known: Known) -> None:
