@@ -5,6 +5,7 @@ which credentials: profiles, roles, SSO, regions and styles of addresses are bot
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,7 +37,9 @@ _ELSEWHERE = {
 _Answered = TypeVar("_Answered")
 
 
-@lru_cache(maxsize=64)
+_OPENING = threading.Lock()
+
+
 def open_s3(endpoint_url: str | None, timeout_s: float, access: Access) -> "S3":
     """Open S3, or find it as it is open already in this process.
 
@@ -45,6 +48,12 @@ def open_s3(endpoint_url: str | None, timeout_s: float, access: Access) -> "S3":
         timeout_s: As the attribute of `Storage`.
         access: How it is entered.
     """
+    with _OPENING:  # threads that begin together want one, too
+        return _open(endpoint_url, timeout_s, access)
+
+
+@lru_cache(maxsize=64)
+def _open(endpoint_url: str | None, timeout_s: float, access: Access) -> "S3":
     return S3(S3Client(endpoint_url, timeout_s, access), timeout_s, access)
 
 

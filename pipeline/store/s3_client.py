@@ -52,8 +52,11 @@ class S3Client:
         self._timeout_s = timeout_s
         # Of the buckets that were asked, as they were asked last.
         self.addresses: dict[str, Address] = {}
+        self._opening = asyncio.Lock()
         self._fs = fsspec.filesystem(
             "s3",
+            # One client for all threads: fsspec keeps one for each.
+            skip_instance_cache=True,
             endpoint_url=endpoint_url,
             use_listings_cache=False,
             config_kwargs={
@@ -167,7 +170,8 @@ class S3Client:
     async def _limited(self, method: str, num_bytes: int, **arguments: Any) -> dict[str, Any]:
         """Limit a request as a whole: to connect, to send so many bytes, and to be answered."""
         seconds = 2 * self._timeout_s + num_bytes / SLOWEST_BYTES_PER_S
-        client = await self._fs.set_session()  # which takes its time, once in a process
+        async with self._opening:
+            client = await self._fs.set_session()  # which takes its time, once in a process
         parse_pages_fast(client)
         client.meta.events.register("before-sign.s3.*", self._note_address, unique_id=_NOTES)
         call = self._fs._call_s3(method, **arguments)  # noqa: SLF001 - call_s3 has no limit
