@@ -22,8 +22,18 @@ ARCHITECTURES = {
     "fcn32s_googlenet": frozenset({UPSAMPLING}),
     "fcn_all_skips": frozenset({WIDTH}),
     "fcn_all_skips_vgg16": frozenset({WIDTH}),
+    "fcn_pyramid": frozenset({WIDTH}),
+    "fcn_lite0": frozenset[str](),
     "fcn_resnet50": frozenset[str](),
     "fcn_resnet101": frozenset[str](),
+}
+
+# Where the layers begin that others may have trained, by the beginning of their tensors' names.
+ENCODERS = {
+    "fcn_pyramid": "encoder.",
+    "fcn_lite0": "encoder.",
+    "fcn_resnet50": "backbone.",
+    "fcn_resnet101": "backbone.",
 }
 
 

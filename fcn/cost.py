@@ -7,7 +7,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fcn.models import Network, build
+from fcn.models.pyramid import Upsample2
 from fcn.upsample import FixedUpsample, LearnedUpsample
+
+_UPSAMPLING = (FixedUpsample, LearnedUpsample, Upsample2)
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,7 @@ def count(name: str, num_classes: int, size: tuple[int, int], *, padding: str = 
 
 
 def _output_stride(network: Network) -> int:
-    last = [
-        layer for layer in network.modules() if isinstance(layer, FixedUpsample | LearnedUpsample)
-    ]
+    last = [layer for layer in network.modules() if isinstance(layer, _UPSAMPLING)]
     if last:
         stride = last[-1].stride
         return stride if isinstance(stride, int) else stride[0]

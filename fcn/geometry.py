@@ -110,6 +110,8 @@ def _output_size(layers: Iterable[nn.Module], size: int) -> int:
         kernel_size, stride, padding = _sides(layer)
         extent = (kernel_size - 1) * _side(getattr(layer, "dilation", 1)) + 1
         surplus = stride - 1 if getattr(layer, "ceil_mode", False) else 0
+        # Zeros at the bottom and the right alone move nothing.
+        surplus += getattr(layer, "trailing", 0)
         size = (size + 2 * padding - extent + surplus) // stride + 1
         if size < 1:
             return 0

@@ -6,6 +6,7 @@ of each image.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from jobs.label import exit_code
@@ -14,6 +15,8 @@ from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
+from pipeline.inputs.layouts import Sample
+from pipeline.inputs.splits import Fold, by_fold, by_share, matching
 from pipeline.labelling.flow import label
 from pipeline.labelling.precision import decided
 from pipeline.labelling.session import open_job
@@ -36,7 +39,7 @@ def run(settings: EvaluateSettings) -> int:
     data_set = open_data_set(
         storage, settings.data, settings.classes, settings.truth_coding, settings.split
     )
-    samples = data_set.found.split(settings.split)
+    samples = _chosen(data_set.found.split(settings.split), settings)
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
     manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"
@@ -47,13 +50,24 @@ def run(settings: EvaluateSettings) -> int:
     job = decided(job)
     check_ground_truth(job, data_set, settings.split, samples)
     outcome = label(job)
-    matrix, scores = score_masks(job, data_set, samples)
+    scores = score_masks(job, data_set, samples)
     folder = f"{settings.output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
-    found = describe(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
-    write(storage, folder, found, matrix, scores, names)
+    found = describe(job, settings, scores, names, samples)
+    write(storage, folder, found, scores, names)
     say(_as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
+
+
+def _chosen(samples: Sequence[Sample], settings: EvaluateSettings) -> Sequence[Sample]:
+    if settings.val_match is not None:
+        samples = matching(samples, settings.val_match)
+    if settings.val_fold is not None:
+        fold = Fold.parse(settings.val_fold)
+        samples = by_fold(samples, fold, settings.seed, settings.val_group)[1]
+    if settings.val_share:
+        samples = by_share(samples, settings.val_share, settings.seed, settings.val_group)[1]
+    return samples
 
 
 def _as_text(found: dict[str, Any], folder: str) -> str:
@@ -66,12 +80,26 @@ def _as_text(found: dict[str, Any], folder: str) -> str:
         f"  mean IU {mean_iu}, pixel accuracy {pixels}, mean accuracy {accuracy}, "
         f"f.w. IU {weighted}"
     )
-    lines = [headline, metrics, "", f"  {'class':<24}{'IU':>8}{'accuracy':>10}"]
+    lines = [headline, metrics, _how_sure(found), ""]
+    lines.append(f"  {'class':<24}{'IU':>8}{'accuracy':>10}{'outline IU':>12}{'pixels':>15}")
     for name, scores in found["classes"].items():
         if scores is None:
             lines.append(f"  {name[:23]:<24}{'absent':>8}")
         else:
-            lines.append(f"  {name[:23]:<24}{scores['iu']:>8.4f}{scores['accuracy']:>10.4f}")
+            shares = (
+                f"{scores['iu']:>8.4f}{scores['accuracy']:>10.4f}{scores['boundary_iu']:>12.4f}"
+            )
+            lines.append(f"  {name[:23]:<24}{shares}{scores['num_pixels']:>15,}")
     lines += ["", f"  {folder}/metrics.json", f"  {folder}/confusion_matrix.parquet, .png"]
     lines += [f"  {folder}/images.parquet"]
     return "\n".join(lines)
+
+
+def _how_sure(found: dict[str, Any]) -> str:
+    outlines, error = shown(found["mean_boundary_iu"]), shown(found["calibration_error"])
+    ends = found["mean_iu_95"]
+    interval = "unknown" if ends is None else f"{shown(ends[0])} to {shown(ends[1])}"
+    return (
+        f"  mean IU in 95 % of bootstraps {interval}, near outlines {outlines}, "
+        f"calibration error {error}"
+    )

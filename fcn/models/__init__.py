@@ -6,8 +6,10 @@ from functools import partial
 
 from fcn.architectures import ARCHITECTURES, FULL_WIDTH, check_choices
 from fcn.models.all_skips import FCNAllSkips
+from fcn.models.lite import LitePyramid
 from fcn.models.network import Network
 from fcn.models.paper.alexnet import ONE_TOWER, FCNAlexNet
+from fcn.models.residual import ResidualPyramid
 from fcn.models.vgg16 import FCNVGG16, VGG16_BLOCKS
 
 __all__ = ["NETWORKS", "Network", "build"]
@@ -36,6 +38,8 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "fcn32s_googlenet": partial(_on_torchvision, "fcn.models.paper.googlenet:FCNGoogLeNet"),
     "fcn_all_skips": FCNAllSkips,
     "fcn_all_skips_vgg16": partial(FCNAllSkips, blocks=VGG16_BLOCKS),
+    "fcn_pyramid": ResidualPyramid,
+    "fcn_lite0": LitePyramid,
     "fcn_resnet50": partial(_on_torchvision, _RESNET, depth=50),
     "fcn_resnet101": partial(_on_torchvision, _RESNET, depth=101),
 }

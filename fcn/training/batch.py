@@ -13,7 +13,8 @@ class Batch:
 
     Attributes:
         images: RGB, uint8 of shape (H, W, 3) each.
-        truths: Class indices, uint8 of shape (H, W) each, 255 where there is none.
+        truths: Class indices, uint8 each, 255 where there is none; of the image's shape (H, W),
+            or of another where the network sees images at another scale than their own.
         places: Number of each showing since the beginning of the run, which seeds its dropout.
     """
 

@@ -10,6 +10,19 @@ import torch.nn.functional as F
 from fcn.weights.record import IGNORE_INDEX
 
 
+def at_size_of(truths_NHW: torch.Tensor, scores_NCHW: torch.Tensor) -> torch.Tensor:
+    """Bring scores to the size of the ground truth, as labelling brings them to an image's.
+
+    Args:
+        truths_NHW: At the size of the images.
+        scores_NCHW: At the size at which the network saw them (a checkpoint's `image_scale`).
+    """
+    size = truths_NHW.shape[1:]
+    if scores_NCHW.shape[2:] == size:
+        return scores_NCHW
+    return F.interpolate(scores_NCHW.float(), size, mode="bilinear", align_corners=False)
+
+
 def cross_entropy_sum(
     scores_NCHW: torch.Tensor, truths_NHW: torch.Tensor, weights: torch.Tensor | None
 ) -> torch.Tensor:

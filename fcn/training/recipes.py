@@ -45,6 +45,8 @@ class Recipe:
         momentum: Of `sgd`.
         weight_decay: Of kernels. Biases and batch norms have none.
         bias_rate: Factor of the learning rate for biases.
+        encoder_rate: Factor of the learning rate for the encoder of a network that has one
+            (`fcn.architectures.ENCODERS`); 0 leaves it as it is, batch norms included.
         divisor: What the loss, summed over the pixels of a step, is divided by: `one` (nothing),
             or `pixels`, the pixels with a class, each counting as much as its class's weight.
         balance: `none`, or `sqrt`: a class weighs as one over the root of its share of the
@@ -58,7 +60,7 @@ class Recipe:
         micro_batch_size: Images that pass through the network at a time on a worker; gradients
             are summed up over the step. None: all at once.
         augmentation: Of the training images.
-        stage_rates: For `staged`: the learning rates of the stages, coarse to fine.
+        stage_factors: For `staged`: of the learning rate, for each of the stages, coarse to fine.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Recipe:
     momentum: float = 0.0
     weight_decay: float = 0.0
     bias_rate: float = 1.0
+    encoder_rate: float = 1.0
     divisor: str = "pixels"
     balance: str = "none"
     max_weight: float = 10.0
@@ -77,7 +80,7 @@ class Recipe:
     average: float = 0.0
     micro_batch_size: int | None = None
     augmentation: Augmentation = Augmentation()
-    stage_rates: tuple[float, ...] = ()
+    stage_factors: tuple[float, ...] = ()
 
     def rate(self, step: int, progress: float) -> float:
         """Return the learning rate of a step.
@@ -91,17 +94,20 @@ class Recipe:
         return self.learning_rate * warmup * decay
 
     def with_batch_size(self, batch_size: int) -> "Recipe":
-        """Change the batch and, for `sgd`, momentum and rate, so that images count as before.
+        """Change the batch, and rate and momentum with it, so that images count as before.
 
-        An image moves the weights by rate / (1 - momentum) in all, and where the loss is a mean
-        by a batch's share of that. AdamW's steps do not grow with the gradient; its rate stays.
+        Under `sgd` an image moves the weights by rate / (1 - momentum) in all, and where the loss
+        is a mean by a batch's share of that. AdamW's steps do not grow with the gradient; its rate
+        goes with the root of the batch (Malladi et al., "On the SDEs and Scaling Rules for
+        Adaptive Gradient Algorithms", 2022, section 5).
 
         Args:
             batch_size: Images per step.
         """
-        if self.optimizer != "sgd":
-            return dataclasses.replace(self, batch_size=batch_size)
         factor = batch_size / self.batch_size
+        if self.optimizer != "sgd":
+            rate = self.learning_rate * math.sqrt(factor)
+            return dataclasses.replace(self, batch_size=batch_size, learning_rate=rate)
         momentum = accumulated_momentum(self.momentum, factor)
         rate = self.learning_rate * (1 - momentum) / (1 - self.momentum)
         if self.divisor == "pixels":
@@ -156,7 +162,7 @@ RECIPES = {
         micro_batch_size=_ONE,
     ),
     "heavy": _HEAVY,
-    "staged": dataclasses.replace(_HEAVY, name="staged", stage_rates=(1e-10, 1e-12, 1e-14)),
+    "staged": dataclasses.replace(_HEAVY, name="staged", stage_factors=(1.0, 1e-2, 1e-4)),
     "modern": Recipe(
         name="modern",
         optimizer="adamw",
@@ -200,12 +206,12 @@ def stages(recipe: Recipe, network: str) -> list[tuple[str, Recipe]]:
         recipe: From `find_recipe`, perhaps changed since.
         network: The wanted one.
     """
-    if not recipe.stage_rates:
+    if not recipe.stage_factors:
         return [(network, recipe)]
     names = _STAGES[: _STAGES.index(network) + 1]
     return [
-        (name, dataclasses.replace(recipe, learning_rate=rate))
-        for name, rate in zip(names, recipe.stage_rates, strict=False)
+        (name, dataclasses.replace(recipe, learning_rate=factor * recipe.learning_rate))
+        for name, factor in zip(names, recipe.stage_factors, strict=False)
     ]
 
 

@@ -7,7 +7,7 @@ micro-batches, as far as floating point allows: the loss is divided by what the 
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fcn.architectures import ENCODERS
 from fcn.inference.predictor import Predictor
 from fcn.inference.preprocess import Preprocess
 from fcn.inference.uploads import stack
@@ -25,7 +26,7 @@ from fcn.training.batch import Batch
 from fcn.training.batch_norm import share_batch_norms
 from fcn.training.distributed import sum_over_workers, world_size
 from fcn.training.dropout import seed_dropout
-from fcn.training.losses import cross_entropy_sum, divisor
+from fcn.training.losses import at_size_of, cross_entropy_sum, divisor
 from fcn.training.recipes import Recipe
 from fcn.weights.record import Checkpoint
 
@@ -70,7 +71,9 @@ class Trainer:
         self._dtype = PRECISIONS[precision]
         self._precision = precision
         self._seed = seed
-        self._network = network.train().to(self._device).to(memory_format=torch.channels_last)
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+        self._frozen = _freeze(self._network, record.network) if not recipe.encoder_rate else []
+        self._train()
         self._dropouts = seed_dropout(self._network)
         self._average = copy.deepcopy(self._network).eval() if recipe.average else None
         shared = share_batch_norms(self._network, self._device)
@@ -83,7 +86,7 @@ class Trainer:
             if class_weights is None
             else torch.tensor(class_weights, dtype=torch.float32, device=self._device)
         )
-        self._optimizer = _make_optimizer(self._network, recipe)
+        self._optimizer = _make_optimizer(self._network, recipe, ENCODERS.get(record.network))
 
     @property
     def network(self) -> Network:
@@ -99,7 +102,7 @@ class Trainer:
         """Take one step of the optimizer; all workers call it together.
 
         Args:
-            batch: This worker's images; as many as every other worker has.
+            batch: This worker's images: its share of the recipe's `batch_size`.
             step: Steps done before.
             progress: Share of the training that is done, 0 to 1, for the schedule.
 
@@ -155,7 +158,7 @@ class Trainer:
                     matrix += ConfusionMatrix.of(truth, mask, self._record.num_classes)
         except FloatingPointError:
             failed = 1
-        self._network.train()
+        self._train()
         if sum_over_workers(torch.tensor(failed, device=self._device)).item():
             raise FloatingPointError("scores of val are not finite")
         counts = torch.from_numpy(matrix.counts.copy()).to(self._device)
@@ -171,7 +174,7 @@ class Trainer:
             Class indices, uint8 of shape (H, W) each.
         """
         masks = _masks(self._predictor(), images)
-        self._network.train()
+        self._train()
         return masks
 
     def state(self) -> Tensors:
@@ -210,18 +213,40 @@ class Trainer:
         """Return the learning rate of a step, for whoever shows it."""
         return self._recipe.rate(step, progress)
 
+    def _train(self) -> None:
+        self._network.train()
+        for module in self._frozen:
+            module.eval()
+
     def _predictor(self) -> Predictor:
         return Predictor(
             self.network, self._record, device=str(self._device), precision=self._precision
         )
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
-        size = self._recipe.micro_batch_size or len(batch.images)
-        if self._on_any_worker(len({image.shape for image in batch.images}) > 1):
+        ends = np.linspace(0, len(batch.images), self._num_passes(batch) + 1).astype(int)
+        for start, end in pairwise(ends.tolist()):
+            yield Batch(batch.images[start:end], batch.truths[start:end], batch.places[start:end])
+
+    def _num_passes(self, batch: Batch) -> int:
+        """Count the passes of a step: the same on all workers, as batch norms wait for each other.
+
+        A worker may have an image less than others; then it passes them in larger parts.
+        """
+        largest, least = self._shares(len(batch.images))
+        pairs = zip(batch.images, batch.truths, strict=True)
+        sizes = {(image.shape, truth.shape) for image, truth in pairs}
+        size = self._recipe.micro_batch_size or largest
+        if self._on_any_worker(len(sizes) > 1):
             size = 1
-        for start in range(0, len(batch.images), size):
-            part = slice(start, start + size)
-            yield Batch(batch.images[part], batch.truths[part], batch.places[part])
+        return min(-(-largest // size), least)
+
+    def _shares(self, number: int) -> tuple[int, int]:
+        """Return how many images of a step workers have: the most, and the fewest."""
+        if world_size() == 1:
+            return number, number
+        batch_size, workers = self._recipe.batch_size, world_size()
+        return -(-batch_size // workers), batch_size // workers
 
     def _on_any_worker(self, what: bool) -> bool:  # noqa: FBT001 - the one thing that is asked
         """Return whether it is so on any worker: all pass as often, as batch norms wait."""
@@ -245,7 +270,7 @@ class Trainer:
         half = self._dtype is not torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=half):
             scores = self._parallel(self._preprocess(images))
-        return cross_entropy_sum(scores, truths, self._weights)
+        return cross_entropy_sum(at_size_of(truths, scores), truths, self._weights)
 
     def _summing(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Sum gradients over the workers once per step, with its last micro-batch."""
@@ -274,27 +299,36 @@ def _masks(predictor: Predictor, images: Sequence[NDArray[np.uint8]]) -> list[ND
     return masks
 
 
-def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    kernels: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+def _freeze(network: nn.Module, name: str) -> list[nn.Module]:
+    """Exclude a network's encoder from training. Returns it, to be kept in evaluation mode."""
+    encoder = network.get_submodule(ENCODERS[name].removesuffix("."))
+    encoder.requires_grad_(requires_grad=False)
+    return [encoder]
+
+
+def _make_optimizer(
+    network: nn.Module, recipe: Recipe, encoder: str | None
+) -> torch.optim.Optimizer:
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        if parameter.ndim > 1:
-            kernels.append(parameter)
-        else:
-            (biases if name.endswith("bias") else others).append(parameter)
-    groups = [
-        {"params": kernels, "weight_decay": recipe.weight_decay, "factor": 1.0},
-        {"params": biases, "weight_decay": 0.0, "factor": recipe.bias_rate},
-        {"params": others, "weight_decay": 0.0, "factor": 1.0},
+        if not parameter.requires_grad:
+            continue
+        kernel = parameter.ndim > 1
+        factor = 1.0 if kernel or not name.endswith("bias") else recipe.bias_rate
+        if encoder and name.startswith(encoder):
+            factor *= recipe.encoder_rate
+        decay = recipe.weight_decay if kernel else 0.0
+        groups.setdefault((decay, factor), []).append(parameter)
+    given = [
+        {"params": some, "weight_decay": decay, "factor": factor}
+        for (decay, factor), some in groups.items()
     ]
-    groups = [group for group in groups if group["params"]]
     # All tensors in one call, to the same bits; PyTorch's default does it on GPUs only.
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=recipe.learning_rate, momentum=recipe.momentum, foreach=True
+            given, lr=recipe.learning_rate, momentum=recipe.momentum, foreach=True
         )
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=True)
+    return torch.optim.AdamW(given, lr=recipe.learning_rate, foreach=True)
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:

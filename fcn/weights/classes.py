@@ -38,6 +38,58 @@ def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:
     return labels
 
 
+@dataclass(frozen=True)
+class TruthValues:
+    """What stands for classes in ground truth, where a classes file says more than one for each.
+
+    Attributes:
+        ids: Class index by value; values that are not listed have no class. Empty: none is said.
+        colors: Class index by colour, further ones beside those of the classes; `None` for
+            colours that have no class.
+    """
+
+    ids: dict[int, int]
+    colors: dict[tuple[int, int, int], int | None]
+
+
+def parse_truth_values(text: str | bytes) -> TruthValues:
+    """Read what a valid classes file says of ground truth: `ids` and `colors` of its classes.
+
+    A class may have `"ids": [7, 8]`, values that are read as it, and `"colors": [[0, 0, 9]]`,
+    further colours; `"ignore": {"colors": [...]}` beside `classes` lists colours without a class.
+
+    Raises:
+        CheckpointError: They have another form, or stand for two classes.
+    """
+    found = json.loads(text)
+    ids: dict[int, int] = {}
+    colors: dict[tuple[int, int, int], int | None] = {}
+    try:
+        for index, entry in enumerate(_entries(found)):
+            _add(ids, [int(value) for value in entry.get("ids", ())], index)
+            _add(colors, [_color(one) for one in entry.get("colors", ())], index)
+        _add(colors, [_color(one) for one in found.get("ignore", {}).get("colors", ())], None)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"no valid classes file: {error}; ids are [7, 8] and colors [[0, 0, 9]], also in "
+            '"ignore": {"colors": ...}'
+        ) from error
+    if wrong := [value for value in ids if not 0 <= value <= 255]:
+        raise CheckpointError(f"ids are 0 to 255, and there is {wrong[0]}")
+    return TruthValues(ids, colors)
+
+
+def _color(value: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(one) for one in value)
+    return red, green, blue
+
+
+def _add(table: dict[Any, Any], values: list[Any], index: int | None) -> None:
+    for value in values:
+        if table.setdefault(value, index) != index:
+            raise CheckpointError(f"{value} stands for two classes in the classes file")
+
+
 def _entries(found: Any) -> list[dict[str, Any]]:
     entries = found["classes"] if isinstance(found, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -6,6 +6,7 @@ A checkpoint is two objects side by side, `NAME.safetensors` and its record `NAM
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import safetensors
 import safetensors.torch
@@ -88,7 +89,11 @@ def save(record: Checkpoint, network: nn.Module) -> tuple[Checkpoint, bytes]:
     return dataclasses.replace(record, weights_sha256=hashlib.sha256(data).hexdigest()), data
 
 
-def start_from(network: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
+def start_from(
+    network: nn.Module,
+    tensors: dict[str, torch.Tensor],
+    classes: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> list[str]:
     """Fill a network with the tensors that fit it, by name, and leave the others as they are.
 
     Only score layers may differ: those whose shape depends on the number of classes, and those
@@ -97,14 +102,23 @@ def start_from(network: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str
     Args:
         network: To be trained from there.
         tensors: Of a network of the same family.
+        classes: Names of the network's classes, and of those of the tensors. Where they differ,
+            score layers take over the channels of classes that both have. None: they are the same.
 
     Returns:
-        Names of the tensors that stay as they were.
+        Names of the tensors of which something stays as it was.
 
     Raises:
         CheckpointError: Something else than score layers does not fit.
     """
     own = network.state_dict()
+    partly: list[str] = []
+    if classes is not None and list(classes[0]) != list(classes[1]):
+        pairs = _same_names(*classes)
+        partly = [
+            name for name in own if name in tensors and _has_classes(name, own[name], classes)
+        ]
+        tensors = {**tensors, **{name: _merged(own, tensors, name, pairs) for name in partly}}
     fits = {
         name: tensors[name]
         for name, tensor in own.items()
@@ -117,7 +131,37 @@ def start_from(network: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str
             f"the start weights lack, or have in another shape: {', '.join(wrong[:_MAX_SHOWN])}"
         )
     network.load_state_dict({**own, **fits})
-    return fresh
+    return [name for name in own if name not in fits or name in partly]
+
+
+def _same_names(own: Sequence[str], given: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the indices of the classes that both have: in the one, and in the other."""
+    shared = [name for name in own if name in given]
+    return [own.index(name) for name in shared], [given.index(name) for name in shared]
+
+
+def _has_classes(
+    name: str, tensor: torch.Tensor, classes: tuple[Sequence[str], Sequence[str]]
+) -> bool:
+    scores = any(part in name for part in _SCORES)
+    return scores and tensor.ndim > 0 and tensor.shape[0] == len(classes[0])
+
+
+def _merged(
+    own: dict[str, torch.Tensor],
+    given: dict[str, torch.Tensor],
+    name: str,
+    pairs: tuple[list[int], list[int]],
+) -> torch.Tensor:
+    """Put the channels of shared classes of a given score layer into our own."""
+    merged = own[name].clone()
+    to, source = (torch.tensor(indices, dtype=torch.long) for indices in pairs)
+    if name.startswith("upscore") and merged.ndim > 1:
+        # Learned upsampling goes from classes to classes.
+        merged[to[:, None], to] = given[name][source[:, None], source]
+    else:
+        merged[to] = given[name][source]
+    return merged
 
 
 def build_recorded(record: Checkpoint) -> Network:

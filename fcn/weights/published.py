@@ -10,6 +10,7 @@ import torch
 from torchvision import models
 from torchvision.models import segmentation
 
+from fcn.models.lite import LITE0_LEVELS
 from fcn.models.vgg16 import VGG16_BLOCKS
 from fcn.weights import CheckpointError
 
@@ -34,6 +35,8 @@ _HALVES = Preprocessing("RGB", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _CAFFE = Preprocessing(
     "BGR", (104.00699 / 255, 116.66877 / 255, 122.67892 / 255), (1 / 255, 1 / 255, 1 / 255)
 )
+# EfficientNet-Lite's (tensorflow/tpu, efficientnet/lite): 0 to 255 minus 127, divided by 128.
+_LITE = Preprocessing("RGB", (127 / 255,) * 3, (128 / 255,) * 3)
 # pochih's: the same idea with rounded means, after a division by 255.
 _ROUNDED = Preprocessing("BGR", (103.939 / 255, 116.779 / 255, 123.68 / 255), (1.0, 1.0, 1.0))
 
@@ -108,6 +111,27 @@ def _in_pretrained_net(layer: str) -> str:
     return f"pretrained_net.{place}" if place else layer
 
 
+def _lite0_layers() -> dict[str, str]:
+    """Name EfficientNet-Lite0's layers as our encoder, and as its PyTorch port."""
+    layers = _convolution("encoder.levels.0.0", "_conv_stem", "_bn0")
+    number = 0
+    for level, stages in enumerate(LITE0_LEVELS):
+        place = 0 if level else 1  # behind the stem
+        for blocks, _, expansion, _ in stages:
+            for _ in range(blocks):
+                parts = [("expand", 0)] * (expansion > 1) + [("depthwise", 1), ("project", 2)]
+                for index, (part, norm) in enumerate(parts):
+                    ours = f"encoder.levels.{level}.{place}.body.{index}"
+                    theirs = f"_blocks.{number}._"
+                    layers |= _convolution(ours, f"{theirs}{part}_conv", f"{theirs}bn{norm}")
+                place, number = place + 1, number + 1
+    return layers
+
+
+def _convolution(ours: str, conv: str, norm: str) -> dict[str, str]:
+    return {f"{ours}.conv": conv, f"{ours}.norm": norm}
+
+
 def _resnet(depth: int, *needs: str) -> Kind:
     return Kind(
         name=f"torchvision's fcn_resnet{depth}",
@@ -173,6 +197,15 @@ KINDS = (
         first="conv1.conv",
         preprocessing=_HALVES,
         dropped=("aux1.", "aux2.", "fc."),
+    ),
+    Kind(
+        name="the PyTorch port of EfficientNet-Lite0's classifier",
+        networks=("fcn_lite0",),
+        needs=frozenset({"_conv_stem.weight", "_blocks.15._project_conv.weight"}),
+        source_of=_lite0_layers().get,
+        first="_conv_stem",
+        preprocessing=_LITE,
+        dropped=("_conv_head.", "_bn1.", "_fc."),
     ),
     _resnet(101, "backbone.layer3.22.conv1.weight"),
     _resnet(50),

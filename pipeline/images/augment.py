@@ -2,7 +2,9 @@
 
 First the image is brought to the scale at which the network sees images, as labelling does it:
 bilinear between the nearest pixels. What is varied comes after that, through Pillow's `resize`
-with a box, which smooths and computes only what is cut out.
+with a box, which smooths and computes only what is cut out. The truth is sampled once, straight
+from the original, at the original's scale whatever the network sees: classes can't be averaged,
+and those of thin things would be lost at half the size.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ _GREY = (124, 116, 104)
 _NO_CLASS = 255
 
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -40,35 +43,52 @@ class Augment:
             seed: The same seed draws the same view.
 
         Returns:
-            Both in the size of the crop, or without a crop in that of the scaled image.
+            The image in the size of the crop, or without a crop in that of the scaled image; and
+            the truth of the same window, in the size that it has at the scale of the original.
         """
         random = np.random.default_rng(seed)
-        whole, classes = (_seen(Image.fromarray(one), self.seen_at) for one in (image, truth))
-        scale = float(np.exp(random.uniform(*np.log(self.scales))))
+        whole = _seen(Image.fromarray(image), self.seen_at)
+        scale = self._scale(random, (whole.height, whole.width))
         height, width = (max(1, round(side * scale)) for side in (whole.height, whole.width))
         window = _Window.draw(random, (height, width), self.crop or (height, width))
-        picture = window.cut(whole, Image.Resampling.BILINEAR, _GREY)
-        mask = window.cut(classes, Image.Resampling.NEAREST, _NO_CLASS)
+        picture = window.cut(whole)
+        classes = window.classes(truth, self._size_of_truth(truth, scale))
         if self.flip and random.random() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            classes = classes[:, ::-1]
         if self.colour:
             picture = _vary_colours(picture, random, self.colour)
-        return np.asarray(picture), np.asarray(mask)
+        return np.asarray(picture), classes
+
+    def _scale(self, random: np.random.Generator, whole: Size) -> float:
+        """Draw a factor; where the largest fills the crop, none is drawn that does not."""
+        least, most = self.scales
+        if self.crop:
+            filling = max(part / side for part, side in zip(self.crop, whole, strict=True))
+            least = max(least, min(most, filling))
+        return float(np.exp(random.uniform(*np.log((least, most)))))
+
+    def _size_of_truth(self, truth: Pixels, scale: float) -> Size:
+        """Return the window's size at the scale of the original: the same for all of a crop."""
+        sides = (
+            [part / self.seen_at for part in self.crop]
+            if self.crop
+            else [side * scale for side in truth.shape]
+        )
+        height, width = (max(1, round(side)) for side in sides)
+        return height, width
 
 
 @dataclass(frozen=True)
 class _Window:
     """A window of `size` whose first pixel lies at `first` of the image scaled to `scaled`."""
 
-    first: tuple[int, int]
-    size: tuple[int, int]
-    scaled: tuple[int, int]
+    first: Size
+    size: Size
+    scaled: Size
 
     @staticmethod
-    def draw(
-        random: np.random.Generator, scaled: tuple[int, int], size: tuple[int, int]
-    ) -> "_Window":
+    def draw(random: np.random.Generator, scaled: Size, size: Size) -> "_Window":
         # A small image lies anywhere in the window, a window anywhere in a large image.
         first = [
             int(random.integers(min(0, whole - part), max(0, whole - part) + 1))
@@ -76,9 +96,7 @@ class _Window:
         ]
         return _Window((first[0], first[1]), size, scaled)
 
-    def cut(
-        self, image: Image.Image, resampling: Image.Resampling, filling: int | tuple[int, ...]
-    ) -> Image.Image:
+    def cut(self, image: Image.Image) -> Image.Image:
         """Scale and cut out, in one go."""
         (top, bottom), (left, right) = (
             (max(0, first), min(first + part, whole))
@@ -86,22 +104,40 @@ class _Window:
         )
         rows, columns = image.height / self.scaled[0], image.width / self.scaled[1]
         box = (left * columns, top * rows, right * columns, bottom * rows)
-        part = image.resize((right - left, bottom - top), resampling, box)
+        part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box)
         if (part.height, part.width) == self.size:
             return part
-        canvas = Image.new(image.mode, (self.size[1], self.size[0]), filling)
+        canvas = Image.new(image.mode, (self.size[1], self.size[0]), _GREY)
         canvas.paste(part, (left - self.first[1], top - self.first[0]))
         return canvas
 
+    def classes(self, truth: Pixels, size: Size) -> Pixels:
+        """Take the window's classes in another size: those of the pixels that its centres hit."""
+        (rows, in_rows), (columns, in_columns) = (
+            self._hit(axis, truth.shape[axis], size[axis]) for axis in (0, 1)
+        )
+        found = truth[rows[:, None], columns]
+        found[~(in_rows[:, None] & in_columns)] = _NO_CLASS
+        return found
+
+    def _hit(
+        self, axis: int, side: int, number: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Find the pixels of a truth along an axis, and which of the centres hit one."""
+        centres = self.first[axis] + (np.arange(number) + 0.5) * (self.size[axis] / number)
+        hit = (centres * (side / self.scaled[axis])).astype(np.int64).clip(0, side - 1)
+        return hit, (centres >= 0) & (centres < self.scaled[axis])
+
 
 def _seen(image: Image.Image, scale: float) -> Image.Image:
-    """Scale an image as `fcn.inference.scorer` shows it; a truth by its nearest pixels."""
+    """Scale an image as `fcn.inference.scorer` shows it."""
     if scale == 1:
         return image
     width, height = (max(1, round(side * scale)) for side in image.size)
-    resampling = Image.Resampling.NEAREST if image.mode == "L" else Image.Resampling.BILINEAR
     matrix = (image.width / width, 0, 0, 0, image.height / height, 0)
-    return image.transform((width, height), Image.Transform.AFFINE, matrix, resampling)
+    return image.transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
 
 
 def _vary_colours(image: Image.Image, random: np.random.Generator, most: float) -> Image.Image:

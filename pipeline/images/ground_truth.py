@@ -3,14 +3,16 @@
 A truth is a PNG (or another lossless file that `decode` reads) in one of three codings:
 
 * `indices`: a grey or palette file whose values are class indices, 255 for no class.
-* `ids`: the same with other numbers, which a table maps to class indices (Cityscapes).
-* `colors`: RGB, or grey read as RGB, whose colours are those of the classes; black that is no
-  class's colour has no class, as CamVid's void.
+* `ids`: the same with other numbers, which a table maps to class indices (Cityscapes, or `ids` of
+  a classes file).
+* `colors`: RGB, or grey read as RGB, whose colours are those of the classes, one or several for
+  each; black that is no class's colour has no class, as CamVid's void.
 """
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import PIL
@@ -44,13 +46,18 @@ class Coding:
         kind: One of `CODINGS`.
         num_classes: Class indices are 0 to `num_classes` - 1.
         ids: Of `ids`: class index by value of the file; other values have no class.
-        colors: Of `colors`: RGB by class index.
+        colors: Of `colors`: class index by RGB; 255 for no class.
     """
 
     kind: str
     num_classes: int
     ids: Mapping[int, int] | None = None
-    colors: Sequence[tuple[int, int, int]] = ()
+    colors: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+
+    def described(self) -> list[Any]:
+        """Return all of it as JSON has it, for hashes."""
+        tables = sorted((self.ids or {}).items()), sorted(self.colors.items())
+        return [self.kind, self.num_classes, *([list(pair) for pair in table] for table in tables)]
 
 
 def decode_truth(data: bytes, coding: Coding) -> NDArray[np.uint8]:
@@ -116,20 +123,20 @@ def _from_ids(values: NDArray[np.int64], ids: Mapping[int, int]) -> NDArray[np.u
 
 
 def _from_colours(
-    pixels: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]]
+    pixels: NDArray[np.uint8], colours: Mapping[tuple[int, int, int], int]
 ) -> NDArray[np.uint8]:
     codes = _code(pixels)
-    known = _code(np.array(colours, np.uint8).reshape(-1, 3))
+    known = _code(np.array(list(colours), np.uint8).reshape(-1, 3))
     order = np.argsort(known)
     place = np.searchsorted(known, codes, sorter=order).clip(max=known.size - 1)
-    index = order[place]
-    hit = known[index] == codes
+    hit = known[order[place]] == codes
     wrong = ~hit & (codes != _BLACK)
     if wrong.any():
         names, counts = np.unique(codes[wrong], return_counts=True)
         most = np.argsort(-counts)[:5]
         shown = ", ".join(f"{_rgb(names[at])} in {counts[at]:,} pixels" for at in most)
         raise NoClassError(f"{names.size} colours of no class: {shown}")
+    index = np.array(list(colours.values()), np.uint8)[order[place]]
     return np.where(hit, index, IGNORE_INDEX).astype(np.uint8)
 
 

@@ -11,10 +11,13 @@ from fcn.weights.classes import (
     CITYSCAPES_IDS,
     VOC_CLASSES,
     ClassLabel,
+    TruthValues,
     parse_classes,
+    parse_truth_values,
 )
 from pipeline.errors import InputError, SettingError, StoreError
 from pipeline.images.ground_truth import Coding, TruthError, is_coloured
+from pipeline.images.masks import IGNORE_INDEX
 from pipeline.inputs.layouts import Labelled, Sample, find_labelled
 from pipeline.store.storage import Storage
 
@@ -45,15 +48,30 @@ def open_data_set(
         SettingError: Its classes are not known.
     """
     found = find_labelled(storage, data)
-    known = _classes(storage, found, classes)
-    kind = truth_coding or _coding(storage, found, split)
-    ids = CITYSCAPES_IDS if kind == "ids" else None
-    if kind == "ids" and found.layout != "cityscapes":
-        raise SettingError("truth_coding=ids is for Cityscapes; map other ids to class indices")
-    colours = tuple(label.color for label in known) if kind == "colors" else ()
-    if len(set(colours)) < len(colours):
-        raise SettingError("truth_coding=colors needs a color of its own for every class")
+    known, values = _classes(storage, found, classes)
+    kind = truth_coding or ("ids" if values.ids else _coding(storage, found, split))
+    ids = values.ids or CITYSCAPES_IDS
+    if kind == "ids" and not values.ids and found.layout != "cityscapes":
+        raise SettingError(
+            'truth_coding=ids needs the ids of each class in the classes file ("ids": [7, 8]); '
+            "only Cityscapes' are known"
+        )
+    colours = _colours(known, values) if kind == "colors" else {}
     return DataSet(found, known, Coding(kind, len(known), ids, colours))
+
+
+def _colours(
+    classes: tuple[ClassLabel, ...], values: TruthValues
+) -> dict[tuple[int, int, int], int]:
+    own = {label.color: index for index, label in enumerate(classes)}
+    if len(own) < len(classes):
+        raise SettingError("truth_coding=colors needs a color of its own for every class")
+    if both := [one for one, index in values.colors.items() if own.get(one, index) != index]:
+        raise SettingError(f"colour {both[0]} stands for two classes in the classes file")
+    further = {
+        one: IGNORE_INDEX if index is None else index for one, index in values.colors.items()
+    }
+    return own | further
 
 
 def as_table(samples: Sequence[Sample]) -> pa.Table:
@@ -66,11 +84,15 @@ def as_table(samples: Sequence[Sample]) -> pa.Table:
     )
 
 
-def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[ClassLabel, ...]:
+def _classes(
+    storage: Storage, found: Labelled, classes: str | None
+) -> tuple[tuple[ClassLabel, ...], TruthValues]:
     uri = classes or found.classes_uri
+    nothing = TruthValues({}, {})
     if uri is not None:
         try:
-            return parse_classes(storage.read(uri))
+            text = storage.read(uri)
+            return parse_classes(text), parse_truth_values(text)
         except CheckpointError as error:
             raise SettingError(f"classes={uri!r}: {error}") from error
         except StoreError as error:
@@ -78,9 +100,9 @@ def _classes(storage: Storage, found: Labelled, classes: str | None) -> tuple[Cl
                 raise SettingError(f"classes={uri!r}: {error}") from error
             raise
     if found.layout == "voc":
-        return VOC_CLASSES
+        return VOC_CLASSES, nothing
     if found.layout == "cityscapes":
-        return CITYSCAPES_CLASSES
+        return CITYSCAPES_CLASSES, nothing
     raise SettingError(
         "the classes are not known: put a classes.json beside the data, or name one with classes"
     )

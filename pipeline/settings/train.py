@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fcn.architectures import ARCHITECTURES, WIDTH, check_choices
-from fcn.training.recipes import find_recipe
+from fcn.architectures import ARCHITECTURES, ENCODERS, WIDTH, check_choices
+from fcn.training.recipes import Recipe, find_recipe
 from pipeline.settings.label import LabellingSettings, LabelSettings
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
@@ -56,6 +56,21 @@ class _DataFields(NoSettings):
         description="share of the training images, 0 to 1, taken for val where there is no such "
         "split; chosen by seed",
     )
+    val_match: str | None = Field(
+        None,
+        description="regular expression: the training images whose URI it matches are val, such "
+        "as those of one drive, patient or place",
+    )
+    val_fold: str | None = Field(
+        None,
+        description="K/N, such as 0/5: the training images are dealt by seed into N parts, of "
+        "which part K, from 0, is val",
+    )
+    val_group: str | None = Field(
+        None,
+        description="regular expression: training images in whose URI its first group, or all of "
+        "it, matches the same text stay together in val_share and val_fold",
+    )
     allow_overlap: NotDeciding[bool] = Field(
         default=False, description="go on, with a warning, when an image is in train and in val"
     )
@@ -68,7 +83,8 @@ class _NetworkFields(NoSettings):
     weights: NotDeciding[Uri | None] = Field(
         None,
         description="checkpoint to start from (.safetensors with its record beside it), of the "
-        "same network; score layers of other classes start anew; default: from scratch",
+        "same network; where its classes are others, the scores of those of the same name are "
+        "kept and the others start anew; default: from scratch",
     )
     width: int = Field(
         64,
@@ -124,7 +140,7 @@ class _ScheduleFields(NoSettings):
         le=4096,
         description="images per step over all workers; default: the recipe's. Another one than "
         "the recipe's changes momentum p of SGD to p^(new/old), and its rate so that an image "
-        "moves the weights by as much",
+        "moves the weights by as much; the rate of AdamW by the root of new/old",
     )
     micro_batch_size: int | None = Field(
         None,
@@ -134,6 +150,14 @@ class _ScheduleFields(NoSettings):
     )
     learning_rate: float | None = Field(
         None, gt=0, le=100, description="highest learning rate; default: the recipe's"
+    )
+    encoder_rate: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="factor of the learning rate for the encoder (of fcn_pyramid, fcn_lite0 and "
+        "fcn_resnet*), which start weights may have brought; 0 leaves it as it is; default: the "
+        "recipe's, 1",
     )
     crop: tuple[int, int] | None = Field(
         None,
@@ -158,7 +182,7 @@ class _ScheduleFields(NoSettings):
         300.0,
         gt=0,
         description="seconds of training between two checkpoints: what a killed worker costs at "
-        "most; one is written after each evaluation too",
+        "most; the best weights so far are written with it",
     )
 
 
@@ -229,23 +253,42 @@ class TrainSettings(
         if width is not None and WIDTH not in ARCHITECTURES.get(self.network, (WIDTH,)):
             raise ValueError(f"width={width} does not apply to {self.network}; leave it out")
         check_choices(self.network, self.effective_width, self.padding, self.upsampling)
+        if self.encoder_rate is not None and self.network not in ENCODERS:
+            raise ValueError(
+                f"encoder_rate={self.encoder_rate} is for networks with an encoder: "
+                f"{', '.join(ENCODERS)}"
+            )
+        ways = [name for name in ("val_match", "val_fold", "val_share") if getattr(self, name)]
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} each say what val is; leave one of them out")
+        if self.val_group is not None and not (self.val_fold or self.val_share):
+            raise ValueError("val_group goes with val_fold or val_share; give one of them")
         recipe = find_recipe(self.recipe, self.network)
         most = self.max_workers or self.num_workers
         if most < self.num_workers:
             raise ValueError(f"max_workers={most} is less than num_workers={self.num_workers}")
-        batch_size = self.batch_size or recipe.batch_size
-        for number in range(self.num_workers, most + 1):
-            if batch_size % number:
-                raise ValueError(
-                    f"batch_size={batch_size} can't be shared out evenly to {number} workers; "
-                    "choose one that every number of workers from num_workers to max_workers "
-                    "divides"
-                )
+        self._check_shares(recipe, most)
         if self.augment_scales and not 0 < self.augment_scales[0] <= self.augment_scales[1] <= 16:
             raise ValueError(f"augment_scales={self.augment_scales}: 0 < least <= most <= 16")
         if self.crop and min(self.crop) < 1:
             raise ValueError(f"crop={self.crop}: height and width are from 1 up")
         return self
+
+    def _check_shares(self, recipe: Recipe, most: int) -> None:
+        batch_size = self.batch_size or recipe.batch_size
+        if batch_size < most:
+            raise ValueError(
+                f"batch_size={batch_size} leaves some of {most} workers without an image; raise it "
+                "or lower num_workers and max_workers"
+            )
+        # Whole images differ in size and pass one by one, and batch norms wait for each other.
+        uneven = [one for one in range(self.num_workers, most + 1) if batch_size % one]
+        if uneven and not (self.crop or (self.augment and recipe.augmentation.crop)):
+            raise ValueError(
+                f"batch_size={batch_size} can't be shared out evenly to {uneven[0]} workers, as "
+                "images that are trained on whole have to be; give crop, or a batch_size that "
+                "every number of workers from num_workers to max_workers divides"
+            )
 
     @property
     def effective_width(self) -> int:
@@ -256,6 +299,23 @@ class TrainSettings(
 class _SplitFields(NoSettings):
     data: Uri = Field(description=_DATA_HELP)
     split: str = Field("val", description="which split to label and to score")
+    val_match: str | None = Field(
+        None,
+        description="regular expression: only images whose URI it matches, which train with the "
+        "same setting holds out",
+    )
+    val_fold: str | None = Field(
+        None,
+        description="K/N: only the part of the split that train with the same setting holds out",
+    )
+    val_share: float = Field(
+        0.0, ge=0, lt=1, description="only the share of the split, 0 to 1, that train holds out"
+    )
+    val_group: str | None = Field(
+        None,
+        description="regular expression: what stays together in folds and shares, as for train",
+    )
+    seed: int = Field(0, ge=0, lt=1 << 32, description="of folds and shares, as train's")
     classes: Uri | None = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
 

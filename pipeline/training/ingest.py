@@ -1,18 +1,22 @@
-"""Ingest: training images by way of Ray Data, in an order that the plan alone decides.
+"""Ingest: training images by way of Ray tasks, in an order that the plan alone decides.
 
 The samples of a run are one endless row: one permutation of the training images after the other.
-A step takes the next `batch_size` of them, a worker its equal part of those. So what a step sees
-depends on the seed and its number, and not on workers, blocks, restarts or Ray's version: any step
-can be gone back to, also amid an epoch. (Ray Train's own `streaming_split` hands blocks to
-whoever asks first, and drops what does not divide.)
+A step takes the next `batch_size` of them, a worker its part of those. So what a step sees
+depends on the seed and its number, and not on workers, restarts or Ray's version: any step can be
+gone back to, also amid an epoch. (Ray Train's own `streaming_split` hands blocks to whoever asks
+first, and drops what does not divide.)
 
-One Ray row is a worker's part of one step. Each worker runs a dataset of its own, whose tasks run
-wherever the cluster has CPUs.
+A task loads a worker's part of several steps, wherever the cluster has CPUs, and hands over each
+as it is ready. It is told what to load and nothing else: no table of all samples travels. Not a
+dataset of Ray Data, which would have to begin anew every few steps so as not to load without end:
+that costs 50 ms and a folder of logs each time.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count, islice
 from typing import Any
 
@@ -23,20 +27,25 @@ from numpy.typing import NDArray
 
 from fcn.training.batch import Batch
 from pipeline.cluster.ray_errors import own_errors
-from pipeline.cluster.tasks import in_tasks
+from pipeline.cluster.tasks import TASK_CPUS
 from pipeline.errors import ImageError, InputError
 from pipeline.images.augment import Augment
 from pipeline.images.decode import decode_image
 from pipeline.images.ground_truth import Coding, TruthError, decode_truth
+from pipeline.inputs.layouts import Sample
 from pipeline.store.storage import Storage
 
-# Loaded together, while as many are in use: a dataset costs some 50 ms to start.
+# Tasks that load while the network has what others have loaded.
+_TASKS = 8
+# Loaded and not yet used, over all tasks: rows, and bytes.
 _MAX_ROWS = 64
 _MAX_BYTES = 256 << 20
 _PREFETCHED = 4
 _EVALUATED_AT_A_TIME = 8
+_END = object()
 
-Row = dict[str, int]
+Pixels = NDArray[np.uint8]
+Loaded = tuple[Pixels, Pixels]
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,17 @@ class Order:
             first: Samples shown before, since the beginning of the run.
             number: How many.
         """
-        positions = np.arange(first, first + number)
-        epochs, places = np.divmod(positions, self.num_samples)
-        shuffled = {
-            epoch: np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-            for epoch in np.unique(epochs).tolist()
-        }
+        epochs, places = np.divmod(np.arange(first, first + number), self.num_samples)
         pairs = zip(epochs.tolist(), places.tolist(), strict=True)
-        return [int(shuffled[epoch][place]) for epoch, place in pairs]
+        return [
+            int(_permutation(self.seed, epoch, self.num_samples)[place]) for epoch, place in pairs
+        ]
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, number: int) -> NDArray[np.int64]:
+    """Shuffle an epoch; that of a million samples takes longer than a step."""
+    return np.random.default_rng([seed, epoch]).permutation(number)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Reader:
     max_image_pixels: int
     threads: int
 
-    def __call__(self, sample: dict[str, str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def __call__(self, sample: Sample) -> Loaded:
         """Read one sample.
 
         Raises:
@@ -80,10 +92,10 @@ class Reader:
             StoreError: The store does not answer.
         """
         try:
-            image = decode_image(self.storage.read(sample["image_uri"]), self.max_image_pixels)
-            truth = decode_truth(self.storage.read(sample["mask_uri"]), self.coding)
+            image = decode_image(self.storage.read(sample.image_uri), self.max_image_pixels)
+            truth = decode_truth(self.storage.read(sample.mask_uri), self.coding)
         except (ImageError, TruthError) as error:
-            raise InputError(f"{sample['image_uri']} or its truth: {error}") from error
+            raise InputError(f"{sample.image_uri} or its truth: {error}") from error
         return image, truth
 
 
@@ -94,90 +106,75 @@ class Share:
     Attributes:
         rank: Of the worker.
         world_size: Workers.
-        batch_size: Images per step over all of them.
+        batch_size: Images per step over all of them; at least one for each.
     """
 
     rank: int
     world_size: int
     batch_size: int
 
-    def first(self, step: int) -> int:
-        """Return the place of the worker's first sample of a step in the endless row."""
-        return step * self.batch_size + self.rank * self.number
-
-    @property
-    def number(self) -> int:
-        """Samples of a step that fall to the worker."""
-        return self.batch_size // self.world_size
-
-
-class LoadStep:
-    """Loads a worker's part of one step: in a Ray task, with threads."""
-
-    def __init__(
-        self, read: Reader, samples: pa.Table, order: Order, share: Share, augment: Augment
-    ) -> None:
-        """Take along what decides the images.
-
-        Args:
-            read: Gives the pixels.
-            samples: image_uri and mask_uri.
-            order: Of the samples.
-            share: The worker's.
-            augment: Draws views; each showing has a seed of its own.
-        """
-        self._read = read
-        self._samples = samples
-        self._order = order
-        self._share = share
-        self._augment = augment
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Load the part of step `row["step"]`.
-
-        Raises:
-            PipelineError: As `Reader`.
-        """
-        places = self.places(int(row["step"]))
-        indices = self._order.samples(places.start, len(places))
-        with ThreadPoolExecutor(self._read.threads) as pool:
-            return _pack(list(pool.map(self._load, places, indices)))
-
     def places(self, step: int) -> range:
         """Return the places of the worker's part of a step in the endless row."""
-        first = self._share.first(step)
-        return range(first, first + self._share.number)
+        first = step * self.batch_size
+        return range(first + self._begin(self.rank), first + self._begin(self.rank + 1))
 
-    def _load(self, place: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        image, truth = self._read(self._samples.slice(index, 1).to_pylist()[0])
-        return self._augment(image, truth, [self._order.seed, place])
-
-
-class LoadSamples:
-    """Loads samples as they are, for an evaluation."""
-
-    def __init__(self, read: Reader, samples: pa.Table) -> None:
-        """Take the samples along.
-
-        Args:
-            read: Gives the pixels.
-            samples: image_uri and mask_uri.
-        """
-        self._read = read
-        self._samples = samples
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Load the samples from `row["first"]` on. Raises as `Reader`."""
-        some = self._samples.slice(int(row["first"]), _EVALUATED_AT_A_TIME).to_pylist()
-        with ThreadPoolExecutor(self._read.threads) as pool:
-            return _pack(list(pool.map(self._read, some)))
+    def _begin(self, rank: int) -> int:
+        # Parts differ by one image at most.
+        return rank * self.batch_size // self.world_size
 
 
-def steps(load: LoadStep, first: int, last: int | None) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class Showing:
+    """A sample to load.
+
+    Attributes:
+        sample: Which one.
+        place: In the endless row; it seeds the view. None loads the sample as it is.
+    """
+
+    sample: Sample
+    place: int | None = None
+
+
+Row = list[Showing]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Loads rows of samples: in a Ray task, with threads.
+
+    Attributes:
+        read: Gives the pixels.
+        augment: Draws views; each showing has a seed of its own.
+        seed: Of the run.
+    """
+
+    read: Reader
+    augment: Augment
+    seed: int
+
+    def __call__(self, rows: Sequence[Row]) -> Iterator[list[Loaded]]:
+        """Load rows, one after the other. Raises as `Reader`."""
+        with ThreadPoolExecutor(self.read.threads) as pool:
+            for row in rows:
+                yield list(pool.map(self._one, row))
+
+    def _one(self, showing: Showing) -> Loaded:
+        image, truth = self.read(showing.sample)
+        if showing.place is None:
+            return image, truth
+        return self.augment(image, truth, [self.seed, showing.place])
+
+
+def steps(
+    load: Load, table: pa.Table, share: Share, first: int, last: int | None
+) -> Iterator[Batch]:
     """Return a worker's part of the steps from `first` up to `last`, without it, in order.
 
     Args:
         load: Loads a step.
+        table: image_uri and mask_uri of all samples.
+        share: The worker's.
         first: Number of the first step.
         last: None goes on for ever.
 
@@ -185,82 +182,79 @@ def steps(load: LoadStep, first: int, last: int | None) -> Iterator[Batch]:
         PipelineError: As `Reader`.
     """
     numbers = count(first) if last is None else iter(range(first, last))
-    for step, (pixels, truths) in _in_order(({"step": step} for step in numbers), load):
-        yield Batch(pixels, truths, load.places(step["step"]))
+    order = Order(table.num_rows, load.seed)
+    rows = (_row(table, order, share.places(step)) for step in numbers)
+    for row, loaded in _in_background(_in_order(rows, load)):
+        images, truths = zip(*loaded, strict=True)
+        yield Batch(images, truths, [showing.place for showing in row])
 
 
-def samples(
-    load: LoadSamples, number: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Return samples one by one.
+def _row(table: pa.Table, order: Order, places: range) -> Row:
+    taken = table.take(order.samples(places.start, len(places))).to_pylist()
+    return [Showing(Sample(**one), place) for one, place in zip(taken, places, strict=True)]
+
+
+def samples(load: Load, table: pa.Table) -> Iterator[Loaded]:
+    """Return samples as they are, one by one, for an evaluation.
 
     Args:
         load: Loads some.
-        number: How many there are.
+        table: image_uri and mask_uri of each.
 
     Raises:
         PipelineError: As `Reader`.
     """
-    rows = ({"first": first} for first in range(0, number, _EVALUATED_AT_A_TIME))
-    for _, (pixels, truths) in _in_order(rows, load):
-        yield from zip(pixels, truths, strict=True)
+    parts = (table.slice(first, _EVALUATED_AT_A_TIME) for first in _firsts(table))
+    rows = ([Showing(Sample(**one)) for one in part.to_pylist()] for part in parts)
+    for _, loaded in _in_background(_in_order(rows, load)):
+        yield from loaded
 
 
-def _in_order(
-    rows: Iterator[Row], load: LoadStep | LoadSamples
-) -> Iterator[tuple[Row, tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]]]:
-    """Load rows some at a time, the next ones while the caller has these.
-
-    One dataset for all of them would load until Ray's store is full, or until a limit is met; then
-    Ray Data's loop spins, and takes a core and the interpreter's lock from the network.
-    """
-    number = 1
-    with ThreadPoolExecutor(1) as ahead:
-        some = list(islice(rows, number))
-        loading = ahead.submit(_load_all, some, load)
-        while some:
-            refs = loading.result()
-            these, some = some, list(islice(rows, number))
-            loading = ahead.submit(_load_all, some, load)
-            for index, row in enumerate(these):
-                # What comes next is on its way to this node meanwhile.
-                ray.wait(refs[index : index + _PREFETCHED], timeout=0)
-                table = ray.get(refs[index])
-                number = max(1, min(_MAX_ROWS, int(_MAX_BYTES / (1 + table.nbytes))))
-                yield row, _unpack(table)
+def _firsts(table: pa.Table) -> range:
+    return range(0, table.num_rows, _EVALUATED_AT_A_TIME)
 
 
-def _load_all(rows: list[Row], load: LoadStep | LoadSamples) -> list[ray.ObjectRef[pa.Table]]:
-    """Load rows in Ray tasks; gives references to a table of one row for each, in order."""
-    if not rows:
-        return []
-    with own_errors():
-        # The driver minds the silence of its workers.
-        refs: list[ray.ObjectRef[pa.Table]] = in_tasks(rows, load, None).to_arrow_refs()
-    return refs
+def _in_order(rows: Iterator[Row], load: Load) -> Iterator[tuple[Row, list[Loaded]]]:
+    """Load rows in Ray tasks, each several of them, a limited number ahead of their use."""
+    # The driver minds the silence of its workers; a task whose node dies is done again by Ray.
+    task = ray.remote(num_cpus=TASK_CPUS, scheduling_strategy="SPREAD")(_as_task(load))
+    waiting: deque[tuple[list[Row], Any]] = deque()
+    most = 1
+    try:
+        while True:
+            per_task = max(1, most // _TASKS)
+            while len(waiting) < min(_TASKS, most) and (some := list(islice(rows, per_task))):
+                waiting.append((some, task.remote(some)))
+            if not waiting:
+                return
+            for row, ref in zip(*waiting.popleft(), strict=True):
+                with own_errors():
+                    loaded = ray.get(ref)
+                most = _rows_that_fit(loaded)
+                yield row, loaded
+    finally:
+        for _, results in waiting:
+            ray.cancel(results)
 
 
-def _pack(
-    loaded: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
-) -> dict[str, Any]:
-    """Lay pixels of any sizes out as bytes, which Arrow carries without a copy."""
-    return {
-        "heights": [truth.shape[0] for _, truth in loaded],
-        "widths": [truth.shape[1] for _, truth in loaded],
-        "pixels": b"".join(image.tobytes() for image, _ in loaded),
-        "truths": b"".join(truth.tobytes() for _, truth in loaded),
-    }
+def _as_task(load: Load) -> Callable[[list[Row]], Iterator[list[Loaded]]]:
+    """Make a function of it: Ray takes no objects that can be called."""
+
+    def load_rows(rows: list[Row]) -> Iterator[list[Loaded]]:
+        yield from load(rows)
+
+    return load_rows
 
 
-def _unpack(row: pa.Table) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
-    sizes = list(zip(*(row[name][0].as_py() for name in ("heights", "widths")), strict=True))
-    pixels = np.frombuffer(row["pixels"][0].as_buffer(), np.uint8)
-    truths = np.frombuffer(row["truths"][0].as_buffer(), np.uint8)
-    ends = np.cumsum([height * width for height, width in sizes])[:-1]
-    return (
-        [
-            part.reshape(*size, 3)
-            for part, size in zip(np.split(pixels, 3 * ends), sizes, strict=True)
-        ],
-        [part.reshape(size) for part, size in zip(np.split(truths, ends), sizes, strict=True)],
-    )
+def _rows_that_fit(loaded: list[Loaded]) -> int:
+    num_bytes = sum(image.nbytes + truth.nbytes for image, truth in loaded)
+    return max(1, min(_MAX_ROWS, _MAX_BYTES // (1 + num_bytes)))
+
+
+def _in_background(values: Iterator[Any]) -> Iterator[Any]:
+    """Take values a few ahead: what comes next is on its way to this node meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = deque(pool.submit(next, values, _END) for _ in range(_PREFETCHED))
+        while (value := ahead.popleft().result()) is not _END:
+            ahead.append(pool.submit(next, values, _END))
+            yield value

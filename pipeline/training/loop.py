@@ -9,6 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import torch
 
@@ -19,10 +20,12 @@ from fcn.training.trainer import Trainer
 from fcn.weights.files import save
 from pipeline.errors import Diverged, ErrorCode, PipelineError, StoreError
 from pipeline.images.augment import Augment
-from pipeline.training.ingest import LoadSamples, LoadStep, Order, Reader, Share, samples, steps
+from pipeline.inputs.layouts import Sample
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.ingest import Load, Reader, Share, samples, steps
 from pipeline.training.metrics_log import Watch
-from pipeline.training.plan import TrainingPlan
-from pipeline.training.run_folder import BEST, LAST, TrainingRun
+from pipeline.training.plan import Stage, TrainingPlan
+from pipeline.training.run_folder import TrainingRun
 from pipeline.training.state_file import Position, to_bytes
 
 # Losses are looked at together: reading each one would make a GPU wait for the CPU.
@@ -61,9 +64,10 @@ def train_stage(
     Raises:
         Ended: The loss is no number any more, or a checkpoint can't be written.
     """
-    loop = _Loop(plan, trainer, position, run, watch)
-    if not loop.at_end:
-        loop.train()
+    with closing(Checkpoints(run)) as checkpoints:
+        loop = _Loop(plan, trainer, position, checkpoints, watch)
+        if not loop.at_end:
+            loop.train()
     return loop.position
 
 
@@ -73,22 +77,17 @@ class _Loop:
         plan: TrainingPlan,
         trainer: Trainer,
         position: Position,
-        run: TrainingRun,
+        checkpoints: Checkpoints,
         watch: Watch,
     ) -> None:
         self.position = position
         self._plan = plan
         self._stage = plan.stages[position.stage]
         self._trainer = trainer
-        self._run = run
+        self._checkpoints = checkpoints
         self._watch = watch
         self._num_steps = plan.num_steps(self._stage)
-        self._read = Reader(
-            plan.storage,
-            plan.coding,
-            plan.settings.max_image_pixels,
-            plan.settings.io_threads,
-        )
+        self._load = _loader(plan, self._stage)
         self._pending: list[torch.Tensor] = []
         self._rate = trainer.rate(position.step, self._share)
         self._since_saved = position
@@ -123,25 +122,19 @@ class _Loop:
             if self.at_end or self._evaluation_due():
                 self._evaluate()
                 mark = time.monotonic()
-            elif self._checkpoint_due():
+            if self.at_end or self._checkpoint_due():
                 self._save()
                 mark = time.monotonic()
             self._say_epoch()
             if self.at_end:
+                self._together(self._checkpoints.wait)
                 return
             batch = next(batches)
 
     def _batches(self) -> Iterator[Batch]:
-        recipe = self._stage.recipe
-        varied, seen_at = recipe.augmentation, self._stage.record.image_scale
-        load = LoadStep(
-            self._read,
-            self._plan.train,
-            Order(self._plan.train.num_rows, self._plan.settings.seed),
-            Share(rank(), world_size(), recipe.batch_size),
-            Augment(varied.crop, varied.scales, varied.flip, varied.colour, seen_at),
-        )
-        return steps(load, self.position.step, self._num_steps)
+        share = Share(rank(), world_size(), self._stage.recipe.batch_size)
+        table, first = self._plan.train, self.position.step
+        return steps(self._load, table, share, first, self._num_steps)
 
     def _advance(self, seconds: float) -> None:
         """Count a step; the time is that of worker 0, so that all agree on what is due."""
@@ -206,19 +199,23 @@ class _Loop:
         better = self.at_end if metrics is None else best is None or metrics.mean_iu > best
         if metrics is not None and better:
             self.position = dataclasses.replace(self.position, best_mean_iu=metrics.mean_iu)
-        self._together(lambda: self._show(metrics, better=better))
-        if better:
-            self._together(self._write_best)
+
+        def keep() -> None:
+            self._show(metrics, better=better)
+            self._checkpoints.write(self._watch.files())
+            if better:
+                self._checkpoints.keep_best(save(self._stage.record, self._trainer.network)[1])
+
+        self._together(keep)
         self.position = dataclasses.replace(self.position, loss_sum=0.0, num_losses=0)
         self._since_evaluated = self.position
-        self._save()
 
     def _measure(self) -> Metrics | None:
         if not self._plan.val.num_rows:
             return None
         mine = self._plan.val.take(list(range(rank(), self._plan.val.num_rows, world_size())))
         try:
-            found = self._trainer.evaluate(samples(LoadSamples(self._read, mine), mine.num_rows))
+            found = self._trainer.evaluate(samples(self._load, mine))
         except FloatingPointError as error:
             raise Ended(self._diverged(str(error))) from error
         return found.metrics()
@@ -240,7 +237,8 @@ class _Loop:
         }
         self._watch.evaluation(line, metrics)
         if metrics is not None:
-            some = [self._read(row) for row in self._plan.val.slice(0, _NUM_SHOWN).to_pylist()]
+            first = self._plan.val.slice(0, _NUM_SHOWN).to_pylist()
+            some = [self._load.read(Sample(**row)) for row in first]
             masks = self._trainer.predict([image for image, _ in some])
             rows = [(*sample, mask) for sample, mask in zip(some, masks, strict=True)]
             self._watch.strip(now.total_steps, rows)
@@ -250,17 +248,12 @@ class _Loop:
         self._look_at_losses()
 
         def write() -> None:
-            data = to_bytes(self.position, self._trainer.state())
+            last = to_bytes(self.position, self._trainer.state())
             # What a resumed run has behind it stands in the metrics; what it has not is cut off.
-            self._watch.write()
-            self._run.write_checkpoint(LAST, data)
+            self._checkpoints.write(self._watch.files(), last)
 
         self._together(write)
         self._since_saved = self.position
-
-    def _write_best(self) -> None:
-        _, data = save(self._stage.record, self._trainer.network)
-        self._run.write_checkpoint(BEST, data)
 
     def _together(self, work: Callable[[], None]) -> None:
         """Let worker 0 do something, and end the training on all of them if it fails."""
@@ -283,3 +276,12 @@ class _Loop:
             "learning_rate and another run_name; start weights that want another mean and std, "
             "or ground truth that is wrong, do this too"
         )
+
+
+def _loader(plan: TrainingPlan, stage: Stage) -> Load:
+    settings, varied = plan.settings, stage.recipe.augmentation
+    return Load(
+        Reader(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads),
+        Augment(varied.crop, varied.scales, varied.flip, varied.colour, stage.record.image_scale),
+        settings.seed,
+    )

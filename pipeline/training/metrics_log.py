@@ -133,17 +133,18 @@ class Watch:
             side_by_side = np.hstack([part[every, every] for part in parts])
             self._writer.add_image(f"val/{index}", side_by_side, step, dataformats="HWC")
 
-    def write(self) -> None:
-        """Bring both files to the run's folder. Raises StoreError."""
+    def files(self) -> list[tuple[str, bytes]]:
+        """Return what is new, as files that belong into the run's folder: URI and content."""
         self._writer.close()
-        self._run.write_metrics(self._lines)
+        found = [self._run.metrics_file(self._lines)]
         for path in sorted(Path(self._folder.name).iterdir()):
             # TensorBoard reads files in the order of their names.
             name = f"events.out.tfevents.{self._started_at:010d}.{self._num_files:06d}"
-            self._run.storage.write(f"{self._run.folder}/tensorboard/{name}", path.read_bytes())
+            found.append((f"{self._run.folder}/tensorboard/{name}", path.read_bytes()))
             self._num_files += 1
             path.unlink()
         self._writer = SummaryWriter(self._folder.name)
+        return found
 
 
 def _described(metrics: Metrics, names: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from fcn.training.recipes import Augmentation, Recipe, find_recipe, stages
@@ -21,6 +20,7 @@ from pipeline.errors import SettingError, StoreError
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.data_set import DataSet, as_table, open_data_set
 from pipeline.inputs.layouts import TRAIN, VAL, Sample
+from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share
 from pipeline.settings.shared import Mark
 from pipeline.settings.train import TrainSettings
 from pipeline.store.storage import Storage
@@ -135,29 +135,24 @@ def commit() -> str:
 
 def _split(data_set: DataSet, settings: TrainSettings) -> tuple[list[Sample], list[Sample]]:
     train = data_set.found.split(settings.train_split)
+    if settings.val_match is not None:
+        return by_pattern(train, settings.val_match, "val_match")
+    if settings.val_fold is not None:
+        fold = Fold.parse(settings.val_fold)
+        return by_fold(train, fold, settings.seed, settings.val_group)
     val = data_set.found.splits.get(settings.val_split, [])
     if settings.val_split == settings.train_split:
         raise SettingError(f"val_split={settings.val_split!r} is the training split itself")
     if not val and "val_split" in settings.model_fields_set:
         data_set.found.split(settings.val_split)
-    if val and settings.val_share:
+    if not settings.val_share:
+        return train, val
+    if val:
         raise SettingError(
             f"val_share={settings.val_share}, but the data set has a split {settings.val_split!r}; "
             "leave one of them out"
         )
-    if not settings.val_share:
-        return train, val
-    chosen = np.random.default_rng(settings.seed).permutation(len(train))
-    number = round(settings.val_share * len(train))
-    if not 0 < number < len(train):
-        raise SettingError(
-            f"val_share={settings.val_share} of {len(train)} images leaves a split empty"
-        )
-    held = set(chosen[:number].tolist())
-    return (
-        [sample for index, sample in enumerate(train) if index not in held],
-        [sample for index, sample in enumerate(train) if index in held],
-    )
+    return by_share(train, settings.val_share, settings.seed, settings.val_group)
 
 
 def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:
@@ -206,6 +201,9 @@ def _recipe(settings: TrainSettings) -> Recipe:
         recipe,
         epochs=settings.epochs or recipe.epochs,
         learning_rate=settings.learning_rate or recipe.learning_rate,
+        encoder_rate=recipe.encoder_rate
+        if settings.encoder_rate is None
+        else settings.encoder_rate,
         micro_batch_size=settings.micro_batch_size or recipe.micro_batch_size,
         augmentation=augmentation,
     )
@@ -260,6 +258,7 @@ def _deciding(
         "weights": start and start.weights_sha256,
         "stages": stages_of,
         "classes": [[label.name, *label.color] for label in data_set.classes],
+        "coding": data_set.coding.described(),
         TRAIN: _hash(tables[0]),
         VAL: _hash(tables[1]),
     }

@@ -144,13 +144,17 @@ class TrainingRun:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl. Raises StoreError."""
-        data = self.storage.find(f"{self.folder}/metrics.jsonl") or b""
+        data = self.storage.find(self._metrics_uri) or b""
         return [json.loads(line) for line in data.splitlines()]
 
-    def write_metrics(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Replace metrics.jsonl. Raises StoreError."""
+    def metrics_file(self, lines: Sequence[dict[str, Any]]) -> tuple[str, bytes]:
+        """Return the URI of metrics.jsonl, and what it holds with these lines."""
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        self.storage.write(f"{self.folder}/metrics.jsonl", text.encode())
+        return self._metrics_uri, text.encode()
+
+    @property
+    def _metrics_uri(self) -> str:
+        return f"{self.folder}/metrics.jsonl"
 
 
 def completed(record: Checkpoint, data: bytes, provenance: dict[str, Any]) -> Checkpoint:

@@ -1,5 +1,7 @@
 """What every worker of a training runs: the stages, one after the other."""
 
+from collections.abc import Sequence
+
 import ray.train.torch
 import torch
 
@@ -8,6 +10,7 @@ from fcn.training.distributed import rank, sum_over_workers, world_size
 from fcn.training.recipes import class_weights
 from fcn.training.trainer import Tensors, Trainer
 from fcn.weights import CheckpointError
+from fcn.weights.classes import ClassLabel
 from fcn.weights.files import build_recorded, restore, start_from
 from fcn.weights.record import Checkpoint
 from pipeline.errors import PipelineError, SettingError
@@ -116,18 +119,29 @@ def _network(
     if before is not None:
         start_from(network, before.state_dict())
     elif fresh and plan.start is not None:
-        anew = _start(network, plan, plan.start)
-        if anew:
-            watch.say(f"layers that start anew: {', '.join(anew)}")
+        _start(network, plan, plan.start, watch)
     return network
 
 
-def _start(network: Network, plan: TrainingPlan, start: str) -> list[str]:
+def _start(network: Network, plan: TrainingPlan, start: str, watch: Watch) -> None:
     try:
-        record = plan.storage.read(start.removesuffix(".safetensors") + ".json")
-        given = restore(
-            Checkpoint.from_json(record), plan.storage.read(start), allow_untrained=True
+        record = Checkpoint.from_json(
+            plan.storage.read(start.removesuffix(".safetensors") + ".json")
         )
-        return start_from(network, given.state_dict())
+        given = restore(record, plan.storage.read(start), allow_untrained=True)
+        names = _names(plan.classes), _names(record.classes)
+        anew = start_from(network, given.state_dict(), names)
     except CheckpointError as error:
         raise Ended(SettingError(f"weights={start!r}: {error}")) from error
+    if anew:
+        watch.say(f"layers that start anew: {', '.join(anew)}{_kept(*names)}")
+
+
+def _names(classes: Sequence[ClassLabel]) -> list[str]:
+    return [label.name for label in classes]
+
+
+def _kept(own: list[str], given: list[str]) -> str:
+    """Say which classes' scores do not start anew, where the start's classes are others."""
+    kept = [name for name in own if name in given]
+    return f"; but for the classes of the same name: {', '.join(kept)}" if own != given else ""

@@ -100,6 +100,7 @@ def _loop(arguments: argparse.Namespace) -> float:
     import torch  # noqa: PLC0415
     import torch.nn.functional as F  # noqa: PLC0415
 
+    from fcn.training.losses import at_size_of  # noqa: PLC0415
     from fcn.weights.files import build_recorded  # noqa: PLC0415
 
     os.nice(_WORKER_NICENESS)
@@ -109,13 +110,14 @@ def _loop(arguments: argparse.Namespace) -> float:
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     size = (arguments.batch_size, *arguments.crop)
     images = torch.randn(size[0], 3, *size[1:]).to(memory_format=torch.channels_last)
-    truths = torch.randint(0, _NUM_CLASSES, size)
+    of_truth = [round(side / arguments.image_scale) for side in arguments.crop]
+    truths = torch.randint(0, _NUM_CLASSES, (size[0], *of_truth))
     weights = torch.ones(_NUM_CLASSES)
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
             scores = network(images)
-        loss = F.cross_entropy(scores.float(), truths, weights)
+        loss = F.cross_entropy(at_size_of(truths, scores).float(), truths, weights)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -143,7 +143,7 @@ def _train(folder: Path) -> None:
     assert run.storage.create(f"{run.folder}/run.json", b"{}")
     for data in (b"first", b"second"):
         run.write_checkpoint(LAST, data)
-        run.write_metrics([])
+        run.storage.write(*run.metrics_file([]))
     run.read_checkpoint(LAST)
     run.storage.write(f"{run.folder}/tensorboard/events", b"")
     run.write_model(record, b"weights")

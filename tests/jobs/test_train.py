@@ -300,7 +300,7 @@ def test_staged_trains_three_networks_one_after_the_other(
     assert [(line["network"], line["step"], line["total_steps"]) for line in found] == [
         *(("fcn32s_vgg16", 12, 12), ("fcn16s_vgg16", 12, 24), ("fcn8s_vgg16", 12, 36)),
     ]
-    assert [line["learning_rate"] for line in found] == [1e-10, 1e-12, 1e-14]
+    assert [line["learning_rate"] for line in found] == pytest.approx([1e-10, 1e-12, 1e-14])
     network, made = fcn.load(str(tmp_path / "run/model.safetensors"))
     assert (made.network, made.channel_order, made.num_classes) == ("fcn8s_vgg16", "BGR", 6)
     # At these rates next to nothing changes: the trunk is still the one that was given.
@@ -331,7 +331,12 @@ def test_wrong_settings_end_before_any_work(
     wrong = {
         ("--network", "fcn9s"): "network='fcn9s' is unknown",
         ("--recipe", "staged"): "recipe=staged is for fcn32s_vgg16",
-        ("--batch-size", 9, "--num-workers", 2): "can't be shared out evenly to 2 workers",
+        ("--batch-size", 1, "--num-workers", 2): "leaves some of 2 workers without an image",
+        ("--batch-size", 9, "--num-workers", 2, "--no-augment"): "can't be shared out evenly to 2",
+        ("--encoder-rate", 0.1): "encoder_rate=0.1 is for networks with an encoder",
+        ("--val-fold", "9"): "a fold is K/N",
+        ("--val-fold", "0/5", "--val-match", "a"): "val_match and val_fold each say what val is",
+        ("--val-group", "a"): "val_group goes with val_fold or val_share",
         ("--weights", "random:0"): "must end in .safetensors",
         ("--val-split", "test"): "no split 'test'; it has train (12), val (3)",
         ("--val-split", "train"): "val_split='train' is the training split itself",

@@ -48,11 +48,33 @@ def test_staged_goes_from_coarse_to_fine_at_falling_rates():
     planned = stages(find_recipe("staged", "fcn8s_vgg16"), "fcn8s_vgg16")
 
     assert [name for name, _ in planned] == ["fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16"]
-    assert [one.learning_rate for _, one in planned] == [1e-10, 1e-12, 1e-14]
+    assert [one.learning_rate for _, one in planned] == pytest.approx([1e-10, 1e-12, 1e-14])
     assert [name for name, _ in stages(RECIPES["staged"], "fcn16s_vgg16")] == [
         *("fcn32s_vgg16", "fcn16s_vgg16"),
     ]
     assert stages(RECIPES["modern"], "fcn_all_skips") == [("fcn_all_skips", RECIPES["modern"])]
+
+
+def test_stages_follow_a_rate_and_a_batch_of_ones_own():
+    """With `staged`, too, another rate is that of the first stage and another batch changes it."""
+    recipe = find_recipe("staged", "fcn8s_vgg16")
+    batch = recipe.with_batch_size(20)
+
+    own = dataclasses.replace(recipe, learning_rate=1e-9)
+    assert [one.learning_rate for _, one in stages(own, "fcn8s_vgg16")] == pytest.approx(
+        [1e-9, 1e-11, 1e-13]
+    )
+    for (_, one), factor in zip(stages(batch, "fcn8s_vgg16"), (1, 1e-2, 1e-4), strict=True):
+        # What an image moves the weights by in all, as the loss is a sum.
+        moved = one.learning_rate / (1 - one.momentum)
+        assert moved == pytest.approx(factor * 1e-10 / (1 - 0.99))
+
+
+def test_adamw_goes_with_the_root_of_the_batch():
+    """Eight times the images per step are root eight times the rate."""
+    modern = RECIPES["modern"]
+
+    assert modern.with_batch_size(64).learning_rate == pytest.approx(3e-3 * 8**0.5)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fcn.inference.predictor import Predictor
 from fcn.metrics import ConfusionMatrix
@@ -203,6 +204,46 @@ def test_a_start_keeps_all_but_the_scores():
 
     assert fresh == ["score_fr.weight", "score_fr.bias"]
     assert torch.equal(network.state_dict()["fc7.weight"], given["fc7.weight"])
+
+
+@pytest.mark.parametrize("upsampling", ["fixed", "learned"])
+def test_classes_of_one_name_keep_their_scores(upsampling: str):
+    """As many classes with other names: shared ones keep their channels, wherever they stand."""
+    record = dataclasses.replace(_RECORD, upsampling=upsampling)
+    own, given = ["sky", "road", "car"], ["road", "sea", "sky"]
+    network, start = build_recorded(record), random_network(record, 3).state_dict()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+    fresh = start_from(network, start, (own, given))
+
+    after = network.state_dict()
+    assert {"score_fr.weight", "score_fr.bias"} <= set(fresh)
+    for name in ("score_fr.weight", "score_fr.bias"):
+        assert torch.equal(after[name][0], start[name][2])
+        assert torch.equal(after[name][1], start[name][0])
+        assert torch.equal(after[name][2], before[name][2])
+    if upsampling == "learned":
+        kernels = after["upscore.weight"]
+        assert torch.equal(kernels[0, 1], start["upscore.weight"][2, 0])
+        assert torch.equal(kernels[2, 1], before["upscore.weight"][2, 1])
+    assert torch.equal(after["fc7.weight"], start["fc7.weight"])
+
+
+def test_the_loss_is_taken_where_the_ground_truth_is():
+    """Scores at half the size are brought to the truth's, and a step is that of their loss."""
+    batch = _batch()
+    double = [truth.repeat(2, 0).repeat(2, 1) for truth in batch.truths]
+    trainer = Trainer(random_network(_WITH_NORM, 0), _WITH_NORM, _RECIPE)
+    images, truths = trainer._to_device(Batch(batch.images[:1], double[:1], batch.places[:1]))
+    scores = trainer._parallel(trainer._preprocess(images))
+    expected = F.cross_entropy(
+        F.interpolate(scores, truths.shape[1:], mode="bilinear"),
+        truths,
+        ignore_index=255,
+        reduction="sum",
+    )
+
+    torch.testing.assert_close(trainer._loss(images, truths), expected)
 
 
 def test_a_finer_stage_starts_from_the_coarser_one():

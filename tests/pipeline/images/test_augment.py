@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fcn.inference.scorer import _scaled_pixels
 from fcn.inference.tiling import whole
@@ -99,5 +100,43 @@ def test_the_network_sees_what_labelling_shows_it(seen_at: float):
 
     shown = _scaled_pixels(torch.from_numpy(image)[None], whole(size), size)[0].numpy()
     assert view.shape == (*size, 3)
-    assert mask.shape == size
+    assert np.array_equal(mask, truth)
     assert np.abs(view - shown).max() < 1.01
+
+
+@pytest.mark.parametrize("seen_at", [0.5, 0.7, 1.0, 1.3])
+@pytest.mark.parametrize("scale", [0.61, 1.0, 1.4])
+@pytest.mark.parametrize("crop", [None, (16, 17)])
+def test_image_and_truth_are_aligned_at_every_scale(
+    seen_at: float, scale: float, crop: tuple[int, int] | None
+):
+    """A ramp says where a pixel comes from: image and truth have the same place at their centres.
+
+    The truth is off by at most half a pixel of the original, to both sides alike.
+    """
+    # Steep, so that rounding to whole values is little.
+    rows, columns = np.mgrid[0:60, 0:63].astype(np.uint8)
+    image = 4 * np.stack([rows, columns, rows], -1)
+    augment = Augment(crop=crop, scales=(scale, scale), seen_at=seen_at)
+
+    for axis, truth in enumerate((rows, columns)):
+        offsets = []
+        for seed in range(12):
+            view, mask = augment(image, truth, [seed])
+            seen = torch.from_numpy(view[..., axis].copy()).double()[None, None]
+            shown = F.interpolate(seen, mask.shape, mode="bilinear")[0, 0].numpy()
+            # Away from the border, beyond which a ramp does not go on.
+            offsets.append((shown / 4 - mask)[3:-3, 3:-3])
+        assert np.abs(offsets).max() < 1.2
+        # An eighth of a pixel is the rounding of its values.
+        assert abs(np.mean(offsets)) < 0.3
+
+
+def test_a_crop_is_filled_where_the_image_can_fill_it():
+    """No scale is drawn that leaves a part of the crop grey, if the largest one fills it."""
+    image, truth = _sample()
+    fits = Augment(crop=(40, 60), scales=(0.5, 1.5))
+    small = Augment(crop=(80, 120), scales=(0.5, 1.5))
+
+    assert not any((fits(image, truth, [seed])[1] == 255).any() for seed in range(50))
+    assert all((small(image, truth, [seed])[1] == 255).any() for seed in range(5))

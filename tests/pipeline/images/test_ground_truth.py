@@ -10,7 +10,7 @@ from pipeline.images.ground_truth import Coding, TruthError, decode_truth, is_co
 from tests.disk_runs import random_pixels
 
 _INDICES = Coding("indices", 3)
-_COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+_COLOURS = {(0, 0, 0): 0, (128, 0, 0): 1, (0, 128, 0): 2}
 _MASK = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
 
 
@@ -39,18 +39,25 @@ def test_sixteen_bits_are_read():
 
 def test_colours_become_the_indices_of_their_classes():
     """RGB files are looked up by the colours of the classes; black of no class has no class."""
-    pixels = np.array(_COLOURS, np.uint8)[np.array([[0, 1], [2, 0]])]
+    pixels = np.array(list(_COLOURS), np.uint8)[np.array([[0, 1], [2, 0]])]
     assert decode_truth(png(pixels), Coding("colors", 3, colors=_COLOURS)).tolist() == [
         *([0, 1], [2, 0]),
     ]
 
-    without_black = Coding("colors", 2, colors=_COLOURS[1:])
+    without_black = Coding("colors", 2, colors={(128, 0, 0): 0, (0, 128, 0): 1})
     assert decode_truth(png(pixels), without_black).tolist() == [[255, 0], [1, 255]]
+
+
+def test_several_colours_are_one_class_or_none():
+    """A class may have further colours, and colours may be listed as those of no class."""
+    pixels = np.array([[[0, 0, 9], [128, 0, 0], [0, 0, 8]]], np.uint8)
+    coding = Coding("colors", 2, colors={(128, 0, 0): 1, (0, 0, 9): 1, (0, 0, 8): 255})
+    assert decode_truth(png(pixels), coding).tolist() == [[1, 1, 255]]
 
 
 def test_a_binary_mask_is_read_by_its_colours():
     """0 and 255 in a grey file are black and white, where those are classes."""
-    coding = Coding("colors", 2, colors=((0, 0, 0), (255, 255, 255)))
+    coding = Coding("colors", 2, colors={(0, 0, 0): 0, (255, 255, 255): 1})
     assert decode_truth(png(np.array([[0, 255]], np.uint8)), coding).tolist() == [[0, 1]]
 
 
