@@ -273,7 +273,7 @@ class LabellingSettings(
 class _InputFields(NoSettings):
     input: Annotated[str, AfterValidator(normalised_input)] = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
-        "(.parquet, .csv, .jsonl); local, file:// or s3://"
+        "(.parquet, .csv, .jsonl); local or in a bucket"
     )
 
 

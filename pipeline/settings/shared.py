@@ -22,9 +22,9 @@ from pydantic import (
 
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
-from pipeline.store.access import S3Access
+from pipeline.store.access import Access
 from pipeline.store.storage import Storage
-from pipeline.store.uri import has_wildcard, normalise_uri
+from pipeline.store.uri import BUCKETS, has_wildcard, normalise_uri
 
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -46,11 +46,12 @@ def normalised(value: str, info: ValidationInfo) -> str:
 def normalised_input(value: str, info: ValidationInfo) -> str:
     """As `normalised`; a slash at the end says that a folder is meant, where both may be."""
     uri = normalised(value, info)
-    is_folder = uri.startswith("s3://") and value.endswith("/") and "/" in uri.removeprefix("s3://")
+    has_key = "/" in uri.partition("://")[2]
+    is_folder = uri.startswith(BUCKETS) and value.endswith("/") and has_key
     return f"{uri}/" if is_folder and not has_wildcard(uri) else uri
 
 
-# A path, file:// or s3:// as typed; whoever reads the setting finds it normalised.
+# A path, file:// or a bucket's URI as typed; whoever reads the setting finds it normalised.
 Uri = Annotated[str, AfterValidator(normalised)]
 
 
@@ -103,7 +104,7 @@ class NoSettings(BaseModel):
 
 
 class StoreSettings(NoSettings):
-    """How to reach object storage; credentials come the way AWS tools find them."""
+    """How to reach object storage; credentials come the way the store's own tools find them."""
 
     group = Group.STORAGE
 
@@ -135,16 +136,35 @@ class StoreSettings(NoSettings):
         description="key of AWS KMS (id, ARN or alias) that what is written to S3 is encrypted "
         "with; default: what the bucket is set to",
     )
+    gs_endpoint_url: NotDeciding[str | None] = Field(
+        None, description="URL of the server that gs:// means, if it is not Google"
+    )
+    gs_kms_key: NotDeciding[str | None] = Field(
+        None,
+        pattern=r"^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$",
+        description="key of Google's Cloud KMS that what is written to gs:// is encrypted with, as "
+        "in projects/P/locations/L/keyRings/R/cryptoKeys/K; default: what the bucket is set to",
+    )
+    az_account: NotDeciding[str | None] = Field(
+        None,
+        pattern=r"^[a-z0-9]{3,24}$",
+        description="storage account of az://CONTAINER/PATH; default: AZURE_STORAGE_ACCOUNT_NAME",
+    )
+    az_endpoint_url: NotDeciding[str | None] = Field(
+        None,
+        description="URL of the storage account's blobs, if it is not at blob.core.windows.net",
+    )
 
-    @field_validator("s3_endpoint_url")
+    @field_validator("s3_endpoint_url", "gs_endpoint_url", "az_endpoint_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
         if holds_secret(value):
             raise ValueError(
-                "an endpoint is a scheme, a host and a port; credentials belong where AWS tools "
-                "find them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a role)"
+                "an endpoint is a scheme, a host and a port; credentials belong where the store's "
+                "tools find them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+                "GOOGLE_APPLICATION_CREDENTIALS, AZURE_CLIENT_ID, a role)"
             )
         if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
             raise ValueError("an endpoint is a URL, as in http://127.0.0.1:9000")
@@ -157,7 +177,10 @@ class StoreSettings(NoSettings):
             self.io_timeout_s,
             self.io_attempts,
             patience_s=self.io_patience_s,
-            access=S3Access(kms_key_id=self.s3_kms_key_id),
+            access=Access(kms_key_id=self.s3_kms_key_id, gs_kms_key=self.gs_kms_key),
+            gs_endpoint_url=self.gs_endpoint_url,
+            az_endpoint_url=self.az_endpoint_url,
+            az_account=self.az_account,
         )
 
 
@@ -173,7 +196,13 @@ class InputAccessFields(NoSettings):
     )
     requester_pays: bool = Field(
         default=False,
-        description="agree to pay for reading the input, where its bucket's owner wants that",
+        description="agree to pay for reading the input, where its bucket's owner wants that (S3, "
+        "and Google Cloud Storage with gs_billing_project)",
+    )
+    gs_billing_project: str | None = Field(
+        None,
+        min_length=1,
+        description="Google's project that pays for reading the input, with requester_pays",
     )
 
     def for_input(self, storage: Storage) -> Storage:
@@ -182,7 +211,11 @@ class InputAccessFields(NoSettings):
         Args:
             storage: As the output is entered.
         """
-        access = S3Access(self.input_anonymous, self.requester_pays)
+        access = Access(
+            self.input_anonymous,
+            self.requester_pays,
+            gs_billing_project=self.gs_billing_project,
+        )
         return replace(storage, input_access=access)
 
 

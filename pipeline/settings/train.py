@@ -24,7 +24,7 @@ _TRUTH_HELP = (
 _DATA_HELP = (
     "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
     "val/) and classes.json, a PASCAL VOC or Cityscapes folder, or a manifest (.parquet, .csv, "
-    ".jsonl) with the columns image_uri, mask_uri and perhaps split; local, file:// or s3://"
+    ".jsonl) with the columns image_uri, mask_uri and perhaps split; local or in a bucket"
 )
 _CLASSES_HELP = (
     "JSON file with names and colours of the classes, "

@@ -230,8 +230,7 @@ class _NothingBeside:
         pass
 
 
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def do_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the shards in this process, with a stand-in for the network."""
 
     def shards(run: Run, todo: Shards, given: LabelSettings, _: Any) -> Iterator[Receipt]:
@@ -241,6 +240,11 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "join_cluster", lambda *_: None)
     monkeypatch.setattr(chain, "RunMetrics", _NoMetrics)
     monkeypatch.setattr(chain, "PublishBeside", _NothingBeside)
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    do_without_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")
