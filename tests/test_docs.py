@@ -68,8 +68,10 @@ def test_the_demo_shows_what_a_newcomer_wants_to_see(
     shown = capfd.readouterr().out
     assert again in shown
     assert "28 of 28 images of val scored" in shown
-    # The demo's checkpoint has not been trained on these scenes.
-    assert float(re.search(r"mean IU ([0-9.]+)", shown).group(1)) >= 0.85
+    # The demo's checkpoint has seen few scenes like these.
+    assert float(re.search(r"mean IU ([0-9.]+)", shown).group(1)) >= 0.6
+    page = Path(re.search(r"^Open (\S+report\.html): ", shown, re.MULTILINE).group(1))
+    assert page.read_text().count('alt="photograph"') == 52
     assert main(["report", "demo/output"]) == 0
     shown = capfd.readouterr().out
     for words in ("/masks/run=", "/class_statistics/run=", "report.html", "sky",
@@ -188,11 +190,11 @@ def test_every_page_can_be_reached():
 
 def test_the_picture_is_small_and_can_be_drawn(tmp_path: Path):
     """The README's picture is the product's own work, and no burden to who clones."""
-    draw_picture(tmp_path / "demo.png")
+    draw_picture(tmp_path / "demo.webp")
 
-    kept = REPOSITORY / "docs" / "images" / "demo.png"
+    kept = REPOSITORY / "docs" / "images" / "demo.webp"
     assert kept.stat().st_size < 150_000
-    with Image.open(kept) as ours, Image.open(tmp_path / "demo.png") as drawn:
+    with Image.open(kept) as ours, Image.open(tmp_path / "demo.webp") as drawn:
         assert ours.size == drawn.size
 
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from enum import Enum
 from inspect import get_annotations
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from pipeline.errors import SettingError
@@ -233,30 +232,6 @@ class OutputSettings(StoreSettings, _OutputFields):
     """Which output to read: `report`."""
 
 
-class _RepairFields(NoSettings):
-    repair: bool = Field(
-        default=False,
-        description="name what a crash of the machine has cut off, and what has to go so that the "
-        "same label command does it again",
-    )
-    dry_run: bool = Field(
-        default=True, description="of repair: only name it; --no-dry-run removes it"
-    )
-
-
-class VerifySettings(_RepairFields, OutputSettings):
-    """Which output to read, and whether to mend it: `verify`."""
-
-    @model_validator(mode="after")
-    def _removes_nothing_unasked(self) -> Self:
-        if not self.repair and not self.dry_run:
-            raise ValueError(
-                "--no-dry-run is for --repair, without it nothing is removed; write --repair "
-                "--no-dry-run, or leave it out"
-            )
-        return self
-
-
 class LogFields(NoSettings):
     """What the log looks like."""
 
@@ -276,15 +251,15 @@ class LogFields(NoSettings):
     )
 
 
-class JobFields(LogFields):
-    """What all jobs on Ray have in common."""
+class ConnectionFields(LogFields):
+    """Which cluster does the work, and how long is waited for it."""
 
     group = Group.CLUSTER
 
     ray_address: NotDeciding[str | None] = Field(
         None,
         description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
-        "a Ray started for this run on this machine",
+        "a Ray started for this run on this machine (`verify` then does without)",
     )
     max_wait_minutes: NotDeciding[float] = Field(
         1440.0,
@@ -292,6 +267,13 @@ class JobFields(LogFields):
         description="minutes without room on the cluster, or without any progress, after which "
         "the run ends with 5",
     )
+
+
+class JobFields(ConnectionFields):
+    """What all jobs on Ray have in common."""
+
+    group = Group.CLUSTER
+
     lock_lease_s: NotDeciding[float] = Field(
         30.0,
         gt=0,

@@ -217,6 +217,19 @@ class _NoMetrics(nullcontext[None]):
         """Pass over a receipt."""
 
 
+class _NothingBeside:
+    """Publishes nothing while the run goes on, which workers do."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def saw(self, _: Receipt) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
 def do_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the shards in this process, with a stand-in for the network."""
 
@@ -226,6 +239,7 @@ def do_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "label_shards", shards)
     monkeypatch.setattr(chain, "join_cluster", lambda *_: None)
     monkeypatch.setattr(chain, "RunMetrics", _NoMetrics)
+    monkeypatch.setattr(chain, "PublishBeside", _NothingBeside)
 
 
 @pytest.fixture(autouse=True)
