@@ -1,4 +1,4 @@
-"""Requests through obstore: a tenth of the CPU that s3fs needs, and its headers unseen."""
+"""Requests through obstore: a quarter of the CPU that s3fs needs, and the headers unseen."""
 
 import re
 from collections.abc import Callable, Iterator
