@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn.weights.classes import numbered_classes
+from fcn.weights.classes import numbered_classes, parse_classes, parse_truth_values
 from fcn.weights.files import random_network, save
 from fcn.weights.record import Checkpoint
 from jobs.__main__ import COMMANDS, _usage, main
@@ -19,6 +19,7 @@ from jobs.settings.parser import read_settings
 from pipeline.errors import ErrorCode
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.label import LabelSettings
+from pipeline.settings.train import TrainSettings
 from pipeline.settings.weights import ImportSettings
 from tests.disk_runs import random_pixels
 from tests.product import REPOSITORY
@@ -135,7 +136,12 @@ def test_the_python_of_the_docs_runs(tmp_path: Path, page: str):
 @with_blocks("bash")
 def test_the_commands_about_buckets_take_their_flags(page: str):
     """Lines that need the network, a bucket or a cluster have flags that there are."""
-    kinds = {"import-weights": ImportSettings, "label": LabelSettings, "doctor": DoctorSettings}
+    kinds = {
+        "import-weights": ImportSettings,
+        "label": LabelSettings,
+        "doctor": DoctorSettings,
+        "train": TrainSettings,
+    }
 
     for line in lines("bash", _PAGES[page]):
         program, command, *flags = shlex.split(line)
@@ -156,7 +162,15 @@ def test_every_block_is_of_a_kind_that_is_tested():
         for text in _PAGES.values()
         for language in re.findall(r"^ *```(\w+)$", text, re.MULTILINE)
     }
-    assert languages == {"sh", "bash", "sql", "python", "mermaid"}
+    assert languages == {"sh", "bash", "sql", "python", "mermaid", "json"}
+
+
+@with_blocks("json")
+def test_the_classes_files_of_the_docs_are_read(page: str):
+    """A classes file that a page shows is one, with what stands for its classes."""
+    for text in re.findall(r"^```json\n(.*?)^```", _PAGES[page], re.MULTILINE | re.DOTALL):
+        assert len(parse_classes(text)) > 1
+        assert parse_truth_values(text).ids
 
 
 @pytest.mark.parametrize("name", [*_PAGES, *_LINKING])
