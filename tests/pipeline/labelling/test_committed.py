@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from pipeline.labelling.committed import Versions, listed_versions, looked_up_ve
 from pipeline.labelling.runs import Run
 from pipeline.store.storage import Storage
 from tests.benchmarks.made_up import made_up_run
-from tests.servers import Server
+from tests.servers import CloudServer, Server
 
 
 def _run(storage: Storage, output: str, *shards: int) -> Run:
@@ -21,11 +22,15 @@ def _run(storage: Storage, output: str, *shards: int) -> Run:
     return run
 
 
-@pytest.fixture(params=["disk", "s3", "naive_s3"])
+@pytest.fixture(params=["disk", "s3", "naive_s3", "gs", "az"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
-    """Return a storage and an output: on a disk, and in buckets of two servers."""
+    """Return a storage and an output: on a disk, and in buckets of servers of each kind."""
     if request.param == "disk":
         return Storage(), f"file://{tmp_path}/out"
+    if request.param in ("gs", "az"):
+        cloud: CloudServer = request.getfixturevalue(request.param)
+        endpoint: dict[str, Any] = {f"{cloud.scheme}_endpoint_url": cloud.endpoint_url}
+        return Storage(**endpoint), f"{cloud.make_bucket()}/out"
     server: Server = request.getfixturevalue(request.param)
     return Storage(server.endpoint_url), f"s3://{server.make_bucket()}/out"
 
