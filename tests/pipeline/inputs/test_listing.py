@@ -296,8 +296,8 @@ def test_numbers_are_no_uris(tmp_path: Path) -> None:
 
 def test_an_unsupported_scheme_in_a_manifest_is_an_input_error(tmp_path: Path) -> None:
     """A URI of another scheme is refused, and said to stand in the manifest."""
-    _write_manifest(tmp_path / "list.csv", ["gs://bucket/a.jpg"])
-    with pytest.raises(InputError, match=r"manifest .*list\.csv: uri='gs://bucket/a\.jpg'"):
+    _write_manifest(tmp_path / "list.csv", ["hdfs://node/a.jpg"])
+    with pytest.raises(InputError, match=r"manifest .*list\.csv: uri='hdfs://node/a\.jpg'"):
         list(_sources(tmp_path / "list.csv"))
 
 
