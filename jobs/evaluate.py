@@ -15,7 +15,7 @@ from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import open_data_set
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import Fold, by_fold, by_share, matching
 from pipeline.labelling.flow import label
 from pipeline.labelling.precision import decided

@@ -11,7 +11,7 @@ from typing import Any
 from fcn.metrics import Metrics
 from pipeline.errors import SettingError
 from pipeline.inputs.data_set import DataSet
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.labelling.session import Job
 from pipeline.settings.train import EvaluateSettings
 

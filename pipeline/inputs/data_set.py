@@ -18,7 +18,8 @@ from fcn.weights.classes import (
 from pipeline.errors import InputError, SettingError, StoreError
 from pipeline.images.ground_truth import Coding, TruthError, is_coloured
 from pipeline.images.masks import IGNORE_INDEX
-from pipeline.inputs.layouts import Labelled, Sample, find_labelled
+from pipeline.inputs.layouts import find_labelled
+from pipeline.inputs.samples import Labelled, Sample
 from pipeline.store.storage import Storage
 
 

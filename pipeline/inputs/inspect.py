@@ -18,7 +18,7 @@ from pipeline.errors import ImageError, InputError, StoreError
 from pipeline.images.decode import decode_image, read_orientation, read_upright_size
 from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decode_truth
 from pipeline.images.masks import IGNORE_INDEX
-from pipeline.inputs.layouts import TRAIN, VAL
+from pipeline.inputs.samples import TRAIN, VAL
 from pipeline.store.storage import Storage, sha256_hex
 
 _MAX_SHOWN = 5

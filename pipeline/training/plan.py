@@ -19,7 +19,7 @@ from fcn.weights.record import Checkpoint
 from pipeline.errors import SettingError, StoreError
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.data_set import DataSet, as_table, open_data_set
-from pipeline.inputs.layouts import TRAIN, VAL, Sample
+from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share
 from pipeline.settings.shared import Mark
 from pipeline.settings.train import TrainSettings
@@ -144,7 +144,7 @@ def _split(data_set: DataSet, settings: TrainSettings) -> tuple[list[Sample], li
     if settings.val_split == settings.train_split:
         raise SettingError(f"val_split={settings.val_split!r} is the training split itself")
     if not val and "val_split" in settings.model_fields_set:
-        data_set.found.split(settings.val_split)
+        data_set.found.named(settings.val_split)
     if not settings.val_share:
         return train, val
     if val:
