@@ -14,7 +14,7 @@ from jobs.logs.output import say
 from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
-from pipeline.inputs.data_set import open_data_set
+from pipeline.inputs.data_set import Asked, open_data_set
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import Fold, by_fold, by_share, matching
 from pipeline.labelling.flow import label
@@ -36,9 +36,8 @@ def run(settings: EvaluateSettings) -> int:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
     storage = settings.storage()
-    data_set = open_data_set(
-        storage, settings.data, settings.classes, settings.truth_coding, settings.split
-    )
+    asked = Asked(settings.data, settings.split, settings.classes, settings.truth_coding)
+    data_set = open_data_set(storage, asked)
     samples = _chosen(data_set.found.split(settings.split), settings)
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"

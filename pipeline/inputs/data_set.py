@@ -1,6 +1,6 @@
 """A labelled data set, its classes and the coding of its ground truth: for `train`, `evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,12 +12,14 @@ from fcn.weights.classes import (
     VOC_CLASSES,
     ClassLabel,
     TruthValues,
+    check_labels,
     parse_classes,
     parse_truth_values,
 )
 from pipeline.errors import InputError, SettingError, StoreError
-from pipeline.images.ground_truth import Coding, TruthError, is_coloured
+from pipeline.images.ground_truth import Coding, TruthError, is_coloured, is_grey
 from pipeline.images.masks import IGNORE_INDEX
+from pipeline.inputs.labelmap import LabelMap
 from pipeline.inputs.layouts import find_labelled
 from pipeline.inputs.samples import Labelled, Sample
 from pipeline.store.storage import Storage
@@ -32,25 +34,39 @@ class DataSet:
     coding: Coding
 
 
-def open_data_set(
-    storage: Storage, data: str, classes: str | None, truth_coding: str | None, split: str
-) -> DataSet:
+@dataclass(frozen=True)
+class Asked:
+    """What the settings say of a data set.
+
+    Attributes:
+        data: The setting.
+        split: Whose first truth tells the coding, where no setting does.
+        classes: The setting.
+        truth_coding: The setting.
+    """
+
+    data: str
+    split: str
+    classes: str | None = None
+    truth_coding: str | None = None
+
+
+def open_data_set(storage: Storage, asked: Asked) -> DataSet:
     """Find a data set, its classes, and how its ground truth names them.
 
     Args:
         storage: Where it is.
-        data: The setting.
-        classes: The setting.
-        truth_coding: The setting.
-        split: Whose first truth tells the coding, where no setting does.
+        asked: What the settings say of it.
 
     Raises:
         InputError: There is no data set.
         SettingError: Its classes are not known.
     """
-    found = find_labelled(storage, data)
-    known, values = _classes(storage, found, classes)
-    kind = truth_coding or ("ids" if values.ids else _coding(storage, found, split))
+    found = find_labelled(storage, asked.data)
+    known, values = _classes(storage, found, asked.classes)
+    if found.labelmap is not None:
+        return DataSet(found, known, _coding_by_labelmap(storage, found, known, asked))
+    kind = asked.truth_coding or ("ids" if values.ids else _kind(storage, found, asked.split))
     ids = values.ids or CITYSCAPES_IDS
     if kind == "ids" and not values.ids and found.layout != "cityscapes":
         raise SettingError(
@@ -59,6 +75,26 @@ def open_data_set(
         )
     colours = _colours(known, values) if kind == "colors" else {}
     return DataSet(found, known, Coding(kind, len(known), ids, colours))
+
+
+def _coding_by_labelmap(
+    storage: Storage, found: Labelled, classes: tuple[ClassLabel, ...], asked: Asked
+) -> Coding:
+    """Read colours as labelmap.txt says; in grey files, values are the numbers of its lines.
+
+    A palette is read by its colours: which number has which is up to the program that wrote it.
+    """
+    assert found.labelmap is not None
+    indices = found.labelmap.indices([label.name for label in classes])
+    kind = asked.truth_coding or (
+        "ids" if _first(storage, found, asked.split, is_grey) else "colors"
+    )
+    ids = {line: index for line, index in enumerate(indices.values()) if index is not None}
+    colours = {
+        found.labelmap.colours[name]: IGNORE_INDEX if index is None else index
+        for name, index in indices.items()
+    }
+    return Coding(kind, len(classes), ids, colours)
 
 
 def _colours(
@@ -100,6 +136,8 @@ def _classes(
             if error.refused:
                 raise SettingError(f"classes={uri!r}: {error}") from error
             raise
+    if found.labelmap is not None:
+        return _labelled_classes(found.labelmap), nothing
     if found.layout == "voc":
         return VOC_CLASSES, nothing
     if found.layout == "cityscapes":
@@ -109,12 +147,28 @@ def _classes(
     )
 
 
-def _coding(storage: Storage, found: Labelled, split: str) -> str:
+def _labelled_classes(labelmap: LabelMap) -> tuple[ClassLabel, ...]:
+    labels = tuple(ClassLabel(name, labelmap.colours[name]) for name in labelmap.classes)
+    try:
+        check_labels(labels)
+    except CheckpointError as error:
+        raise SettingError(f"{labelmap.uri}: {error}") from error
+    return labels
+
+
+def _kind(storage: Storage, found: Labelled, split: str) -> str:
     if found.layout == "cityscapes":
         return "ids" if found.raw_ids else "indices"
+    return "colors" if _first(storage, found, split, is_coloured) else "indices"
+
+
+def _first(
+    storage: Storage, found: Labelled, split: str, question: Callable[[bytes], bool]
+) -> bool:
+    """Ask something of the first truth of a split."""
     first = found.split(split)[0]
     try:
-        return "colors" if is_coloured(storage.read(first.mask_uri)) else "indices"
+        return question(storage.read(first.mask_uri))
     except TruthError as error:
         raise InputError(f"{first.mask_uri}: {error}") from error
     except StoreError as error:

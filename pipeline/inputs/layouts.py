@@ -3,7 +3,8 @@
 Layouts, told by what lies in the folder:
 
 * `voc`: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val,...}.txt (PASCAL VOC
-  development kit, section 2).
+  development kit, section 2). With labelmap.txt, whose colours are the classes, it is an export of
+  CVAT ("Segmentation mask 1.1"), Datumaro, or our own.
 * `cityscapes`: leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/ with
   *_gtFine_labelTrainIds.png or else *_gtFine_labelIds.png.
 * `folders`: <split>/images/ and <split>/masks/, or images/ and masks/ alone, which is the split
@@ -17,6 +18,7 @@ import os
 from collections.abc import Iterable
 
 from pipeline.errors import InputError, StoreError
+from pipeline.inputs.labelmap import parse_labelmap
 from pipeline.inputs.listing import is_image
 from pipeline.inputs.manifests import MANIFEST_ENDINGS
 from pipeline.inputs.sample_tables import is_table_of_run, read_manifest, read_table_of_run
@@ -29,6 +31,8 @@ LAYOUTS = ("voc", "cityscapes", "folders", "manifest", "table")
 _CITYSCAPES_IMAGE = "_leftImg8bit.png"
 _CITYSCAPES_TRUTHS = ("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
 _SPLIT_FOLDERS = "images"
+# A CVAT export may come without the images.
+_VOC_FOLDERS = {"JPEGImages", "SegmentationClass"}
 _OUTPUT_FOLDERS = {"images", "masks", "runs"}
 _MAX_SHOWN = 5
 
@@ -65,7 +69,7 @@ def _found(storage: Storage, uri: str) -> Labelled:
     if is_table_of_run(uri):
         return read_table_of_run(storage, uri)
     names = set(storage.children(uri))
-    if "JPEGImages" in names:
+    if names & _VOC_FOLDERS:
         return _voc(storage, uri)
     if "leftImg8bit" in names:
         return _cityscapes(storage, uri)
@@ -145,7 +149,9 @@ def _voc(storage: Storage, uri: str) -> Labelled:
     # trainval is both of them together and no split of its own.
     splits.pop("trainval", None)
     names = set(storage.children(uri))
-    return Labelled("voc", splits, _classes_file(uri, names))
+    labels = f"{uri}/labelmap.txt"
+    labelmap = parse_labelmap(storage.read(labels), labels) if "labelmap.txt" in names else None
+    return Labelled("voc", splits, _classes_file(uri, names), labelmap=labelmap)
 
 
 def _voc_images(storage: Storage, folder: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.errors import InputError
+from pipeline.inputs.labelmap import LabelMap
 
 TRAIN, VAL = "train", "val"
 # The split of a data set that knows of none, as CVAT and Datumaro call it.
@@ -26,12 +27,14 @@ class Labelled:
         splits: Its samples by split, in order of the image's URI.
         classes_uri: Its classes.json, or a run's run.json, if it has one.
         raw_ids: Whether its ground truth holds ids that have to be mapped (Cityscapes' labelIds).
+        labelmap: What its labelmap.txt says, if it has one.
     """
 
     layout: str
     splits: dict[str, list[Sample]]
     classes_uri: str | None = None
     raw_ids: bool = False
+    labelmap: LabelMap | None = None
 
     def split(self, name: str) -> list[Sample]:
         """Return the samples of a split; all of them where the data set is not divided.

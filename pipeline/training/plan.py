@@ -18,7 +18,7 @@ from fcn.weights.classes import ClassLabel
 from fcn.weights.record import Checkpoint
 from pipeline.errors import SettingError, StoreError
 from pipeline.images.ground_truth import Coding
-from pipeline.inputs.data_set import DataSet, as_table, open_data_set
+from pipeline.inputs.data_set import Asked, DataSet, as_table, open_data_set
 from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share
 from pipeline.settings.shared import Mark
@@ -91,9 +91,7 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         InputError: The data is missing, or no labelled data set.
     """
     storage = settings.storage()
-    data_set = open_data_set(
-        storage, settings.data, settings.classes, settings.truth_coding, settings.train_split
-    )
+    data_set = open_data_set(storage, _asked(settings))
     train, val = _split(data_set, settings)
     start_record = _start_record(storage, settings.weights)
     planned = tuple(_stages(settings, data_set.classes, start_record))
@@ -110,6 +108,11 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         start=settings.weights,
         deciding=_deciding(settings, data_set, planned, tables, start_record),
     )
+
+
+def _asked(settings: TrainSettings) -> Asked:
+    split, coding = settings.train_split, settings.truth_coding
+    return Asked(settings.data, split, settings.classes, coding)
 
 
 def commit() -> str:
