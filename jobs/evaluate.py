@@ -36,8 +36,7 @@ def run(settings: EvaluateSettings) -> int:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
     storage = settings.storage()
-    asked = Asked(settings.data, settings.split, settings.classes, settings.truth_coding)
-    data_set = open_data_set(storage, asked)
+    data_set = open_data_set(storage, _asked(settings))
     samples = _chosen(data_set.found.split(settings.split), settings)
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
@@ -56,6 +55,11 @@ def run(settings: EvaluateSettings) -> int:
     write(storage, folder, found, matrix, scores, names)
     say(_as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
+
+
+def _asked(settings: EvaluateSettings) -> Asked:
+    drawn_to = f"{settings.output}/evaluations/inputs/truths"
+    return Asked(settings.data, settings.split, settings.classes, settings.truth_coding, drawn_to)
 
 
 def _chosen(samples: Sequence[Sample], settings: EvaluateSettings) -> Sequence[Sample]:

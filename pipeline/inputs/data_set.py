@@ -1,7 +1,9 @@
 """A labelled data set, its classes and the coding of its ground truth: for `train`, `evaluate`."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -15,14 +17,17 @@ from fcn.weights.classes import (
     check_labels,
     parse_classes,
     parse_truth_values,
+    voc_color,
 )
 from pipeline.errors import InputError, SettingError, StoreError
 from pipeline.images.ground_truth import Coding, TruthError, is_coloured, is_grey
 from pipeline.images.masks import IGNORE_INDEX
-from pipeline.inputs.labelmap import LabelMap
+from pipeline.inputs.coco import Coco
+from pipeline.inputs.drawn import write_truths
+from pipeline.inputs.labelmap import BACKGROUND, LabelMap, class_indices, classes_of
 from pipeline.inputs.layouts import find_labelled
 from pipeline.inputs.samples import Labelled, Sample
-from pipeline.store.storage import Storage
+from pipeline.store.storage import Storage, sha256_hex
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,14 @@ class Asked:
         split: Whose first truth tells the coding, where no setting does.
         classes: The setting.
         truth_coding: The setting.
+        drawn_to: The folder for ground truth that is drawn first.
     """
 
     data: str
     split: str
     classes: str | None = None
     truth_coding: str | None = None
+    drawn_to: str = ""
 
 
 def open_data_set(storage: Storage, asked: Asked) -> DataSet:
@@ -64,6 +71,8 @@ def open_data_set(storage: Storage, asked: Asked) -> DataSet:
     """
     found = find_labelled(storage, asked.data)
     known, values = _classes(storage, found, asked.classes)
+    if found.coco is not None:
+        return DataSet(_drawn(storage, found, known, asked), known, Coding("indices", len(known)))
     if found.labelmap is not None:
         return DataSet(found, known, _coding_by_labelmap(storage, found, known, asked))
     kind = asked.truth_coding or ("ids" if values.ids else _kind(storage, found, asked.split))
@@ -77,6 +86,37 @@ def open_data_set(storage: Storage, asked: Asked) -> DataSet:
     return DataSet(found, known, Coding(kind, len(known), ids, colours))
 
 
+def _drawn(
+    storage: Storage, found: Labelled, classes: tuple[ClassLabel, ...], asked: Asked
+) -> Labelled:
+    """Draw COCO's shapes; what is not drawn is `background` where that is a class, else 255."""
+    # Only who has shapes to draw needs pycocotools.
+    from pipeline.inputs.drawing import draw  # noqa: PLC0415
+
+    coco, names = found.coco, [label.name for label in classes]
+    assert coco is not None
+    indices = class_indices(coco.colours, names, coco.uri)
+    filled = BACKGROUND in names and not coco.draws_background
+    elsewhere = names.index(BACKGROUND) if filled else IGNORE_INDEX
+    deciding = json.dumps([coco.sha256, names, elsewhere]).encode()
+    images = (image for some in coco.images.values() for image in some)
+    masks = write_truths(
+        storage,
+        f"{asked.drawn_to}/{sha256_hex(deciding)[:16]}",
+        (partial(draw, image, indices, elsewhere) for image in images),
+        [label.color for label in classes],
+    )
+    splits = {
+        name: sorted(
+            (Sample(image.image_uri, next(masks)) for image in some), key=lambda one: one.image_uri
+        )
+        for name, some in coco.images.items()
+    }
+    # The generator writes that it is done.
+    assert next(masks, None) is None
+    return Labelled("coco", splits, found.classes_uri)
+
+
 def _coding_by_labelmap(
     storage: Storage, found: Labelled, classes: tuple[ClassLabel, ...], asked: Asked
 ) -> Coding:
@@ -85,7 +125,8 @@ def _coding_by_labelmap(
     A palette is read by its colours: which number has which is up to the program that wrote it.
     """
     assert found.labelmap is not None
-    indices = found.labelmap.indices([label.name for label in classes])
+    known = [label.name for label in classes]
+    indices = class_indices(found.labelmap.colours, known, found.labelmap.uri)
     kind = asked.truth_coding or (
         "ids" if _first(storage, found, asked.split, is_grey) else "colors"
     )
@@ -125,34 +166,42 @@ def _classes(
     storage: Storage, found: Labelled, classes: str | None
 ) -> tuple[tuple[ClassLabel, ...], TruthValues]:
     uri = classes or found.classes_uri
-    nothing = TruthValues({}, {})
-    if uri is not None:
-        try:
-            text = storage.read(uri)
-            return parse_classes(text), parse_truth_values(text)
-        except CheckpointError as error:
+    if uri is None:
+        return _own_classes(found), TruthValues({}, {})
+    try:
+        text = storage.read(uri)
+        return parse_classes(text), parse_truth_values(text)
+    except CheckpointError as error:
+        raise SettingError(f"classes={uri!r}: {error}") from error
+    except StoreError as error:
+        if error.refused:
             raise SettingError(f"classes={uri!r}: {error}") from error
-        except StoreError as error:
-            if error.refused:
-                raise SettingError(f"classes={uri!r}: {error}") from error
-            raise
-    if found.labelmap is not None:
-        return _labelled_classes(found.labelmap), nothing
+        raise
+
+
+def _own_classes(found: Labelled) -> tuple[ClassLabel, ...]:
+    """Return the classes of a data set that has no classes file."""
+    named = found.coco or found.labelmap
+    if named is not None:
+        return _as_classes(named)
     if found.layout == "voc":
-        return VOC_CLASSES, nothing
+        return VOC_CLASSES
     if found.layout == "cityscapes":
-        return CITYSCAPES_CLASSES, nothing
+        return CITYSCAPES_CLASSES
     raise SettingError(
         "the classes are not known: put a classes.json beside the data, or name one with classes"
     )
 
 
-def _labelled_classes(labelmap: LabelMap) -> tuple[ClassLabel, ...]:
-    labels = tuple(ClassLabel(name, labelmap.colours[name]) for name in labelmap.classes)
+def _as_classes(named: LabelMap | Coco) -> tuple[ClassLabel, ...]:
+    labels = tuple(
+        ClassLabel(name, named.colours[name] or voc_color(index))
+        for index, name in enumerate(classes_of(named.colours))
+    )
     try:
         check_labels(labels)
     except CheckpointError as error:
-        raise SettingError(f"{labelmap.uri}: {error}") from error
+        raise SettingError(f"{named.uri}: {error}") from error
     return labels
 
 

@@ -28,35 +28,43 @@ class LabelMap:
     uri: str
     colours: Mapping[str, Colour]
 
-    @property
-    def ignored(self) -> str | None:
-        """The label of pixels without a class, if there is one."""
-        return next((name for name in reversed(IGNORE_NAMES) if name in self.colours), None)
 
-    @property
-    def classes(self) -> list[str]:
-        """The names of the classes, in order."""
-        return [name for name in self.colours if name != self.ignored]
+def classes_of(labels: Collection[str]) -> list[str]:
+    """Return the labels that are classes, in order: all but that of pixels without one.
 
-    def indices(self, known: Collection[str]) -> dict[str, int | None]:
-        """Return the class index of each label; None for those without a class.
+    Args:
+        labels: Of a data set.
+    """
+    return [name for name in labels if name != _ignored(labels)]
 
-        Args:
-            known: The names of the classes in order of their indices.
 
-        Raises:
-            InputError: A label is none of them.
-        """
-        places: dict[str, int | None] = {name: index for index, name in enumerate(known)}
-        for name in (self.ignored, BACKGROUND):
-            if name is not None:
-                places.setdefault(name, None)
-        if lacking := [name for name in self.colours if name not in places]:
-            raise InputError(
-                f"{self.uri} has the label {lacking[0]!r}, which is none of the classes: "
-                f"{', '.join(known)}; rename it there, or name other classes"
-            )
-        return {name: places[name] for name in self.colours}
+def class_indices(
+    labels: Collection[str], known: Collection[str], uri: str
+) -> dict[str, int | None]:
+    """Return the class index of each label; None for those without a class.
+
+    Args:
+        labels: Of a data set.
+        known: The names of the classes in order of their indices.
+        uri: Where the labels stand, for the message.
+
+    Raises:
+        InputError: A label is no class.
+    """
+    places: dict[str, int | None] = {name: index for index, name in enumerate(known)}
+    for name in (_ignored(labels), BACKGROUND):
+        if name is not None:
+            places.setdefault(name, None)
+    if lacking := [name for name in labels if name not in places]:
+        raise InputError(
+            f"{uri} has the label {lacking[0]!r}, which is none of the classes: "
+            f"{', '.join(known)}; rename it there, or name other classes"
+        )
+    return {name: places[name] for name in labels}
+
+
+def _ignored(labels: Collection[str]) -> str | None:
+    return next((name for name in reversed(IGNORE_NAMES) if name in labels), None)
 
 
 def parse_labelmap(data: bytes, uri: str) -> LabelMap:

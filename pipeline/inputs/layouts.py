@@ -9,6 +9,7 @@ Layouts, told by what lies in the folder:
   *_gtFine_labelTrainIds.png or else *_gtFine_labelIds.png.
 * `folders`: <split>/images/ and <split>/masks/, or images/ and masks/ alone, which is the split
   `train`; the names agree but for the ending. classes.json lies beside.
+* `coco`: a JSON file of COCO's, or a folder with annotations/instances_<split>.json.
 * `manifest`: a Parquet, CSV or JSONL file with the columns image_uri, mask_uri and perhaps split.
 * `table`: one of label's, with the columns uri and mask_uri: what `select` has written, or the
   images table of a run, OUTPUT/images/run=RUN.
@@ -18,15 +19,16 @@ import os
 from collections.abc import Iterable
 
 from pipeline.errors import InputError, StoreError
+from pipeline.inputs.coco import coco_files, read_coco
 from pipeline.inputs.labelmap import parse_labelmap
 from pipeline.inputs.listing import is_image
 from pipeline.inputs.manifests import MANIFEST_ENDINGS
 from pipeline.inputs.sample_tables import is_table_of_run, read_manifest, read_table_of_run
-from pipeline.inputs.samples import TRAIN, Labelled, Sample
+from pipeline.inputs.samples import TRAIN, UNDIVIDED, Labelled, Sample
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder
 
-LAYOUTS = ("voc", "cityscapes", "folders", "manifest", "table")
+LAYOUTS = ("voc", "cityscapes", "folders", "manifest", "table", "coco")
 
 _CITYSCAPES_IMAGE = "_leftImg8bit.png"
 _CITYSCAPES_TRUTHS = ("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
@@ -56,7 +58,8 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
     if not found.splits:
         raise InputError(
             f"data={uri!r} is no labelled data set: it needs images/ and masks/ (at best below "
-            "train/ and val/), JPEGImages/ (PASCAL VOC), leftImg8bit/ (Cityscapes), or is a "
+            "train/ and val/), JPEGImages/ (PASCAL VOC, CVAT), leftImg8bit/ (Cityscapes), "
+            "annotations/instances_*.json (COCO), or is such a .json, a "
             f"manifest ({', '.join(MANIFEST_ENDINGS)}) or the table OUTPUT/images/run=RUN of "
             f"label; it holds {', '.join(storage.children(uri)[:10]) or 'nothing'}"
         )
@@ -66,13 +69,20 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
 def _found(storage: Storage, uri: str) -> Labelled:
     if uri.lower().endswith(MANIFEST_ENDINGS):
         return read_manifest(storage, uri)
+    if uri.lower().endswith(".json"):
+        return _coco(storage, uri, uri.rpartition("/")[0], {UNDIVIDED: [uri]})
     if is_table_of_run(uri):
         return read_table_of_run(storage, uri)
-    names = set(storage.children(uri))
+    return _found_folder(storage, uri, set(storage.children(uri)))
+
+
+def _found_folder(storage: Storage, uri: str, names: set[str]) -> Labelled:
     if names & _VOC_FOLDERS:
         return _voc(storage, uri)
     if "leftImg8bit" in names:
         return _cityscapes(storage, uri)
+    if "annotations" in names and (files := coco_files(storage, uri)):
+        return _coco(storage, uri, uri, files)
     if names >= _OUTPUT_FOLDERS:
         raise InputError(
             f"data={uri!r} is an output of label: name one run of it, {uri}/images/run=RUN, or "
@@ -161,6 +171,14 @@ def _voc_images(storage: Storage, folder: str) -> dict[str, str]:
     names = [name for name in keys if is_image(name)]
     found = {os.path.splitext(name)[0]: name for name in names}
     return found | {os.path.splitext(name)[0]: name for name in names if name.endswith(".jpg")}
+
+
+def _coco(storage: Storage, uri: str, folder: str, files: dict[str, list[str]]) -> Labelled:
+    coco = read_coco(storage, uri, files)
+    splits = {
+        name: [Sample(image.image_uri, "") for image in some] for name, some in coco.images.items()
+    }
+    return Labelled("coco", splits, _classes_file(folder, set(storage.children(folder))), coco=coco)
 
 
 def _cityscapes(storage: Storage, uri: str) -> Labelled:

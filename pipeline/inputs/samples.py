@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.errors import InputError
+from pipeline.inputs.coco import Coco
 from pipeline.inputs.labelmap import LabelMap
 
 TRAIN, VAL = "train", "val"
@@ -28,6 +29,7 @@ class Labelled:
         classes_uri: Its classes.json, or a run's run.json, if it has one.
         raw_ids: Whether its ground truth holds ids that have to be mapped (Cityscapes' labelIds).
         labelmap: What its labelmap.txt says, if it has one.
+        coco: What is to be drawn; until then its samples have no truth.
     """
 
     layout: str
@@ -35,6 +37,7 @@ class Labelled:
     classes_uri: str | None = None
     raw_ids: bool = False
     labelmap: LabelMap | None = None
+    coco: Coco | None = None
 
     def split(self, name: str) -> list[Sample]:
         """Return the samples of a split; all of them where the data set is not divided.

@@ -23,15 +23,17 @@ _TRUTH_HELP = (
 )
 _DATA_HELP = (
     "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
-    "val/) and classes.json, a PASCAL VOC (or CVAT's, with labelmap.txt) or Cityscapes folder, a "
-    "manifest (.parquet, .csv, .jsonl) with the columns image_uri, mask_uri and perhaps split, "
+    "val/) and classes.json, a PASCAL VOC (or CVAT's, with labelmap.txt) or Cityscapes folder, "
+    "COCO (a .json, or a folder with annotations/instances_*.json), a manifest (.parquet, .csv, "
+    ".jsonl) with the columns image_uri, mask_uri and perhaps split, "
     "what `fcn select` has written, or label's OUTPUT/images/run=RUN; local, file:// or s3://"
 )
 _CLASSES_HELP = (
     "JSON file with names and colours of the classes, "
     '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}, or the record of a '
     "checkpoint (model.json); default: those of the run for label's tables, classes.json beside "
-    "the data, labelmap.txt, else those of PASCAL VOC or Cityscapes for their folders"
+    "the data, labelmap.txt or COCO's categories, else those of PASCAL VOC or Cityscapes for "
+    "their folders"
 )
 
 

@@ -91,9 +91,10 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         InputError: The data is missing, or no labelled data set.
     """
     storage = settings.storage()
+    # Before the data, whose ground truth may have to be drawn.
+    start_record = _start_record(storage, settings.weights)
     data_set = open_data_set(storage, _asked(settings))
     train, val = _split(data_set, settings)
-    start_record = _start_record(storage, settings.weights)
     planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = as_table(train), as_table(val)
     return TrainingPlan(
@@ -112,7 +113,7 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
 
 def _asked(settings: TrainSettings) -> Asked:
     split, coding = settings.train_split, settings.truth_coding
-    return Asked(settings.data, split, settings.classes, coding)
+    return Asked(settings.data, split, settings.classes, coding, f"{settings.output}/truths")
 
 
 def commit() -> str:

@@ -14,7 +14,7 @@ from pipeline.images.ground_truth import decode_truth
 from pipeline.images.masks import encode_mask, make_palette
 from pipeline.inputs.data_set import Asked, DataSet, open_data_set
 from pipeline.inputs.inspect import Inspect
-from pipeline.inputs.labelmap import parse_labelmap
+from pipeline.inputs.labelmap import class_indices, classes_of, parse_labelmap
 from pipeline.labelling.runs import ClassRecord
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
@@ -203,8 +203,8 @@ def test_a_class_called_ignore_stays_one():
     records = [ClassRecord(id=0, name="ignore", color=(1, 2, 3))]
     found = parse_labelmap(labelmap(records).encode(), "labelmap.txt")
 
-    assert found.classes == ["ignore"]
-    assert found.indices(["ignore"]) == {"ignore": 0, "ignore_255": None}
+    assert classes_of(found.colours) == ["ignore"]
+    assert class_indices(found.colours, ["ignore"], "") == {"ignore": 0, "ignore_255": None}
 
 
 def test_too_many_labels_are_refused(tmp_path: Path):
