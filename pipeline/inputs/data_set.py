@@ -26,7 +26,7 @@ from pipeline.inputs.coco import Coco
 from pipeline.inputs.drawn import write_truths
 from pipeline.inputs.labelmap import BACKGROUND, LabelMap, class_indices, classes_of
 from pipeline.inputs.layouts import find_labelled
-from pipeline.inputs.samples import Labelled, Sample
+from pipeline.inputs.samples import UNDIVIDED, Labelled, Sample
 from pipeline.store.storage import Storage, sha256_hex
 
 
@@ -45,17 +45,19 @@ class Asked:
 
     Attributes:
         data: The setting.
-        split: Whose first truth tells the coding, where no setting does.
+        split: Whose first truth tells the coding, where no setting does; None takes any.
         classes: The setting.
         truth_coding: The setting.
         drawn_to: The folder for ground truth that is drawn first.
+        known: The classes, where they are known already; labels that have names go by them.
     """
 
     data: str
-    split: str
+    split: str | None
     classes: str | None = None
     truth_coding: str | None = None
     drawn_to: str = ""
+    known: tuple[ClassLabel, ...] | None = None
 
 
 def open_data_set(storage: Storage, asked: Asked) -> DataSet:
@@ -70,7 +72,7 @@ def open_data_set(storage: Storage, asked: Asked) -> DataSet:
         SettingError: Its classes are not known.
     """
     found = find_labelled(storage, asked.data)
-    known, values = _classes(storage, found, asked.classes)
+    known, values = _classes(storage, found, asked)
     if found.coco is not None:
         return DataSet(_drawn(storage, found, known, asked), known, Coding("indices", len(known)))
     if found.labelmap is not None:
@@ -114,7 +116,8 @@ def _drawn(
     }
     # The generator writes that it is done.
     assert next(masks, None) is None
-    return Labelled("coco", splits, found.classes_uri)
+    called = {image.image_uri: image.name for some in coco.images.values() for image in some}
+    return Labelled("coco", splits, found.classes_uri, names=called)
 
 
 def _coding_by_labelmap(
@@ -163,11 +166,30 @@ def as_table(samples: Sequence[Sample]) -> pa.Table:
 
 
 def _classes(
-    storage: Storage, found: Labelled, classes: str | None
+    storage: Storage, found: Labelled, asked: Asked
 ) -> tuple[tuple[ClassLabel, ...], TruthValues]:
-    uri = classes or found.classes_uri
+    uri = asked.classes or found.classes_uri
+    has_names = found.coco is not None or found.labelmap is not None
+    if asked.known is not None and (uri is None or has_names):
+        return asked.known, TruthValues({}, {})
     if uri is None:
         return _own_classes(found), TruthValues({}, {})
+    read = _read_classes(storage, uri)
+    if asked.known is not None:
+        _check_same(read[0], asked.known, uri)
+    return read
+
+
+def _check_same(own: tuple[ClassLabel, ...], known: tuple[ClassLabel, ...], uri: str) -> None:
+    ours, theirs = ([label.name for label in labels] for labels in (known, own))
+    if ours != theirs:
+        raise SettingError(
+            f"{uri} has the classes {', '.join(theirs)}, and data has {', '.join(ours)}; both need "
+            "the same, in the same order"
+        )
+
+
+def _read_classes(storage: Storage, uri: str) -> tuple[tuple[ClassLabel, ...], TruthValues]:
     try:
         text = storage.read(uri)
         return parse_classes(text), parse_truth_values(text)
@@ -205,17 +227,18 @@ def _as_classes(named: LabelMap | Coco) -> tuple[ClassLabel, ...]:
     return labels
 
 
-def _kind(storage: Storage, found: Labelled, split: str) -> str:
+def _kind(storage: Storage, found: Labelled, split: str | None) -> str:
     if found.layout == "cityscapes":
         return "ids" if found.raw_ids else "indices"
     return "colors" if _first(storage, found, split, is_coloured) else "indices"
 
 
 def _first(
-    storage: Storage, found: Labelled, split: str, question: Callable[[bytes], bool]
+    storage: Storage, found: Labelled, split: str | None, question: Callable[[bytes], bool]
 ) -> bool:
     """Ask something of the first truth of a split."""
-    first = found.split(split)[0]
+    some = next(filter(None, found.splits.values()), None) if split is None else None
+    first = (some or found.split(split or UNDIVIDED))[0]
     try:
         return question(storage.read(first.mask_uri))
     except TruthError as error:

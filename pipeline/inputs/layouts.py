@@ -141,7 +141,8 @@ def _check_same(lonely: Iterable[str], what: str) -> None:
 
 def _voc(storage: Storage, uri: str) -> Labelled:
     lists = f"{uri}/ImageSets/Segmentation"
-    image_of = _voc_images(storage, f"{uri}/JPEGImages")
+    names = set(storage.children(uri))
+    image_of = _voc_images(storage, f"{uri}/JPEGImages") if "JPEGImages" in names else {}
     splits = {}
     for name in storage.children(lists):
         # A line is a name, which may have spaces in it.
@@ -158,7 +159,6 @@ def _voc(storage: Storage, uri: str) -> Labelled:
         raise InputError(f"{lists} holds no lists (train.txt, val.txt)")
     # trainval is both of them together and no split of its own.
     splits.pop("trainval", None)
-    names = set(storage.children(uri))
     labels = f"{uri}/labelmap.txt"
     labelmap = parse_labelmap(storage.read(labels), labels) if "labelmap.txt" in names else None
     return Labelled("voc", splits, _classes_file(uri, names), labelmap=labelmap)

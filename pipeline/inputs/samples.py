@@ -1,6 +1,7 @@
 """What a labelled data set is: samples, by split, and what is known of its classes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pipeline.errors import InputError
 from pipeline.inputs.coco import Coco
@@ -30,6 +31,7 @@ class Labelled:
         raw_ids: Whether its ground truth holds ids that have to be mapped (Cityscapes' labelIds).
         labelmap: What its labelmap.txt says, if it has one.
         coco: What is to be drawn; until then its samples have no truth.
+        names: Of images by their URIs, where a file names them.
     """
 
     layout: str
@@ -38,6 +40,7 @@ class Labelled:
     raw_ids: bool = False
     labelmap: LabelMap | None = None
     coco: Coco | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def split(self, name: str) -> list[Sample]:
         """Return the samples of a split; all of them where the data set is not divided.

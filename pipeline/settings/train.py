@@ -39,6 +39,11 @@ _CLASSES_HELP = (
 
 class _DataFields(NoSettings):
     data: NotDeciding[Uri] = Field(description=_DATA_HELP)
+    corrections: NotDeciding[Uri | None] = Field(
+        None,
+        description="labelled images, of any form that data has: their ground truth takes the "
+        "place of that of the same images in data, told by URI or by what its path ends in",
+    )
     output: NotDeciding[Uri] = Field(
         description="folder or bucket prefix; the run is written to OUTPUT/RUN_NAME, its "
         "checkpoint for labelling to OUTPUT/RUN_NAME/model.safetensors"

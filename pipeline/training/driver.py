@@ -93,6 +93,7 @@ def _provenance(plan: TrainingPlan, training: TrainingRun) -> dict[str, Any]:
     best: dict[str, Any] = next((line for line in reversed(lines) if line["best"]), {})
     return {
         "data": plan.settings.data,
+        "corrections": plan.settings.corrections,
         "train": plan.deciding[TRAIN],
         "val": plan.deciding[VAL],
         "recipe": plan.deciding["stages"][-1]["recipe"],

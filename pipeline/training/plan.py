@@ -18,7 +18,8 @@ from fcn.weights.classes import ClassLabel
 from fcn.weights.record import Checkpoint
 from pipeline.errors import SettingError, StoreError
 from pipeline.images.ground_truth import Coding
-from pipeline.inputs.data_set import Asked, DataSet, as_table, open_data_set
+from pipeline.inputs.corrected import open_corrected
+from pipeline.inputs.data_set import Asked, DataSet, as_table
 from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share
 from pipeline.settings.shared import Mark
@@ -93,7 +94,7 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
     storage = settings.storage()
     # Before the data, whose ground truth may have to be drawn.
     start_record = _start_record(storage, settings.weights)
-    data_set = open_data_set(storage, _asked(settings))
+    data_set = open_corrected(storage, _asked(settings), settings.corrections)
     train, val = _split(data_set, settings)
     planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = as_table(train), as_table(val)
