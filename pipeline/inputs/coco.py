@@ -35,12 +35,14 @@ class Outlined:
     Attributes:
         image_uri: Where it is.
         name: Its file_name.
+        source: The image that it is a copy of (coco_url, or path as Label Studio has it), or empty.
         size: (height, width).
         shapes: What is drawn, the later over the earlier.
     """
 
     image_uri: str
     name: str
+    source: str
     size: tuple[int, int]
     shapes: Sequence[Shape]
 
@@ -148,7 +150,8 @@ def _images(
         shapes[one["image_id"]].append(shape)
     for one in found["images"]:
         size = int(one["height"]), int(one["width"])
-        yield Outlined(places.uri(one), str(one["file_name"]), size, shapes[one["id"]])
+        name = str(one["file_name"])
+        yield Outlined(places.uri(one), name, _own_url(one), size, shapes[one["id"]])
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,8 @@ def _is_whole(name: str) -> bool:
 
 
 def _own_url(image: Mapping[str, Any]) -> str:
-    url = str(image.get("coco_url") or "")
-    return url if url.startswith(("s3://", "file://")) else ""
+    urls = (str(image.get(name) or "") for name in ("coco_url", "path"))
+    return next((url for url in urls if url.startswith(("s3://", "file://"))), "")
 
 
 def _is_there(storage: Storage, uri: str) -> bool:

@@ -29,7 +29,8 @@ def named(found: Labelled) -> list[tuple[str, Sample]]:
 
 def _name(found: Labelled, sample: Sample) -> str:
     if found.names:
-        return _stem(found.names[sample.image_uri])
+        name = found.names[sample.image_uri]
+        return name if "://" in name else _stem(name)
     return _stem(sample.mask_uri.partition(_TRUTHS.get(found.layout, "\0"))[2])
 
 
@@ -103,8 +104,9 @@ class _Images:
 
     def of(self, name: str, sample: Sample) -> list[str]:
         """Return the images that a correction may be of, one at best."""
-        if sample.image_uri in self._uris:
-            return [sample.image_uri]
+        for uri in (sample.image_uri, name):
+            if uri in self._uris:
+                return [uri]
         names = dict.fromkeys((name, unquote(name)))
         places = {place: None for one in names if one for place in self._ending_in(one)}
         return list(places)

@@ -116,7 +116,8 @@ def _drawn(
     }
     # The generator writes that it is done.
     assert next(masks, None) is None
-    called = {image.image_uri: image.name for some in coco.images.values() for image in some}
+    every = [image for some in coco.images.values() for image in some]
+    called = {image.image_uri: image.source or image.name for image in every}
     return Labelled("coco", splits, found.classes_uri, names=called)
 
 

@@ -31,7 +31,7 @@ class Labelled:
         raw_ids: Whether its ground truth holds ids that have to be mapped (Cityscapes' labelIds).
         labelmap: What its labelmap.txt says, if it has one.
         coco: What is to be drawn; until then its samples have no truth.
-        names: Of images by their URIs, where a file names them.
+        names: Of images by their URIs, where a file names them: a name, or the URI they are from.
     """
 
     layout: str

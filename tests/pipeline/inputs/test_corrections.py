@@ -73,13 +73,19 @@ def test_an_export_that_was_corrected_takes_the_place_of_the_masks(
     assert data_set.coding.kind == "indices"
 
 
-@pytest.mark.parametrize("flags", [[], ["--no-copy-images"]])
-def test_coco_takes_the_place_of_the_masks(place: Path, tmp_path: Path, flags: list[str]):
-    """Also with the first annotations removed, and with names that are whole addresses."""
+@pytest.mark.parametrize(
+    ("flags", "where"), [([], "coco_url"), (["--no-copy-images"], ""), ([], "path"), ([], "")]
+)
+def test_coco_takes_the_place_of_the_masks(
+    place: Path, tmp_path: Path, flags: list[str], where: str
+):
+    """With an annotation removed; told by addresses, also as Label Studio has them, or by names."""
     _export(place, tmp_path / "coco", "coco", *flags)
     path = tmp_path / "coco/annotations/instances_default.json"
     found = json.loads(path.read_text())
     found["annotations"] = [one for one in found["annotations"] if one["category_id"] != 1]
+    for image in found["images"]:
+        image |= {where: image.pop("coco_url")}
     path.write_text(json.dumps(found))
 
     masks = _masks(opened(place, tmp_path / "coco", tmp_path / "to"))
