@@ -5,6 +5,7 @@
 # make test-faults  the whole matrix of what stores do wrong, of kills, and of what ends a training
 # make test    the tests
 # make coverage  the tests that take minutes, and the share of the code that they run
+# make azurite  install a server of Azure's kind for the tests, with npm; without it they are skipped
 # make check   ruff, mypy and import-linter
 # make docs-settings  write docs/settings.md anew, of the settings' classes
 # make docs    build the documentation as a site, in site/
@@ -16,10 +17,11 @@ PYTHON ?= python3
 VENV ?= .venv
 COVERED := tests/fcn tests/pipeline $(addprefix tests/jobs/,logs settings test_models.py test_import_weights.py test_label.py)
 DOCS := .venv-docs
+AZURITE := 3.37.0
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: gpu-rehearsal install check test test-cluster test-faults check-infra coverage docs docs-settings demo \
+.PHONY: gpu-rehearsal azurite install check test test-cluster test-faults check-infra coverage docs docs-settings demo \
 	demo-weights demo-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
@@ -32,6 +34,12 @@ $(STAMP): requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@rm -f $(VENV)/.installed-* $(VENV)/.checkout
+	@touch $@
+
+azurite: .azurite/.installed-$(AZURITE)
+
+.azurite/.installed-%:
+	npm install --no-save --no-audit --no-fund --loglevel=error --prefix .azurite azurite@$*
 	@touch $@
 
 demo: install
@@ -96,4 +104,4 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group docs -c requirements-dev.lock -o requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) $(DOCS) site demo
+	rm -rf $(VENV) $(DOCS) .azurite site demo

@@ -26,8 +26,9 @@ from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
 from pipeline.settings.select import SelectSettings
-from pipeline.settings.shared import JobFields, NoSettings, VerifySettings
+from pipeline.settings.shared import LogFields, NoSettings
 from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.verify import VerifySettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.versions import versions
 
@@ -56,7 +57,7 @@ class Command:
             settings = self.read(argv, environ)
         else:
             settings = read_settings(self.settings, name, argv, environ)
-        if isinstance(settings, JobFields):
+        if isinstance(settings, LogFields):
             configure(settings.log_format)
         module, _, function = self.does.partition(":")
         code: int = getattr(import_module(module), function)(settings)

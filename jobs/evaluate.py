@@ -48,11 +48,11 @@ def run(settings: EvaluateSettings) -> int:
     job = decided(job)
     check_ground_truth(job, data_set, settings.split, samples)
     outcome = label(job)
-    matrix, scores = score_masks(job, data_set, samples)
+    scores = score_masks(job, data_set, samples)
     folder = f"{settings.output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
-    found = describe(job, settings, matrix.metrics(), names, len(samples), scores.num_rows)
-    write(storage, folder, found, matrix, scores, names)
+    found = describe(job, settings, scores, names, samples)
+    write(storage, folder, found, scores, names)
     say(_as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
 
@@ -83,12 +83,26 @@ def _as_text(found: dict[str, Any], folder: str) -> str:
         f"  mean IU {mean_iu}, pixel accuracy {pixels}, mean accuracy {accuracy}, "
         f"f.w. IU {weighted}"
     )
-    lines = [headline, metrics, "", f"  {'class':<24}{'IU':>8}{'accuracy':>10}"]
+    lines = [headline, metrics, _how_sure(found), ""]
+    lines.append(f"  {'class':<24}{'IU':>8}{'accuracy':>10}{'outline IU':>12}{'pixels':>15}")
     for name, scores in found["classes"].items():
         if scores is None:
             lines.append(f"  {name[:23]:<24}{'absent':>8}")
         else:
-            lines.append(f"  {name[:23]:<24}{scores['iu']:>8.4f}{scores['accuracy']:>10.4f}")
+            shares = (
+                f"{scores['iu']:>8.4f}{scores['accuracy']:>10.4f}{scores['boundary_iu']:>12.4f}"
+            )
+            lines.append(f"  {name[:23]:<24}{shares}{scores['num_pixels']:>15,}")
     lines += ["", f"  {folder}/metrics.json", f"  {folder}/confusion_matrix.parquet, .png"]
     lines += [f"  {folder}/images.parquet"]
     return "\n".join(lines)
+
+
+def _how_sure(found: dict[str, Any]) -> str:
+    outlines, error = shown(found["mean_boundary_iu"]), shown(found["calibration_error"])
+    ends = found["mean_iu_95"]
+    interval = "unknown" if ends is None else f"{shown(ends[0])} to {shown(ends[1])}"
+    return (
+        f"  mean IU in 95 % of bootstraps {interval}, near outlines {outlines}, "
+        f"calibration error {error}"
+    )

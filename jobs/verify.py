@@ -8,8 +8,8 @@ from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.archive import remove_archives
 from pipeline.labelling.history import History
 from pipeline.labelling.repair import find_torn, remove, unused
-from pipeline.labelling.verify import Verdict, verify
-from pipeline.settings.shared import VerifySettings
+from pipeline.labelling.verify import CheckPieces, Verdict, here, verify
+from pipeline.settings.verify import VerifySettings
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -22,14 +22,14 @@ _UNPUBLISHED = (
 
 
 def run(settings: VerifySettings) -> int:
-    """Verify one run or all of an output, or repair them.
+    """Verify a run or all of an output, or repair them.
 
     Args:
         settings: From file, environment and flags.
 
     Returns:
-        0 if what is finished is whole, 5 if what was asked for is unfinished: the run that
-        `run_id` names, or all there are. Of a repair: 0.
+        0 if what is finished is whole, 5 if what was asked for is unfinished: the newest run,
+        the one that `run_id` names, or all there are. Of a repair: 0.
 
     Raises:
         BrokenPromise: Something contradicts something.
@@ -38,9 +38,12 @@ def run(settings: VerifySettings) -> int:
         return repair(settings)
     output = settings.output
     broken = unfinished = 0
-    runs = History(settings.storage(), output).require(settings.run_id)
-    for one in runs:
-        verdict = verify(one, threads=_threads())
+    history = History(settings.storage(), output)
+    runs = history.require(settings.run_id)
+    asked_for = runs if settings.all_ else runs[-1:]
+    check_pieces = _connected(settings)
+    for one in asked_for:
+        verdict = verify(one, _threads(), settings.sample, check_pieces)
         say(f"run {one.run_id}: {_describe(verdict)}")
         if one.record.output != output:
             say(f"  It was written to {one.record.output}; the tables' mask_uri point there.")
@@ -56,7 +59,7 @@ def run(settings: VerifySettings) -> int:
         )
     if unfinished:
         _log.warning("%d run(s) unfinished; run their command again to finish them", unfinished)
-    return StoreError.exit_code if unfinished == len(runs) else EXIT_OK
+    return StoreError.exit_code if unfinished == len(asked_for) else EXIT_OK
 
 
 def repair(settings: VerifySettings) -> int:
@@ -91,6 +94,16 @@ def repair(settings: VerifySettings) -> int:
     return EXIT_OK
 
 
+def _connected(settings: VerifySettings) -> CheckPieces:
+    """Return what checks pieces: this process, or tasks where there is a cluster."""
+    if settings.ray_address is None:
+        return here
+    # Ray takes seconds to import, which what is done here must not wait for.
+    from pipeline.labelling.verify_in_tasks import in_cluster  # noqa: PLC0415
+
+    return in_cluster(settings)
+
+
 def _threads() -> int:
     return 2 * (os.cpu_count() or 1)
 
@@ -112,7 +125,11 @@ def _describe(verdict: Verdict) -> str:
     if verdict.breaks:
         return f"BROKEN\n{verdict.breaks}"
     if not verdict.finished:
-        return (
-            f"unfinished ({verdict.num_missing} shards to do), {verdict.num_masks} masks are whole"
-        )
-    return f"whole: {verdict.num_masks} masks, tables and totals agree"
+        return f"unfinished ({verdict.num_missing} shards to do), {_masks(verdict)} are whole"
+    return f"whole: {_masks(verdict)}, tables and totals agree"
+
+
+def _masks(verdict: Verdict) -> str:
+    """Say how many were read, where it was a sample."""
+    of_all = f" read of {verdict.num_ok}" if verdict.num_masks < verdict.num_ok else ""
+    return f"{verdict.num_masks} masks{of_all}"

@@ -1,4 +1,4 @@
-"""What the tests share: real S3 servers, one Ray for the session, pictures."""
+"""What the tests share: real object stores, one Ray for the session, pictures."""
 
 import logging
 import os
@@ -8,14 +8,24 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.servers import CREDENTIALS, Server, moto_server, rclone_server
+from tests.servers import (
+    CLOUD_CREDENTIALS,
+    CREDENTIALS,
+    CloudServer,
+    Server,
+    azurite,
+    azurite_server,
+    gcs_server,
+    moto_server,
+    rclone_server,
+)
 
 # A busy machine is no failure.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 # Before Ray or a server starts: their processes inherit it.
-os.environ.update(CREDENTIALS)
+os.environ.update({**CREDENTIALS, **CLOUD_CREDENTIALS})
 os.environ.update({"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"})
 for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "RAY_ADDRESS"):
     os.environ.pop(name, None)
@@ -35,6 +45,29 @@ def naive_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "data").mkdir()
     with rclone_server(folder / "data", folder / "log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def gs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudServer]:
+    """Return a server of Google's kind."""
+    with gcs_server(tmp_path_factory.mktemp("gcs") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def az(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudServer]:
+    """Return a server of Azure's kind; without node there is none."""
+    if azurite() is None:
+        pytest.skip("Azurite is not installed: `make azurite`, which needs npm")
+    with azurite_server(tmp_path_factory.mktemp("azurite") / "log") as server:
+        yield server
+
+
+@pytest.fixture(params=["gs", "az"])
+def cloud(request: pytest.FixtureRequest) -> CloudServer:
+    """Return each server of those clouds."""
+    server: CloudServer = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture(scope="session")

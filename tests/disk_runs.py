@@ -1,6 +1,7 @@
 """Whole runs on a disk, step by step, without Ray and without torch."""
 
 import io
+import math
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class FakePrediction:
     class_pixels: NDArray[np.int64]
     class_confidence: NDArray[np.float64]
     mean_confidence: float
+    ignored_pixels: int = 0
+    ignored_confidence: float = math.nan
 
 
 def predict_red(image: NDArray[np.uint8]) -> FakePrediction:
@@ -109,7 +112,8 @@ def start_run(
 
 def segmenter(run: Run, predictor: Any) -> Segmenter:
     """Return a replica that holds a stand-in for the network."""
-    settings = LabelSettings(input="in", output="out", weights="random:0")
+    colours = run.record.settings["mask_colors"]
+    settings = LabelSettings(input="in", output="out", weights="random:0", mask_colors=colours)
     return Segmenter(
         lambda _: predictor,
         run.record.network.classes,

@@ -196,7 +196,11 @@ class _Handler(BaseHTTPRequestHandler):
         # Closed also where a client that was killed has left it amid a request.
         with closing(http.client.HTTPConnection(*self.upstream, timeout=60)) as connection:
             connection.putrequest(
-                self.command, self.path, skip_host=True, skip_accept_encoding=True
+                self.command,
+                # A client for whom this is a proxy by its environment names the server, too.
+                re.sub("^http://[^/]+", "", self.path),
+                skip_host=True,
+                skip_accept_encoding=True,
             )
             for name, value in self.headers.items():
                 if name.lower() not in (*_HOP_BY_HOP, "expect"):

@@ -1,5 +1,9 @@
-"""Real S3 servers as processes, for the tests to start and stop."""
+"""Real object stores as processes, for the tests to start and stop."""
 
+import base64
+import hashlib
+import hmac
+import http.client
 import shutil
 import socket
 import subprocess
@@ -7,11 +11,16 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
+
+from tests.certificates import Certificates
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -19,6 +28,18 @@ CREDENTIALS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+# Azurite's one account, as its documentation publishes it.
+_AZURITE = "devstoreaccount1"
+_AZURITE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+CLOUD_CREDENTIALS = {
+    "GOOGLE_BEARER_TOKEN": "testing",
+    "AZURE_STORAGE_ACCOUNT_NAME": _AZURITE,
+    "AZURE_STORAGE_ACCOUNT_KEY": _AZURITE_KEY,
+}
+_CHECKOUT = Path(__file__).parent.parent
 
 
 def free_port() -> int:
@@ -58,12 +79,15 @@ class Server:
 
 
 @contextmanager
-def moto_server(log: Path) -> Iterator[Server]:
-    """Run moto's S3, which honours If-None-Match."""
+def moto_server(log: Path, certificates: Certificates | None = None) -> Iterator[Server]:
+    """Run moto's S3, which honours If-None-Match; with certificates behind TLS."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    if certificates is not None:
+        files = (str(certificates.certificate), str(certificates.key))
+        command += ["--ssl", "--ssl-cert", files[0], "--ssl-key", files[1]]
     with server_process(command, log, port):
-        yield Server(f"http://127.0.0.1:{port}")
+        yield Server(f"http{'s' if certificates else ''}://127.0.0.1:{port}")
 
 
 @contextmanager
@@ -80,6 +104,73 @@ def rclone_command(folder: Path, port: int) -> list[str]:
     keys = f"{CREDENTIALS['AWS_ACCESS_KEY_ID']},{CREDENTIALS['AWS_SECRET_ACCESS_KEY']}"
     return [rclone, "serve", "s3", "--config", "", "--addr", f"127.0.0.1:{port}",
             "--auth-key", keys, str(folder)]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CloudServer:
+    """A server of Google's or Azure's kind that listens.
+
+    `flag` is the setting that says where it is.
+    """
+
+    scheme: str
+    endpoint_url: str
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.scheme}-endpoint-url"
+
+    def make_bucket(self) -> str:
+        """Make a bucket or container; return its URI."""
+        name = f"bucket-{uuid.uuid4().hex[:12]}"
+        path = f"{urlsplit(self.endpoint_url).path}/{name}"
+        headers = {"Content-Length": "0"}
+        if self.scheme == "az":
+            headers |= _azure_headers(path)
+            path += "?restype=container"
+        with closing(http.client.HTTPConnection(urlsplit(self.endpoint_url).netloc)) as connection:
+            connection.request("PUT", path, headers=headers)
+            assert connection.getresponse().status in (200, 201)
+        return f"{self.scheme}://{name}"
+
+
+def _azure_headers(path: str) -> dict[str, str]:
+    """Sign the making of a container with the account's key."""
+    headers = {
+        "x-ms-date": format_datetime(datetime.now(UTC), usegmt=True),
+        "x-ms-version": "2021-12-02",
+    }
+    shown = "".join(f"{name}:{value}\n" for name, value in sorted(headers.items()))
+    text = "PUT" + "\n" * 12 + f"{shown}/{_AZURITE}{path}\nrestype:container"
+    signed = hmac.digest(base64.b64decode(_AZURITE_KEY), text.encode(), hashlib.sha256)
+    return headers | {"Authorization": f"SharedKey {_AZURITE}:{base64.b64encode(signed).decode()}"}
+
+
+@contextmanager
+def gcs_server(log: Path, *flags: str) -> Iterator[CloudServer]:
+    """Run a server of Google's kind, `tests/gcs_server.py`."""
+    port = free_port()
+    command = [sys.executable, str(_CHECKOUT / "tests" / "gcs_server.py"), str(port), *flags]
+    with server_process(command, log, port):
+        yield CloudServer("gs", f"http://127.0.0.1:{port}")
+
+
+def azurite() -> str | None:
+    """Find Azurite, which `make azurite` installs."""
+    here = str(_CHECKOUT / ".azurite" / "node_modules" / ".bin")
+    return shutil.which("azurite-blob") or shutil.which("azurite-blob", path=here)
+
+
+@contextmanager
+def azurite_server(log: Path) -> Iterator[CloudServer]:
+    """Run Azurite, Microsoft's server of Azure's kind."""
+    port = free_port()
+    found = azurite()
+    assert found is not None, "there is no azurite-blob: `make azurite`"
+    command = [found, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--skipApiVersionCheck",
+               "--inMemoryPersistence", "--disableTelemetry", "--silent"]  # fmt: skip
+    with server_process(command, log, port):
+        yield CloudServer("az", f"http://127.0.0.1:{port}/{_AZURITE}")
 
 
 @contextmanager

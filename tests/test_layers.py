@@ -20,11 +20,12 @@ _PACKAGES = ("fcn", "pipeline", "jobs")
 _HEAVY = frozenset(
     f"pipeline.{name}"
     for name in (
-        *("cluster.actor_pool", "cluster.connect", "cluster.data_context", "cluster.inspection"),
-        *("cluster.head", "cluster.instruments", "cluster.job_server", "cluster.mailbox"),
+        *("cluster.actor_pool", "cluster.beside", "cluster.connect", "cluster.data_context"),
+        *("cluster.head", "cluster.inspection", "cluster.instruments", "cluster.job_server"),
+        *("cluster.mailbox", "labelling.verify_in_tasks"),
         *("cluster.nodes", "cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
         *("labelling.chain", "labelling.pool", "labelling.precision"),
-        *("labelling.preflight", "labelling.prometheus"),
+        *("labelling.preflight", "labelling.prometheus", "labelling.publish_beside"),
         *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
         *("training.loop", "training.messages"),
         *("training.metrics_log", "training.state_file", "training.worker"),

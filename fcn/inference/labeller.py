@@ -1,5 +1,6 @@
 """From scores to class indices, exact counts and confidences: of a region, of a whole picture."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from fcn.geometry import Size
 from fcn.inference.scorer import Scorer
 from fcn.inference.tiling import Region, tiles, whole
 from fcn.kernels import find_kernels
+from fcn.weights.record import IGNORE_INDEX
 
 # Confidences are summed as whole multiples of 2^-20: such sums are exact, in float64 too up to 2^33
 # pixels, so that neither their order nor the number of threads nor tiles change them.
@@ -24,14 +26,17 @@ class Prediction:
 
     Attributes:
         mask: Class indices, uint8 of shape (H, W).
-        class_pixels: Pixels per class, int64 of shape (num_classes,), summing to H * W.
+        class_pixels: Pixels per class, int64 of shape (num_classes,), summing to H * W with those
+            that are ignored.
         class_confidence: Mean softmax value of the winning class over the pixels of each class,
             float64 of shape (num_classes,) in [0, 1]; NaN for classes without pixels.
-        mean_confidence: The same over all pixels.
+        mean_confidence: The same over all pixels, those included that are ignored.
         confidence: The same of every pixel as round(255 * value), uint8 of shape (H, W), if asked
             for.
         scores: Score maps, float32 of shape (num_classes, H, W), if asked for; of several views
             the logarithm of the mean softmax.
+        ignored_pixels: Pixels of 255 in the mask, where the network was less sure than was asked.
+        ignored_confidence: Mean softmax value of the winning class over these; NaN without any.
     """
 
     mask: NDArray[np.uint8]
@@ -40,12 +45,18 @@ class Prediction:
     mean_confidence: float
     confidence: NDArray[np.uint8] | None = None
     scores: NDArray[np.float32] | None = None
+    ignored_pixels: int = 0
+    ignored_confidence: float = math.nan
 
 
 @dataclass(frozen=True)
 class _Labels:
-    """What is found of a region: a `Prediction` before the sums are divided."""
+    """What is found of a region: a `Prediction` before the sums are divided.
 
+    `pixels` and `steps` have an entry per class, and one more where pixels are ignored.
+    """
+
+    num_classes: int
     mask: NDArray[np.uint8]
     pixels: NDArray[np.int64]
     steps: NDArray[np.int64]
@@ -54,14 +65,19 @@ class _Labels:
 
     def prediction(self) -> Prediction:
         with np.errstate(invalid="ignore"):
-            class_confidence = self.steps / self.pixels / _CONFIDENCE_STEPS
+            confidences = self.steps / self.pixels / _CONFIDENCE_STEPS
+        number = self.num_classes
         return Prediction(
             mask=self.mask,
-            class_pixels=self.pixels,
-            class_confidence=class_confidence,
+            class_pixels=self.pixels[:number],
+            class_confidence=confidences[:number],
             mean_confidence=float(self.steps.sum() / self.pixels.sum() / _CONFIDENCE_STEPS),
             confidence=self.confidence,
             scores=self.scores,
+            ignored_pixels=int(self.pixels[number:].sum()),
+            ignored_confidence=float(confidences[number])
+            if len(confidences) > number
+            else math.nan,
         )
 
 
@@ -69,29 +85,38 @@ class _Labels:
 _Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-def label_plainly(scores_NCHW: torch.Tensor, num_steps: int, *, with_confidence: bool) -> _Found:
+def label_plainly(
+    scores_NCHW: torch.Tensor, num_steps: int, *, with_confidence: bool, ignore_below: float = 0.0
+) -> _Found:
     """Label pictures by their score maps.
 
     Args:
         scores_NCHW: Floating point.
         num_steps: Confidences are summed as whole multiples of 1 / num_steps.
         with_confidence: Whether the confidence of every pixel is wanted.
+        ignore_below: Pixels of a lower confidence become 255; 0 ignores none.
 
     Returns:
         Masks, uint8 of shape (N, H, W); totals, int64 of shape (2 * N * C + 1,): per image the
         pixels of each class and then the steps of its confidence, and at last how many pixels have
         scores that are not finite; and confidences as round(255 * value), uint8 of shape
-        (N, H, W).
+        (N, H, W). Where pixels are ignored, they are counted as one class more.
     """
     number, num_classes = scores_NCHW.shape[:2]
     scores_NCHW = scores_NCHW.float()
     best_NHW, mask_NHW = scores_NCHW.max(dim=1)
     confidence_NHW = torch.exp(best_NHW - torch.logsumexp(scores_NCHW, dim=1))
-    first_bins = torch.arange(number, device=mask_NHW.device) * num_classes
-    bins = (mask_NHW + first_bins[:, None, None]).flatten()
+    classes_NHW, num_bins = mask_NHW, num_classes
+    if ignore_below:
+        unsure = confidence_NHW < ignore_below
+        classes_NHW = mask_NHW.masked_fill(unsure, num_classes)
+        mask_NHW = mask_NHW.masked_fill(unsure, IGNORE_INDEX)
+        num_bins += 1
+    first_bins = torch.arange(number, device=mask_NHW.device) * num_bins
+    bins = (classes_NHW + first_bins[:, None, None]).flatten()
     steps = (confidence_NHW.double() * num_steps).round().flatten()
     pixels_NC, steps_NC = (
-        torch.bincount(bins, weights, number * num_classes).reshape(number, -1)
+        torch.bincount(bins, weights, number * num_bins).reshape(number, -1)
         for weights in (None, steps)
     )
     wrong = (~steps_NC.isfinite()).sum()[None]
@@ -113,13 +138,15 @@ def find_labelling(device: torch.device) -> Callable[..., _Found]:
 class Launched:
     """Labels that the device may still be working on."""
 
-    def __init__(self, found: _Found, scores_NCHW: torch.Tensor | None) -> None:
+    def __init__(self, found: _Found, num_classes: int, scores_NCHW: torch.Tensor | None) -> None:
         """Let the labels come to the CPU without waiting for them.
 
         Args:
             found: What `label_plainly` gives.
+            num_classes: Of the network.
             scores_NCHW: The score maps, if they are wanted.
         """
+        self._num_classes = num_classes
         mask, totals, confidence = found
         self._mask, self._totals = _bring(mask), _bring(totals)
         self._confidence = None if confidence is None else _bring(confidence)
@@ -149,6 +176,7 @@ class Launched:
         sums = np.array(totals, np.int64).reshape(len(masks), 2, -1)
         return [
             _Labels(
+                num_classes=self._num_classes,
                 mask=masks[index],
                 pixels=sums[index, 0],
                 steps=sums[index, 1],
@@ -177,7 +205,13 @@ class Labeller:
     """Labels pictures, whole or tile by tile."""
 
     def __init__(
-        self, scorer: Scorer, num_classes: int, *, with_scores: bool, with_confidence: bool
+        self,
+        scorer: Scorer,
+        num_classes: int,
+        *,
+        with_scores: bool,
+        with_confidence: bool,
+        ignore_below: float = 0.0,
     ) -> None:
         """Say what is wanted.
 
@@ -186,11 +220,13 @@ class Labeller:
             num_classes: Of the network.
             with_scores: Whether predictions have score maps.
             with_confidence: Whether predictions have the confidence of every pixel.
+            ignore_below: Pixels of a lower confidence become 255; 0 ignores none.
         """
         self._scorer = scorer
         self._num_classes = num_classes
         self.with_scores = with_scores
         self._with_confidence = with_confidence
+        self._ignore_below = ignore_below
 
     def launch_whole(self, images_NHWC: torch.Tensor) -> Launched:
         """Begin to label pictures of one size at once.
@@ -219,15 +255,22 @@ class Labeller:
     def _launch(self, images_NHWC: torch.Tensor, region: Region) -> Launched:
         scores_NCHW = self._scorer.scores(images_NHWC, region)
         label = find_labelling(scores_NCHW.device)
-        found = label(scores_NCHW, _CONFIDENCE_STEPS, with_confidence=self._with_confidence)
-        return Launched(found, scores_NCHW if self.with_scores else None)
+        found = label(
+            scores_NCHW,
+            _CONFIDENCE_STEPS,
+            with_confidence=self._with_confidence,
+            ignore_below=self._ignore_below,
+        )
+        return Launched(found, self._num_classes, scores_NCHW if self.with_scores else None)
 
     def _join(self, picture: Size, found: Iterable[tuple[Region, _Labels]]) -> _Labels:
         num_classes = self._num_classes
+        num_bins = num_classes + bool(self._ignore_below)
         joined = _Labels(
+            num_classes=num_classes,
             mask=np.empty(picture, np.uint8),
-            pixels=np.zeros(num_classes, np.int64),
-            steps=np.zeros(num_classes, np.int64),
+            pixels=np.zeros(num_bins, np.int64),
+            steps=np.zeros(num_bins, np.int64),
             confidence=np.empty(picture, np.uint8) if self._with_confidence else None,
             scores=np.empty((num_classes, *picture), np.float32) if self.with_scores else None,
         )

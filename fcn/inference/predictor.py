@@ -72,6 +72,7 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         compiled: bool = False,
         memory_share: float = 1.0,
+        ignore_below: float = 0.0,
     ) -> None:
         """Move the network to the device.
 
@@ -96,6 +97,8 @@ class Predictor:
             compiled: Whether whole images go through `torch.compile`, which compiles each size
                 anew. Batches are filled up, so that the number of images does not count.
             memory_share: Of a GPU's memory, what PyTorch may take in this process, 0 to 1.
+            ignore_below: Pixels of a lower confidence are 255 in the mask and of no class; 0
+                ignores none.
 
         Raises:
             DeviceError: The device does not answer, or has no room for the network; or `compiled`
@@ -127,6 +130,7 @@ class Predictor:
             whole=_compile(loaded, self._device) if compiled else None,
         )
         self._num_classes = record.num_classes
+        self._ignore_below = ignore_below
         self._in_channels = record.in_channels
         self._batching = Batching(
             batch_size, even=on_gpu, max_filled_pixels=max_whole_pixels if compiled else 0
@@ -183,6 +187,7 @@ class Predictor:
             self._num_classes,
             with_scores=with_scores,
             with_confidence=with_confidence,
+            ignore_below=self._ignore_below,
         )
         parts = (
             (indices, launched)

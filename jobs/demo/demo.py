@@ -10,8 +10,8 @@ from jobs.logs.output import say
 from jobs.settings.demo import DemoSettings
 from jobs.settings.parser import read_settings
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.shared import VerifySettings
 from pipeline.settings.train import EvaluateSettings
+from pipeline.settings.verify import VerifySettings
 
 _NUM_SCENES = 56
 
@@ -41,4 +41,24 @@ def run(settings: DemoSettings) -> int:
     code = verify.run(read_settings(VerifySettings, "verify", [f"{folder}/output"], {})) or code
     arguments = ["--data", f"{manifest}", *places]
     say("Running: fcn evaluate " + " ".join(arguments))
-    return evaluate.run(read_settings(EvaluateSettings, "evaluate", arguments, {})) or code
+    code = evaluate.run(read_settings(EvaluateSettings, "evaluate", arguments, {})) or code
+    _say_what_to_open(folder)
+    return code
+
+
+def _say_what_to_open(folder: Path) -> None:
+    """Name the newest page, and what leads on from there."""
+    pages = sorted((folder / "output" / "runs").glob("*/report.html"), key=_written_at)
+    if not pages:
+        return
+    output, chosen = folder / "output", folder / "look.parquet"
+    say(
+        f"\nOpen {pages[-1]}: what the network is unsure of comes first.\n"
+        f"Choose what people should see: fcn select {output} --least-confident 20 --to {chosen}\n"
+        f"Bring it into CVAT: fcn export {output} --format voc --selection {chosen} "
+        f"--to {folder / 'export'}"
+    )
+
+
+def _written_at(path: Path) -> float:
+    return path.stat().st_mtime

@@ -1,6 +1,6 @@
-"""The README's picture: a scene of the demo, its mask, and what share each class has.
+"""The README's picture: scenes of the demo beside their masks, laid over them as in the report.
 
-`python -m jobs.demo.picture` (`make demo-picture`) draws docs/images/demo.png anew.
+`python -m jobs.demo.picture` (`make demo-picture`) draws docs/images/demo.webp anew.
 """
 
 import sys
@@ -9,54 +9,68 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 import fcn
 from fcn.weights.classes import ClassLabel
-from jobs.demo.scenes import draw_scene
+from jobs.demo.scenes import Conditions, draw_seen_scene
 from jobs.demo.weights import FOLDER
+from pipeline.images.overlay import lay_over
 
-_PATH = Path(__file__).parents[2] / "docs" / "images" / "demo.png"
-_SEED, _HEIGHT, _WIDTH = 4, 135, 240
+_PATH = Path(__file__).parents[2] / "docs" / "images" / "demo.webp"
+_HEIGHT, _WIDTH = 150, 240
+# The seed of a scene, and how it is seen.
+_SCENES = (
+    (4, Conditions()),
+    (8, Conditions(num_cars=2)),
+    (3, Conditions(fog=0.75)),
+    (17, Conditions(light=0.45)),
+)
 _INK = "#333333"
 
 
 def draw_picture(path: Path) -> None:
-    """Label one scene with the demo's checkpoint, and draw scene, mask and class shares.
+    """Label some scenes with the demo's checkpoint, and draw each above its overlay.
 
     Args:
-        path: Of the PNG.
+        path: Of the WebP.
     """
     network, record = fcn.load(str(FOLDER / "model.safetensors"))
-    scene, _ = draw_scene(_SEED, _HEIGHT, _WIDTH)
-    [prediction] = fcn.Predictor(network, record, device="cpu").predict([scene])
-    assert prediction is not None
-    colours = np.array([one.color for one in record.classes], np.uint8)
-    figure = Figure(figsize=(10, 2.15), dpi=120, layout="constrained", facecolor="white")
-    left, middle, right = figure.subplots(1, 3, width_ratios=(16, 16, 13))
-    _show(left, scene, "image")
-    _show(middle, colours[prediction.mask], "mask")
-    _show_shares(right, record.classes, prediction.class_pixels / prediction.mask.size)
+    scenes = [draw_seen_scene(seed, _HEIGHT, _WIDTH, seen)[0] for seed, seen in _SCENES]
+    found = fcn.Predictor(network, record, device="cpu").predict(scenes)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
+    figure = Figure(figsize=(10, 3.75), dpi=100, layout=layout, facecolor="white")
+    columns = figure.subplots(2, len(scenes)).T
+    colours = [label.color for label in record.classes]
+    for (above, below), scene, prediction in zip(columns, scenes, found, strict=True):
+        assert prediction is not None
+        _show(above, scene, f"confidence {prediction.mean_confidence:.2f}")
+        _show(below, lay_over(scene, prediction.mask, colours))
+    _name_classes(figure, record.classes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, pil_kwargs={"quality": 82, "method": 6})
 
 
-def _show(axes: Axes, pixels: NDArray[np.uint8], title: str) -> None:
+def _show(axes: Axes, pixels: NDArray[np.uint8], title: str | None = None) -> None:
     axes.imshow(pixels, interpolation="nearest")
-    axes.set_title(title, color=_INK, fontsize=11)
+    if title:
+        axes.set_title(title, color=_INK, fontsize=10.5)
     axes.set_axis_off()
 
 
-def _show_shares(axes: Axes, classes: tuple[ClassLabel, ...], shares: NDArray[np.float64]) -> None:
-    names = [one.name for one in classes]
-    bars = axes.barh(names, shares, color=[np.divide(one.color, 255) for one in classes])
-    axes.bar_label(bars, [f"{share:.1%}" for share in shares], padding=4, color=_INK, fontsize=10)
-    axes.invert_yaxis()
-    axes.set_title("class statistics", color=_INK, fontsize=11)
-    axes.set_xticks([])
-    axes.set_xlim(0, shares.max() * 1.25)
-    axes.tick_params(length=0, labelsize=10, labelcolor=_INK)
-    axes.spines[:].set_visible(False)
+def _name_classes(figure: Figure, classes: tuple[ClassLabel, ...]) -> None:
+    patches = [Patch(facecolor=tuple(np.divide(one.color, 255)), label=one.name) for one in classes]
+    figure.legend(
+        handles=patches,
+        loc="outside lower center",
+        ncols=len(patches),
+        frameon=False,
+        labelcolor=_INK,
+        handlelength=1,
+        handleheight=1,
+    )
 
 
 if __name__ == "__main__":

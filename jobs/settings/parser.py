@@ -27,9 +27,9 @@ from pipeline.settings.shared import (
     NoSettings,
     OutputSettings,
     StoreSettings,
-    VerifySettings,
 )
 from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.verify import VerifySettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.uri import normalise_uri
 

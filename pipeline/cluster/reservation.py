@@ -7,7 +7,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from pipeline.errors import WaitedTooLong
-from pipeline.settings.shared import JobFields
+from pipeline.settings.shared import ConnectionFields
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def wait_for_room(
     what: str,
     each: dict[str, float],
     beside: dict[str, float],
-    settings: JobFields,
+    settings: ConnectionFields,
 ) -> PlacementGroup:
     """Wait until a cluster has room for some actors and for what they need beside them.
 
@@ -51,7 +51,7 @@ def give_back(room: PlacementGroup) -> None:
     remove_placement_group(room)
 
 
-def _wait(room: PlacementGroup, wanted: str, settings: JobFields) -> None:
+def _wait(room: PlacementGroup, wanted: str, settings: ConnectionFields) -> None:
     limit = f"{settings.max_wait_minutes:g} minutes (max_wait_minutes)"
     started = said_at = time.monotonic()
     _log.info(

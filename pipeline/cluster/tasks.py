@@ -7,14 +7,14 @@ import ray.data
 
 from pipeline.cluster.data_context import set_switches
 from pipeline.cluster.reservation import give_back, wait_for_room
-from pipeline.settings.shared import JobFields
+from pipeline.settings.shared import ConnectionFields
 
 # What Ray sets aside for a task: less than a worker of a training of any size, so that they never
 # fuse, and small enough that two fit beside a worker on two cores.
 TASK_CPUS = 0.5
 
 
-def wait_for_a_task(settings: JobFields) -> None:
+def wait_for_a_task(settings: ConnectionFields) -> None:
     """Wait until a cluster, if it is one, has room for a task. Raises WaitedTooLong."""
     if settings.ray_address is None:
         return

@@ -6,14 +6,22 @@ from collections.abc import Iterator, Sequence
 from itertools import compress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fcn.boundary import BoundaryCounts
 from fcn.metrics import ConfusionMatrix
 from pipeline.cluster.inspection import inspect
 from pipeline.cluster.ray_errors import own_errors
 from pipeline.cluster.tasks import in_tasks
-from pipeline.evaluation.score import IMAGE_SCORES, Score, confusion_picture, confusion_table
+from pipeline.evaluation.score import (
+    IMAGE_SCORES,
+    Score,
+    Scores,
+    confusion_picture,
+    confusion_table,
+)
 from pipeline.evaluation.summary import shown
 from pipeline.inputs.data_set import DataSet, as_table
 from pipeline.inputs.inspect import Inspect, check_truths
@@ -31,12 +39,12 @@ def check_ground_truth(job: Job, data_set: DataSet, split: str, samples: Sequenc
     check_truths(inspect(look, {split: as_table(samples)}, job.settings), len(data_set.classes))
 
 
-def score_masks(
-    job: Job, data_set: DataSet, samples: Sequence[Sample]
-) -> tuple[ConfusionMatrix, pa.Table]:
+def score_masks(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> Scores:
     """Compare the masks of finished runs with their ground truth: all in all, and by image."""
     chunks = list(_chunks(_masks(job), samples))
-    matrix = ConfusionMatrix.zeros(len(data_set.classes))
+    number = len(data_set.classes)
+    matrix, nothing = ConfusionMatrix.zeros(number), np.zeros(number, np.int64)
+    outlines = BoundaryCounts(nothing, nothing, nothing)
     rows: list[dict[str, Any]] = []
     score = Score(job.storage, data_set.coding, job.settings.io_threads)
     with own_errors():
@@ -45,51 +53,58 @@ def score_masks(
         )
         for chunk in scored:
             matrix = matrix + ConfusionMatrix(chunk["counts"])
+            found = {name: np.asarray(one) for name, one in chunk["boundary"].items()}
+            outlines = outlines + BoundaryCounts(**found)
             rows += chunk["images"]
     table = pa.Table.from_pylist(rows, IMAGE_SCORES).sort_by("image_uri")
-    return matrix, table
+    return Scores(matrix, outlines, table)
 
 
-def _masks(job: Job) -> dict[str, str]:
-    """Return the newest mask of every image that finished runs of this network have labelled.
+def _masks(job: Job) -> dict[str, tuple[str, float]]:
+    """Return the newest mask of every image that finished runs have labelled, and how sure it is.
 
     An image that failed since has none, whatever an older run has made of it.
     """
     job.history.refresh()  # the labelling has added to it
     runs = job.history.of_network(job.record.fingerprint)
     finished = list(compress(runs, job.history.finished(runs)))
-    found: dict[str, str | None] = {}
+    columns = ["uri", "mask_uri", "mean_confidence"]
+    found: dict[str, tuple[str | None, float]] = {}
     for run, manifest in zip(finished, job.history.manifests(finished), strict=True):
-        for table in run.published(manifest, ["uri", "mask_uri"]) if manifest else ():
-            pairs = zip(*(table[name].to_pylist() for name in ("uri", "mask_uri")), strict=True)
-            found |= dict(pairs)
-    return {uri: mask for uri, mask in found.items() if mask is not None}
+        for table in run.published(manifest, columns) if manifest else ():
+            uris, masks, confidences = (table[name].to_pylist() for name in columns)
+            found |= dict(zip(uris, zip(masks, confidences, strict=True), strict=True))
+    return {uri: (mask, sure) for uri, (mask, sure) in found.items() if mask is not None}
 
 
-def _chunks(masks: dict[str, str], samples: Sequence[Sample]) -> Iterator[dict[str, list[str]]]:
+def _chunks(
+    masks: dict[str, tuple[str, float]], samples: Sequence[Sample]
+) -> Iterator[dict[str, list[Any]]]:
     labelled = [sample for sample in samples if sample.image_uri in masks]
     for first in range(0, len(labelled), _IMAGES_PER_CHUNK):
         some = labelled[first : first + _IMAGES_PER_CHUNK]
         yield {
             "image_uris": [sample.image_uri for sample in some],
             "truth_uris": [sample.mask_uri for sample in some],
-            "mask_uris": [masks[sample.image_uri] for sample in some],
+            "mask_uris": [masks[sample.image_uri][0] for sample in some],
+            "confidences": [masks[sample.image_uri][1] for sample in some],
         }
 
 
-def write(  # noqa: PLR0913, PLR0917 - the four files of an evaluation
+def write(
     storage: Storage,
     folder: str,
     found: dict[str, Any],
-    matrix: ConfusionMatrix,
-    scores: pa.Table,
+    scores: Scores,
     names: Sequence[str],
 ) -> None:
     """Write the files of an evaluation."""
     title = f"mean IU {shown(found['mean_iu'])}, pixel accuracy {shown(found['pixel_accuracy'])}"
-    storage.write(f"{folder}/images.parquet", _parquet(scores))
-    storage.write(f"{folder}/confusion_matrix.parquet", _parquet(confusion_table(matrix, names)))
-    storage.write(f"{folder}/confusion_matrix.png", confusion_picture(matrix, names, title))
+    storage.write(f"{folder}/images.parquet", _parquet(scores.images))
+    storage.write(
+        f"{folder}/confusion_matrix.parquet", _parquet(confusion_table(scores.matrix, names))
+    )
+    storage.write(f"{folder}/confusion_matrix.png", confusion_picture(scores.matrix, names, title))
     # Last: where it stands, the others do.
     storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1, allow_nan=False).encode())
 

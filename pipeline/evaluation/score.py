@@ -4,6 +4,8 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, TypedDict
 
 import matplotlib.figure
@@ -11,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fcn.boundary import BoundaryCounts
 from fcn.metrics import ConfusionMatrix
 from pipeline.errors import BrokenPromise, InputError
 from pipeline.images.ground_truth import Coding, TruthError, decode_truth
@@ -28,6 +31,11 @@ IMAGE_SCORES = pa.schema(
         ("mean_iu", pa.float64()),
         ("frequency_weighted_iu", pa.float64()),
         ("class_iu", pa.list_(pa.float64())),
+        ("mean_confidence", pa.float64()),
+        # By class: pixels of the truth, of the mask, and in both.
+        ("class_truth", pa.list_(pa.int64())),
+        ("class_predicted", pa.list_(pa.int64())),
+        ("class_hits", pa.list_(pa.int64())),
     ]
 )
 
@@ -35,12 +43,28 @@ IMAGE_SCORES = pa.schema(
 _MAX_WITH_NUMBERS = 30
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What the masks of an evaluation are worth.
+
+    Attributes:
+        matrix: n_ij over all images.
+        outlines: Pixels near outlines, over all images.
+        images: A row of `IMAGE_SCORES` for each image, by URI.
+    """
+
+    matrix: ConfusionMatrix
+    outlines: BoundaryCounts
+    images: pa.Table
+
+
 class Scored(TypedDict):
-    """What is to be compared: three URIs per image, side by side."""
+    """What is to be compared: three URIs and the mean confidence per image, side by side."""
 
     image_uris: list[str]
     truth_uris: list[str]
     mask_uris: list[str]
+    confidences: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +79,8 @@ class Score:
         """Compare the masks of a chunk.
 
         Returns:
-            `counts`: n_ij of the chunk; `images`: a row of `IMAGE_SCORES` for each.
+            `counts`: n_ij of the chunk; `boundary`: its `BoundaryCounts`, as lists; `images`: a
+            row of `IMAGE_SCORES` for each.
 
         Raises:
             InputError: A truth is unreadable, or of another size than its image.
@@ -64,12 +89,21 @@ class Score:
         """
         rows = list(zip(chunk["image_uris"], chunk["truth_uris"], chunk["mask_uris"], strict=True))
         with ThreadPoolExecutor(self.threads) as pool:
-            matrices = list(pool.map(lambda row: self._compare(row[1], row[2]), rows))
+            found = list(pool.map(lambda row: self._compare(row[1], row[2]), rows))
+        matrices = [matrix for matrix, _ in found]
         total = sum(matrices, ConfusionMatrix.zeros(self.coding.num_classes))
-        scores = [_row(uris, matrix) for uris, matrix in zip(rows, matrices, strict=True)]
-        return {"counts": total.counts.tolist(), "images": scores}
+        outlines = reduce(add, (outline for _, outline in found))
+        scores = [
+            _row(uris, matrix) | {"mean_confidence": confidence}
+            for uris, matrix, confidence in zip(rows, matrices, chunk["confidences"], strict=True)
+        ]
+        return {
+            "counts": total.counts.tolist(),
+            "boundary": {name: one.tolist() for name, one in vars(outlines).items()},
+            "images": scores,
+        }
 
-    def _compare(self, truth_uri: str, mask_uri: str) -> ConfusionMatrix:
+    def _compare(self, truth_uri: str, mask_uri: str) -> tuple[ConfusionMatrix, BoundaryCounts]:
         mask = self._mask(mask_uri)
         try:
             truth = decode_truth(self.storage.read(truth_uri), self.coding)
@@ -80,7 +114,8 @@ class Score:
                 f"{truth_uri} is {truth.shape}, its image is {mask.shape} (height, width); a truth "
                 "has the size of the upright image"
             )
-        return ConfusionMatrix.of(truth, mask, self.coding.num_classes)
+        number = self.coding.num_classes
+        return ConfusionMatrix.of(truth, mask, number), BoundaryCounts.of(truth, mask, number)
 
     def _mask(self, uri: str) -> NDArray[np.uint8]:
         data = self.storage.find(uri)
@@ -110,6 +145,9 @@ def _row(uris: tuple[str, str, str], matrix: ConfusionMatrix) -> dict[str, Any]:
         "mean_iu": metrics.mean_iu,
         "frequency_weighted_iu": metrics.frequency_weighted_iu,
         "class_iu": metrics.class_iu.tolist(),
+        "class_truth": matrix.counts.sum(axis=1).tolist(),
+        "class_predicted": matrix.counts.sum(axis=0).tolist(),
+        "class_hits": matrix.counts.diagonal().tolist(),
     }
 
 

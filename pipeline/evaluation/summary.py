@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fcn.metrics import Metrics
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from pipeline.errors import SettingError
+from pipeline.evaluation.intervals import calibration_error, mean_iu_interval
+from pipeline.evaluation.score import Scores
 from pipeline.inputs.data_set import DataSet
 from pipeline.inputs.samples import Sample
+from pipeline.inputs.splits import groups_of
 from pipeline.labelling.session import Job
 from pipeline.settings.train import EvaluateSettings
 
 _log = logging.getLogger(__name__)
+_COUNTS = ("class_truth", "class_predicted", "class_hits")
 METRICS = ("mean_iu", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iu")
 
 
@@ -48,20 +55,25 @@ def check_classes(job: Job, data_set: DataSet) -> None:
         _log.warning("classes have other names in the network and the data: %s", ", ".join(pairs))
 
 
-def describe(  # noqa: PLR0913, PLR0917 - all that metrics.json says
+def describe(
     job: Job,
     settings: EvaluateSettings,
-    metrics: Metrics,
+    scores: Scores,
     names: Sequence[str],
-    num_images: int,
-    num_scored: int,
+    samples: Sequence[Sample],
 ) -> dict[str, Any]:
     """Build what metrics.json says."""
+    metrics, outlines = scores.matrix.metrics(), scores.outlines.class_iu
     absent = set(metrics.absent_classes)
     per_class = {
         name: None
         if index in absent
-        else {"iu": metrics.class_iu[index], "accuracy": metrics.class_accuracy[index]}
+        else {
+            "iu": metrics.class_iu[index],
+            "accuracy": metrics.class_accuracy[index],
+            "boundary_iu": outlines[index],
+            "num_pixels": int(scores.matrix.counts[index].sum()),
+        }
         for index, name in enumerate(names)
     }
     return {
@@ -69,12 +81,37 @@ def describe(  # noqa: PLR0913, PLR0917 - all that metrics.json says
         "split": settings.split,
         "weights": job.record.weights,
         "fingerprint": job.record.fingerprint,
-        "num_images": num_images,
-        "num_scored": num_scored,
+        "num_images": len(samples),
+        "num_scored": scores.images.num_rows,
         "num_pixels": metrics.num_pixels,
         **{name: _known(getattr(metrics, name)) for name in METRICS},
+        "mean_boundary_iu": _mean(outlines),
+        **_how_sure(scores.images, settings.val_group),
         "classes": per_class,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _mean(shares: NDArray[np.float64]) -> float | None:
+    known = shares[~np.isnan(shares)]
+    return float(known.mean()) if len(known) else None
+
+
+def _how_sure(images: pa.Table, group: str | None) -> dict[str, Any]:
+    """Return the interval of the mean IU, and how well confidence is calibrated."""
+    if not images.num_rows:
+        return {"mean_iu_95": None, "calibration_error": None}
+    counts = np.stack([np.array(images[name].to_pylist(), float) for name in _COUNTS], axis=1)
+    uris = images["image_uri"].to_pylist()
+    groups = None if group is None else groups_of([Sample(uri, "") for uri in uris], group)
+    interval = mean_iu_interval(counts, groups)
+    confidence, accuracy, pixels = (
+        images[name].to_numpy().astype(float)
+        for name in ("mean_confidence", "pixel_accuracy", "num_pixels")
+    )
+    return {
+        "mean_iu_95": interval and list(interval),
+        "calibration_error": _known(calibration_error(confidence, accuracy, pixels)),
     }
 
 

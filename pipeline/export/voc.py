@@ -1,8 +1,8 @@
 """PASCAL VOC, as CVAT ("Segmentation mask 1.1") and Datumaro import it, and `train --data`.
 
 labelmap.txt says which colour is which class (Datumaro's form: label:color_rgb:parts:actions). The
-masks are those of `label`, byte for byte: who reads their palette finds class indices as VOC's own
-tools do, who reads colours finds those of labelmap.txt, also for 255.
+masks are those of `label`, byte for byte, grey ones with a palette: who reads that finds class
+indices as VOC's own tools do, who reads colours finds those of labelmap.txt, also for 255.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pipeline.errors import SettingError
 from pipeline.export.form import About, File, Written
 from pipeline.export.items import Item
-from pipeline.images.masks import IGNORE_COLOR
+from pipeline.images.masks import IGNORE_COLOR, coloured, make_palette
 from pipeline.labelling.runs import ClassRecord
 
 _HEAD = "# label:color_rgb:parts:actions"
@@ -33,11 +33,13 @@ class Voc:
         self.with_images = about.copy_images
         self._classes = about.classes
         self._labelmap = labelmap(about.classes)
+        self._palette = make_palette([label.color for label in about.classes])
         self._names: list[str] = []
 
     def write(self, item: Item) -> Written:
         """Lay out the image and its mask."""
-        files = [(f"SegmentationClass/{item.name}.png", item.mask)]
+        mask = coloured(item.mask, self._palette)
+        files = [(f"SegmentationClass/{item.name}.png", mask)]
         if item.image is not None:
             files.append((f"JPEGImages/{item.name}.{item.ending}", item.image))
         return Written(files, item.name)

@@ -1,7 +1,8 @@
 """Class indices to PNG and back: pure functions.
 
 The file is an 8-bit palette PNG: a pixel's value is its class index and the palette holds the
-class colours, so that one file serves programs (indices) and people (colours).
+class colours, so that one file serves programs (indices) and people (colours). Or it is an 8-bit
+grey PNG of the same values, for programs that make colours of a palette.
 """
 
 import io
@@ -27,7 +28,8 @@ _RUNS_LEVEL = 1
 
 # PNG specification, 5.2 and 11.2.2.
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_DEPTH, _PALETTE = 8, 3
+_DEPTH, _GREY, _PALETTE = 8, 0, 3
+_MODES = ("P", "L")
 
 
 class UnreadableMask(ValueError):
@@ -49,12 +51,12 @@ def make_palette(colours: Sequence[tuple[int, int, int]]) -> bytes:
     return palette.tobytes()
 
 
-def encode_mask(mask: NDArray[np.uint8], palette: bytes, compress_level: int) -> bytes:
-    """Encode class indices as a palette PNG.
+def encode_mask(mask: NDArray[np.uint8], palette: bytes | None, compress_level: int) -> bytes:
+    """Encode class indices as a palette PNG, or a grey one.
 
     Args:
         mask: Class indices, uint8 of shape (H, W).
-        palette: 768 bytes from `make_palette`.
+        palette: 768 bytes from `make_palette`; None makes a grey PNG.
         compress_level: 0 (stored), 1 (runs of one value: fast) or zlib-ng's 2 to 9 (smaller and
             slower). Pixels do not depend on it.
 
@@ -66,9 +68,10 @@ def encode_mask(mask: NDArray[np.uint8], palette: bytes, compress_level: int) ->
     # Each row begins with its filter: 0, none. Filters are for gradients, which masks have not.
     rows = np.zeros((height, width + 1), np.uint8)
     rows[:, 1:] = mask
+    kind = _GREY if palette is None else _PALETTE
     chunks = (
-        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, _DEPTH, _PALETTE, 0, 0, 0)),
-        _chunk(b"PLTE", palette),
+        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, _DEPTH, kind, 0, 0, 0)),
+        b"" if palette is None else _chunk(b"PLTE", palette),
         _chunk(b"IDAT", _deflate(rows, compress_level)),
         _chunk(b"IEND", b""),
     )
@@ -115,13 +118,29 @@ def decode_mask(png: bytes) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableMask: The file is no PNG, or damaged.
-        ValueError: It is no 8-bit palette PNG.
+        ValueError: It is neither a palette PNG nor a grey one.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             mode, mask = image.mode, np.asarray(image)
     except DAMAGE as error:
         raise UnreadableMask(f"no readable PNG: {str(error) or type(error).__name__}") from error
-    if mode != "P":
-        raise ValueError(f"the PNG has mode {mode}, a mask has mode P")
+    if mode not in _MODES:
+        raise ValueError(f"the PNG has mode {mode}, a mask has mode {' or '.join(_MODES)}")
     return mask
+
+
+def coloured(png: bytes, palette: bytes) -> bytes:
+    """Return a mask file as a palette PNG: as it is, if it is one.
+
+    Args:
+        png: A file from `encode_mask`.
+        palette: 768 bytes from `make_palette`.
+
+    Raises:
+        ValueError: As `decode_mask`.
+    """
+    # PNG specification, 11.2.2: the colour type is the byte 9 bytes into the IHDR, which is first.
+    if png[25:26] == bytes([_PALETTE]):
+        return png
+    return encode_mask(decode_mask(png), palette, _RUNS_LEVEL)

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.inputs.labelmap import BACKGROUND, Colour
 from pipeline.store.storage import Storage, sha256_hex
-from pipeline.store.uri import normalise_uri
+from pipeline.store.uri import BUCKETS, normalise_uri
 
 _FILE = re.compile(r"instances_(.+)\.json\Z")
 
@@ -196,7 +196,7 @@ def _is_whole(name: str) -> bool:
 
 def _own_url(image: Mapping[str, Any]) -> str:
     urls = (str(image.get(name) or "") for name in ("coco_url", "path"))
-    return next((url for url in urls if url.startswith(("s3://", "file://"))), "")
+    return next((url for url in urls if url.startswith((*BUCKETS, "file://"))), "")
 
 
 def _is_there(storage: Storage, uri: str) -> bool:

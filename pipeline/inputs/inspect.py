@@ -12,16 +12,20 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ImageError, InputError, StoreError
 from pipeline.images.decode import decode_image, read_orientation, read_upright_size
 from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decode_truth
+from pipeline.images.likeness import NEAR, perceptual_hash
 from pipeline.images.masks import IGNORE_INDEX
 from pipeline.inputs.samples import TRAIN, VAL
 from pipeline.store.storage import Storage, sha256_hex
 
 _MAX_SHOWN = 5
+# Images of val, evenly chosen, each of which is compared with all of train.
+_MAX_COMPARED = 1000
 _OF_CLASSES = "classes.json says which classes there are, truth_coding how files name them"
 
 
@@ -36,12 +40,14 @@ class Chunk(TypedDict):
 class Finding(TypedDict):
     """What is found of one sample; `pixels` is per class, those without a class last.
 
-    `of_classes` is whether its problem are values or colours that are no class's.
+    `likeness` is the image's perceptual hash in hexadecimal digits, empty where images are not
+    judged. `of_classes` is whether its problem are values or colours that are no class's.
     """
 
     split: str
     image_uri: str
     sha256: str
+    likeness: str
     pixels: list[int]
     problem: str
     of_classes: bool
@@ -94,13 +100,11 @@ class Inspect:
             return {"findings": list(found)}
 
     def _inspect(self, split: str, image_uri: str, mask_uri: str) -> Finding:
-        finding = Finding(
-            split=split, image_uri=image_uri, sha256="", pixels=[], problem="", of_classes=False
-        )
+        finding = _nothing_found(split, image_uri)
         uri = image_uri
         try:
             image = self._look_at(image_uri)
-            finding["sha256"] = image.sha256
+            finding |= {"sha256": image.sha256, "likeness": image.likeness}
             uri = mask_uri
             truth = decode_truth(self.storage.read(mask_uri), self.coding)
         except StoreError as error:
@@ -119,15 +123,30 @@ class Inspect:
     def _look_at(self, uri: str) -> "_Image":
         try:
             data = self.storage.read(uri)
+            likeness = ""
             if self.judge_images:
-                height, width, _ = decode_image(data, self.max_image_pixels).shape
+                pixels = decode_image(data, self.max_image_pixels)
+                height, width, _ = pixels.shape
+                likeness = f"{perceptual_hash(pixels):016x}"
             else:
                 height, width = read_upright_size(data, self.max_image_pixels)
-            return _Image(sha256_hex(data), (height, width), read_orientation(data))
+            return _Image(sha256_hex(data), (height, width), read_orientation(data), likeness)
         except (ImageError, StoreError):
             if self.judge_images:
                 raise
             return _Image()
+
+
+def _nothing_found(split: str, image_uri: str) -> Finding:
+    return Finding(
+        split=split,
+        image_uri=image_uri,
+        sha256="",
+        likeness="",
+        pixels=[],
+        problem="",
+        of_classes=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,7 @@ class _Image:
     sha256: str = ""
     size: tuple[int, int] | None = None
     orientation: int = 1
+    likeness: str = ""
 
     def __str__(self) -> str:
         """Say its size, and what people overlook of it."""
@@ -158,6 +178,7 @@ class _Sums:
     of_classes: bool = False
     splits_of: dict[str, dict[str, str]] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
+    likenesses: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
         split = finding["split"]
@@ -170,6 +191,9 @@ class _Sums:
                 self.problems.append(finding["problem"])
             return
         self.splits_of.setdefault(finding["sha256"], {})[split] = finding["image_uri"]
+        if finding["likeness"]:
+            likeness = int(finding["likeness"], 16)
+            self.likenesses.setdefault(split, {})[finding["image_uri"]] = likeness
         counts = np.array(finding["pixels"], np.int64)
         self.pixels[split] = self.pixels.get(split, np.zeros_like(counts)) + counts
 
@@ -189,7 +213,7 @@ def summarise(
             no truth has a class.
     """
     sums = _sum(findings)
-    warnings = list(_overlap(sums, allow_overlap=allow_overlap))
+    warnings = [*_overlap(sums, allow_overlap=allow_overlap), *_near_duplicates(sums)]
     _check_labelled(sums, len(names))
     _check_binary(sums, len(names))
     for split, counts in sums.pixels.items():
@@ -248,6 +272,27 @@ def _overlap(sums: _Sums, *, allow_overlap: bool) -> Iterable[str]:
     if not allow_overlap:
         raise InputError(f"{text}; remove them from one, or allow_overlap if they are meant")
     yield text
+
+
+def _near_duplicates(sums: _Sums) -> Iterable[str]:
+    """Warn of images of val that look like one of train, as the next frame of a film does."""
+    same = {places[VAL] for places in sums.splits_of.values() if places.keys() >= {TRAIN, VAL}}
+    train, val = (sums.likenesses.get(split, {}) for split in (TRAIN, VAL))
+    others = [(uri, likeness) for uri, likeness in val.items() if uri not in same]
+    looked_at = others[:: max(1, -(-len(others) // _MAX_COMPARED))]
+    known = np.array(list(train.values()), np.uint64)
+    near = [uri for uri, likeness in looked_at if _differing_bits(known, likeness) <= NEAR]
+    if near:
+        yield (
+            f"{len(near)} of {len(looked_at)} images of {VAL} look like one of {TRAIN}, such as "
+            f"{near[0]}: judged by them, a network seems better than it is on new places; "
+            "val_match, or val_group with val_fold, holds out whole drives, patients or places"
+        )
+
+
+def _differing_bits(known: NDArray[np.uint64], likeness: int) -> int:
+    """Return by how many bits the nearest of some hashes differs from another one."""
+    return int(np.bitwise_count(known ^ np.uint64(likeness)).min(initial=64))
 
 
 def _check_labelled(sums: _Sums, num_classes: int) -> None:

@@ -13,6 +13,7 @@ from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_uris
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 from pipeline.store.uri import (
+    BUCKETS,
     as_folder,
     has_wildcard,
     local_path,
@@ -40,7 +41,7 @@ IMAGE_ENDINGS = frozenset(
 _APPLE_DOUBLE = "._"
 
 _LOOK_UPS_AT_A_TIME = 10_000
-_BEFORE_A_PLACE = re.compile(r"\A\s+(?=s3[an]?://|file:|/)")
+_BEFORE_A_PLACE = re.compile(r"\A\s+(?=s3[an]?://|gc?s://|az://|file:|/)")
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Sources:
     def _marks_a_folder(self, entry: Entry) -> bool:
         """Whether an object is the empty one that tools lay beside a prefix of its name."""
         named = is_image(entry.uri) or entry.uri.lower().endswith(MANIFEST_ENDINGS)
-        if not entry.uri.startswith("s3://") or (named and entry.num_bytes):
+        if not entry.uri.startswith(BUCKETS) or (named and entry.num_bytes):
             return False
         if next(iter(self._storage.walk(entry.uri)), None) is None:
             return False
@@ -184,7 +185,7 @@ class Sources:
 
     def _glob(self) -> Iterator[Source]:
         fixed = as_folder(re.split(r"[*?\[]", self._input, maxsplit=1)[0].rpartition("/")[0])
-        if fixed == "s3://":
+        if fixed in BUCKETS:
             raise InputError(f"input={self._input!r}: a bucket's name can't be a pattern")
         pattern = wildcard_pattern(self._input)
         for source in self._folder(fixed):

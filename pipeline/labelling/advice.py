@@ -10,7 +10,7 @@ _TELLING_S = 20.0
 
 
 def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | None) -> list[str]:
-    """Describe what a run has cost.
+    """Describe what a run has cost, step by step and in all.
 
     Args:
         work: Sums over its commits.
@@ -20,31 +20,40 @@ def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | N
     if not work.replica_seconds:
         return []
     total = sum(work.seconds.values()) or 1.0
-    lines = [f"{'step':<12}{'seconds':>12}{'share':>8}"]
-    lines += [
-        f"{step:<12}{work.seconds[step]:>12,.1f}{work.seconds[step] / total:>8.0%}"
-        for step in STEPS
+    return [
+        f"{'step':<12}{'seconds':>12}{'share':>8}",
+        *(
+            f"{step:<12}{work.seconds[step]:>12,.1f}{work.seconds[step] / total:>8.0%}"
+            for step in STEPS
+        ),
+        "(steps of several shards overlap: their seconds are more than the run's)",
+        *spent_lines(work, num_images, price_per_node_hour),
     ]
-    moved = (
+
+
+def spent_lines(
+    work: WorkTotals, num_images: int, price_per_node_hour: float | None
+) -> Iterator[str]:
+    """Describe what a run has cost in all. Arguments as `cost_lines`."""
+    if not work.replica_seconds:
+        return
+    yield (
         f"read {work.read_bytes / 1e6:,.1f} MB, written {work.written_bytes / 1e6:,.1f} MB, "
         f"{sum(work.retries.values())} requests made again, {work.backoffs} back-offs for memory"
     )
-    busy = (
+    yield (
         f"{work.num_replicas} replica(s), busy {work.busy_share:.0%} of "
         f"{work.replica_seconds:,.0f} s: {verdict(work)}"
     )
-    lines += ["(steps of several shards overlap: their seconds are more than the run's)", moved]
-    lines.append(busy)
     if work.num_lost_replicas:
-        lines.append(f"{work.num_lost_replicas} replica(s) died at work and were started anew")
+        yield f"{work.num_lost_replicas} replica(s) died at work and were started anew"
     price = price_per_thousand(work, num_images, price_per_node_hour)
     if price is not None:
-        lines.append(
+        yield (
             f"{work.node_seconds / 3600:.3f} node hours at {price_per_node_hour:g}: {price:.4f} "
             "per thousand images (of each node that did a step, from its first to its last; not "
             "counted are start-up, the head, and nodes without work)"
         )
-    return lines
 
 
 def price_per_thousand(

@@ -22,6 +22,7 @@ from pipeline.labelling.pool import wait_for_replicas
 from pipeline.labelling.precision import decided
 from pipeline.labelling.preflight import check_start
 from pipeline.labelling.prometheus import RunMetrics
+from pipeline.labelling.publish_beside import PublishBeside
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
@@ -29,7 +30,7 @@ from pipeline.labelling.shards import Shards
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 
-__all__ = ["RunMetrics", "decided", "join_cluster", "label_shards"]
+__all__ = ["PublishBeside", "RunMetrics", "decided", "join_cluster", "label_shards"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _label_part(
         .map(
             segment.Segmenter,
             fn_constructor_args=(
-                *(load, run.record.network.classes, settings, replicas.placement),
+                *(load, run.record.network.classes, _as_begun(run, settings), replicas.placement),
                 Marks.of_run(run),
             ),
             num_cpus=replicas.num_cpus,
@@ -108,6 +109,12 @@ def _label_part(
         .map(Write(run, threads), num_cpus=WRITE_CPUS),
         settings.max_wait_minutes,
     )
+
+
+def _as_begun(run: Run, settings: LabelSettings) -> LabelSettings:
+    """Keep what all masks of a run have in common, and no fingerprint holds."""
+    begun = {"mask_colors": run.record.settings.get("mask_colors", "palette")}
+    return settings.model_copy(update=begun)
 
 
 def _receipts(chain: Any, max_wait_minutes: float) -> Iterator[Receipt]:

@@ -6,6 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+# What masks and tables call the pixels that have no class.
+IGNORED = "ignore"
+
 
 def count_classes(mask: NDArray[np.uint8]) -> dict[int, int]:
     """Count the pixels of every class index that a mask holds.
@@ -34,7 +37,7 @@ class ClassTotals:
         Args:
             statistics: Columns of `schema.CLASS_STATISTICS`: one row per image and class.
         """
-        sums = statistics.group_by("class_id").aggregate(
+        sums = statistics.group_by("class_id", use_threads=False).aggregate(
             [("pixel_count", "sum"), ("image_id", "count")]
         )
         for row in sums.to_pylist():

@@ -9,11 +9,12 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from pipeline.labelling.timeline import TimelineSum
 
 STEPS = ("fetch", "decode", "network", "encode", "write")
 _KEY = b"work"
@@ -123,65 +124,104 @@ class WorkTotals(BaseModel):
     work_seconds: float
 
 
-class _Spans(dict[Hashable, tuple[float, float]]):
+class _Spans(RootModel[dict[str, tuple[float, float]]]):
     """From when to when each of some things was seen."""
 
-    def see(self, key: Hashable, first: float, last: float) -> None:
-        known_first, known_last = self.get(key, (first, last))
-        self[key] = (min(first, known_first), max(last, known_last))
+    root: dict[str, tuple[float, float]] = {}
+
+    def see(self, key: str, first: float, last: float) -> None:
+        known_first, known_last = self.root.get(key, (first, last))
+        self.root[key] = (min(first, known_first), max(last, known_last))
+
+    def add(self, others: "_Spans") -> None:
+        for key, (first, last) in others.root.items():
+            self.see(key, first, last)
 
     @property
     def seconds(self) -> float:
-        return sum(last - first for first, last in self.values())
+        return sum(last - first for first, last in self.root.values())
 
 
-@dataclass
-class WorkSum:
-    """Sums up."""
+class WorkSum(BaseModel):
+    """Sums up; sums of sums add up, too, and travel as JSON.
 
-    seconds: Counter[str] = field(default_factory=Counter)
-    retries: Counter[str] = field(default_factory=Counter)
+    Attributes:
+        seconds: By step.
+        retries: By kind.
+        read_bytes: Of encoded images.
+        written_bytes: Of masks.
+        backoffs: Batches and tiles made smaller.
+        busy_seconds: That devices have computed.
+        lost_replicas: With the attempt in which they were lost.
+        replicas: When each was seen, by attempt.
+        hosts: The same of hosts.
+        attempts: The same of attempts.
+        timeline: Images by time.
+    """
+
+    seconds: dict[str, float] = {}
+    retries: Counter[str] = Field(default_factory=Counter)
     read_bytes: int = 0
     written_bytes: int = 0
     backoffs: int = 0
-    _busy_seconds: float = 0.0
-    _lost_replicas: set[tuple[str, int]] = field(default_factory=set)
-    _replicas: _Spans = field(default_factory=_Spans)
-    _hosts: _Spans = field(default_factory=_Spans)
-    _attempts: _Spans = field(default_factory=_Spans)
+    busy_seconds: float = 0.0
+    lost_replicas: set[str] = set()
+    replicas: _Spans = Field(default_factory=_Spans)
+    hosts: _Spans = Field(default_factory=_Spans)
+    attempts: _Spans = Field(default_factory=_Spans)
+    timeline: TimelineSum = Field(default_factory=TimelineSum)
 
-    def add(self, work: Work) -> None:
-        """Add what a shard has cost."""
-        self.seconds.update(work.seconds)
-        self.retries.update(work.retries)
-        self.read_bytes += work.read_bytes
-        self.written_bytes += work.written_bytes
-        self.backoffs += work.backoffs
+    def add(self, work: Work, num_images: int = 0) -> None:
+        """Add what a shard has cost.
+
+        Args:
+            work: Of the shard.
+            num_images: Of the shard, for the timeline.
+        """
+        self.timeline.add(work.hosts.values(), num_images)
         waited = work.seconds.get("network", 0.0)
-        self._busy_seconds += waited if work.device_seconds is None else work.device_seconds
-        self._lost_replicas.update((replica, work.attempt) for replica in work.lost_replicas)
+        busy = waited if work.device_seconds is None else work.device_seconds
+        self._count(work, busy, {f"{work.attempt} {one}" for one in work.lost_replicas})
         for host, (first, last) in work.hosts.items():
             # A run that was cut off at night and goes on the next is not billed for the day.
-            self._hosts.see((host, work.attempt), first, last)
-            self._attempts.see(work.attempt, first, last)
+            self.hosts.see(f"{work.attempt} {host}", first, last)
+            self.attempts.see(str(work.attempt), first, last)
         if work.replica:
             # Containers give the same number to another process.
-            self._replicas.see((work.replica, work.attempt), work.started_at, work.ended_at)
+            self.replicas.see(f"{work.attempt} {work.replica}", work.started_at, work.ended_at)
+
+    def add_sum(self, other: "WorkSum") -> None:
+        """Add what other shards have cost."""
+        self._count(other, other.busy_seconds, other.lost_replicas)
+        self.hosts.add(other.hosts)
+        self.attempts.add(other.attempts)
+        self.replicas.add(other.replicas)
+        self.timeline.add_sum(other.timeline)
+
+    def _count(self, other: "Work | WorkSum", busy: float, lost: set[str]) -> None:
+        for step, seconds in other.seconds.items():
+            self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+        self.retries.update(other.retries)
+        self.read_bytes += other.read_bytes
+        self.written_bytes += other.written_bytes
+        self.backoffs += other.backoffs
+        self.busy_seconds += busy
+        self.lost_replicas |= lost
 
     def totals(self) -> WorkTotals:
         """Return the sums."""
-        replica_seconds = self._replicas.seconds
-        busy_share = self._busy_seconds / max(replica_seconds, 1e-9)
+        replica_seconds = self.replicas.seconds
+        busy_share = self.busy_seconds / max(replica_seconds, 1e-9)
         return WorkTotals(
-            seconds={step: round(self.seconds[step], 3) for step in STEPS},
+            seconds={step: round(self.seconds.get(step, 0.0), 3) for step in STEPS},
             read_bytes=self.read_bytes,
             written_bytes=self.written_bytes,
             retries=dict(sorted(self.retries.items())),
             backoffs=self.backoffs,
-            num_replicas=len(self._replicas),
-            num_lost_replicas=len(self._lost_replicas),
+            num_replicas=len(self.replicas.root),
+            num_lost_replicas=len(self.lost_replicas),
             replica_seconds=round(replica_seconds, 3),
-            node_seconds=round(self._hosts.seconds, 3),
+            node_seconds=round(self.hosts.seconds, 3),
             busy_share=round(min(1.0, busy_share), 4),
-            work_seconds=round(self._attempts.seconds, 3),
+            work_seconds=round(self.attempts.seconds, 3),
         )

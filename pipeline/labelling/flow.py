@@ -2,7 +2,8 @@
 
     look -> lock -> plan or resume -> connect -> shards | fetch | segment | write -> publish
 
-The steps between the bars are chain.py's.
+The steps between the bars are chain.py's; tables are published beside them, and the rest at the
+end.
 """
 
 import logging
@@ -48,8 +49,12 @@ def label(job: Job) -> Outcome:
                 chain.join_cluster(run, todo[0], job.settings)
                 watch.count_with(chain.RunMetrics(run, todo.num_images))
                 load = partial(segment.open_predictor, run.storage, job.network)
-                for _ in watch.show(chain.label_shards(run, todo, job.settings, load)):
+                beside = chain.PublishBeside(run, todo)
+                for receipt in watch.show(chain.label_shards(run, todo, job.settings, load)):
                     lock.check()
-            manifest = publish.publish(run, partial(report.as_html, run))
+                    beside.saw(receipt)
+                beside.finish()
+            asked = partial(report.as_html, run, num_pictures=job.settings.report_images)
+            manifest = publish.publish(run, partial(asked, history=job.history))
         job.archive()
     return Outcome.of_run(run, manifest, watch.images_per_s)

@@ -35,7 +35,8 @@ _RANDOM_WIDTH = 16
 class Network:
     """What a replica loads and how it scores: all that decides a mask's pixels.
 
-    `uri` is None for random weights; `flip` and `scales` are the views of test time.
+    `uri` is None for random weights; `flip` and `scales` are the views of test time. Of a lower
+    confidence than `ignore_below`, pixels are 255.
     """
 
     checkpoint: Checkpoint
@@ -44,6 +45,7 @@ class Network:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     compiled: bool = False
+    ignore_below: float = 0.0
 
     def record(self) -> NetworkRecord:
         """Return what run.json and the tables say of the network."""
@@ -88,6 +90,9 @@ class Network:
         for name in ("mean", "std"):
             fields[name] = list(fields[name])
         views = {"flip": self.flip, "scales": list(self.scales), "compiled": self.compiled}
+        if self.ignore_below:
+            # Networks that ignore nothing keep the fingerprint that they had before one could.
+            views["ignore_below"] = self.ignore_below
         return {**fields, **views, "decoder": DECODER, "precision": self.precision}
 
 
@@ -123,7 +128,9 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
 
 def _network(record: Checkpoint, uri: str | None, settings: LabelSettings) -> Network:
     return Network(
-        record, uri, settings.precision, settings.flip, settings.scales, settings.compiled
+        *(record, uri, settings.precision, settings.flip, settings.scales),
+        compiled=settings.compiled,
+        ignore_below=settings.ignore_below,
     )
 
 

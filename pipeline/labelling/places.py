@@ -8,6 +8,7 @@ from pipeline.errors import ErrorCode, PipelineError, StoreError
 from pipeline.inputs.listing import Source, Sources
 from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.network import Network, check_weights, describe_network
+from pipeline.labelling.store_words import StoreWords, endpoint_of, words_for
 from pipeline.settings.label import LabelSettings
 from pipeline.store.probe import probe_conditional_put
 from pipeline.store.storage import Storage
@@ -17,18 +18,11 @@ DRIVER = "the driver"
 _ATTEMPTS = 2
 _REMEDIES = {
     ErrorCode.NOT_FOUND: "name another, or create it",
-    ErrorCode.FORBIDDEN: "check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, the role of the "
-    "machine) and that they may {rights}",
+    ErrorCode.FORBIDDEN: "check the credentials ({credentials}) and that they may {rights}",
     ErrorCode.CHANGED: "wait until nobody writes to the input",
     ErrorCode.TOO_MANY_BYTES: "raise max_image_bytes, or leave it: its row will say so",
 }
-_READ_RIGHTS = "list and read (s3:ListBucket, s3:GetObject) there"
-_OTHER_WAYS_IN = ", or that input_anonymous (a public bucket) or requester_pays is set"
-_OTHER_WAYS_OUT = ", and use the key that s3_kms_key_id names, if the bucket demands one"
-_NO_ANSWER = (
-    "check s3_endpoint_url={endpoint} (or AWS_ENDPOINT_URL) and that the network lets {where} "
-    "reach it"
-)
+_NO_ANSWER = "check {endpoint} and that the network lets {where} reach it"
 
 
 @dataclass(frozen=True)
@@ -80,21 +74,19 @@ def _look_at_input(places: Places, where: str) -> Iterator[Finding]:
             places.image.uri, places.image.version, places.max_image_bytes
         )
     except StoreError as error:
-        yield _refused(subject, error, where, places, _READ_RIGHTS + _OTHER_WAYS_IN)
+        yield _input_refused(subject, error, where, places)
     else:
         yield ok(subject, f"readable: {places.image.uri}, {len(data):,} bytes")
 
 
 def _look_at_output(places: Places, where: str) -> Iterator[Finding]:
     subject = f"output, {where}"
-    rights = (
-        f"list, read and write (s3:ListBucket, s3:GetObject, s3:PutObject) there{_OTHER_WAYS_OUT}"
-    )
+    words = words_for(places.output)
     try:
         places.storage.children(f"{places.output}/runs")
         conditional_put = probe_conditional_put(places.storage, places.output)
     except StoreError as error:
-        yield _refused(subject, error, where, places, rights)
+        yield _refused(subject, error, where, places, (words, words.writes + words.ways_out))
         return
     if conditional_put:
         yield ok(subject, f"writable, with conditional PUT: {places.output}")
@@ -103,7 +95,7 @@ def _look_at_output(places: Places, where: str) -> Iterator[Finding]:
             subject,
             f"writable, but the store ignores If-None-Match: {places.output}",
             "let one process at a time write there, or use a store that honours it (AWS S3, "
-            "MinIO, Ceph): the lock alone keeps two writers apart",
+            "Google, Azure, MinIO, Ceph): the lock alone keeps two writers apart",
         )
 
 
@@ -117,11 +109,11 @@ def look_for_images(places: Places, threads: int) -> tuple[Source | None, Findin
     try:
         image = places.first_image(threads)
     except StoreError as error:
-        return None, _refused("input", error, DRIVER, places, _READ_RIGHTS + _OTHER_WAYS_IN)
+        return None, _input_refused("input", error, DRIVER, places)
     except PipelineError as error:
         cause = error.__cause__
         if isinstance(cause, StoreError):
-            return None, _refused("input", cause, DRIVER, places, _READ_RIGHTS + _OTHER_WAYS_IN)
+            return None, _input_refused("input", cause, DRIVER, places)
         return None, change("input", str(error), "name another input")
     if image is None:
         remedy = "check the path; a folder's images are told by their endings"
@@ -141,7 +133,8 @@ def look_at_weights(places: Places, settings: LabelSettings) -> tuple[Network | 
         network = describe_network(places.storage, settings)
         check_weights(places.storage, network)
     except StoreError as error:
-        return None, _refused("weights", error, DRIVER, places, "read (s3:GetObject) there")
+        words = words_for(settings.weights)
+        return None, _refused("weights", error, DRIVER, places, (words, words.read))
     except PipelineError as error:
         return None, change("weights", str(error), remedy)
     record = network.checkpoint
@@ -151,14 +144,20 @@ def look_at_weights(places: Places, settings: LabelSettings) -> tuple[Network | 
     return network, ok("weights", f"{network.uri}: {record.network}, {record.weights_sha256}")
 
 
-def _refused(subject: str, error: StoreError, where: str, places: Places, rights: str) -> Finding:
+def _input_refused(subject: str, error: StoreError, where: str, places: Places) -> Finding:
+    words = words_for(places.input)
+    return _refused(subject, error, where, places, (words, words.reads + words.ways_in))
+
+
+def _refused(
+    subject: str, error: StoreError, where: str, places: Places, wanted: tuple[StoreWords, str]
+) -> Finding:
+    words, rights = wanted
     if error.message.startswith("file://") and where != DRIVER:
         remedy = "put it on a disk that all nodes share, or into a bucket"
     else:
-        remedy = _remedy(error.code, where, places, rights)
+        endpoint = words.endpoint.format(getattr(places.storage, endpoint_of(words)))
+        remedy = _REMEDIES.get(error.code, _NO_ANSWER).format(
+            endpoint=endpoint, where=where, rights=rights, credentials=words.credentials
+        )
     return change(subject, error.message, remedy)
-
-
-def _remedy(code: ErrorCode, where: str, places: Places, rights: str) -> str:
-    endpoint = places.storage.s3_endpoint_url
-    return _REMEDIES.get(code, _NO_ANSWER).format(endpoint=endpoint, where=where, rights=rights)

@@ -1,14 +1,14 @@
 """Report: the manifest and the tables of a run -> what a person reads."""
 
-import importlib.resources
 from collections.abc import Iterator
 
-import jinja2
 import pyarrow.compute as pc
 
-from pipeline.labelling.advice import cost_lines
+from pipeline.labelling.advice import cost_lines, spent_lines
+from pipeline.labelling.history import History
 from pipeline.labelling.runs import NUM_FAILED_KEPT, FailedImage, Manifest, Run
 from pipeline.labelling.schema import ERROR
+from pipeline.settings.label import REPORT_IMAGES
 
 
 def as_text(run: Run, manifest: Manifest) -> str:
@@ -45,28 +45,37 @@ def as_text(run: Run, manifest: Manifest) -> str:
     if manifest.num_failed:
         lines += ["", "Failed images:"]
         lines += [f"  {code:<20}{number:>8,}" for code, number in manifest.errors.items()]
-        lines += [f"  {key}: {code}: {text}" for key, code, text in _failed(run, manifest)]
+        lines += [
+            f"  {one.key}: {one.error_code}: {one.error_message}" for one in _failed(run, manifest)
+        ]
     if cost := _cost(run, manifest):
         lines += ["", *cost]
     return "\n".join(lines)
 
 
-def as_html(run: Run, manifest: Manifest) -> str:
+def as_html(
+    run: Run, manifest: Manifest, *, history: History, num_pictures: int | None = None
+) -> str:
     """Write the report as one HTML page that needs nothing beside it.
 
     Args:
-        run: The run, for its failed images.
+        run: The run, for its images and masks.
         manifest: Its manifest.
+        history: Of the output, for the runs before it.
+        num_pictures: Images to show, at most; None: as the command said that began the run.
     """
-    source = importlib.resources.files("pipeline.labelling").joinpath("report.html").read_text()
-    # Keys, names and messages come from outside: autoescape keeps them text.
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(source).render(
-        run=run,
-        manifest=manifest,
-        network=run.record.network,
-        failed=list(_failed(run, manifest)),
-        cost=_cost(run, manifest),
+    # matplotlib takes a while to load, which nobody waits for who writes no page.
+    from pipeline.labelling.page.page import make_page  # noqa: PLC0415
+
+    if num_pictures is None:
+        num_pictures = run.record.settings.get("report_images", REPORT_IMAGES)
+    return make_page(
+        run,
+        manifest,
+        history,
+        num_pictures=num_pictures,
+        failed=_failed(run, manifest),
+        cost=_cost_words(run, manifest),
     )
 
 
@@ -77,10 +86,24 @@ def _cost(run: Run, manifest: Manifest) -> list[str]:
     return cost_lines(manifest.work, manifest.num_images, price)
 
 
-def _failed(run: Run, manifest: Manifest) -> Iterator[tuple[str, str, str]]:
+def _cost_words(run: Run, manifest: Manifest) -> list[str]:
+    """Leave out the table of steps, which the page draws."""
+    if manifest.work is None:
+        return []
+    price = run.record.settings.get("price_per_node_hour")
+    return list(spent_lines(manifest.work, manifest.num_images, price))
+
+
+def _failed(run: Run, manifest: Manifest) -> list[FailedImage]:
     kept = manifest.failed
-    for image in _failed_of_tables(run, manifest) if kept is None else kept:
-        yield _printable(image.key), image.error_code, _printable(image.error_message)
+    return [
+        FailedImage(
+            key=_printable(image.key),
+            error_code=image.error_code,
+            error_message=_printable(image.error_message),
+        )
+        for image in (_failed_of_tables(run, manifest) if kept is None else kept)
+    ]
 
 
 def _failed_of_tables(run: Run, manifest: Manifest) -> Iterator[FailedImage]:

@@ -5,10 +5,11 @@ a run.json has a whole plan. _SUCCESS appears last of all.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.cost import WorkTotals
 from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
 from pipeline.labelling.shards import PlanPart, Shards
+from pipeline.labelling.timeline import Timeline
 from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
@@ -25,6 +27,7 @@ from pipeline.store.storage import Storage
 _READ_THREADS = 16
 # Commit records are small, and what reads them waits for the store.
 _COMMITS_IN_FLIGHT = 64
+TABLES = ("images", "class_statistics")
 # Failed images that a manifest names, so that a report reads no table.
 NUM_FAILED_KEPT = 20
 _REPAIR = (
@@ -98,6 +101,8 @@ class ClassTotal(_Json):
     color: tuple[int, int, int]
     num_pixels: int
     num_images: int
+    # The mean over its pixels; of none there is none, nor in manifests of earlier versions.
+    mean_confidence: float | None = None
 
 
 class FailedImage(_Json):
@@ -135,6 +140,10 @@ class Manifest(_Json):
     class_statistics: list[TablePart]
     # The mean over the images with a mask; manifests of earlier versions have none.
     mean_confidence: float | None = None
+    # Images by their mean confidence (`confidences.NUM_BINS`), and by the time when they were done;
+    # manifests of earlier versions have neither.
+    confidences: list[int] | None = None
+    timeline: Timeline | None = None
     work: WorkTotals | None = None
     # Manifests of earlier versions call it held_back_by.
     bottleneck: str = Field("", validation_alias=AliasChoices("bottleneck", "held_back_by"))
@@ -160,14 +169,28 @@ class Run:
         """URI of what belongs to the run alone."""
         return run_folder(self.output, self.run_id)
 
+    @property
+    def commits_folder(self) -> str:
+        """URI of the folder of the commit records."""
+        return f"{self.folder}/commits"
+
     def commit_uri(self, shard: int) -> str:
         """URI of a shard's commit record."""
-        return f"{self.folder}/commits/{commit_name(shard)}"
+        return f"{self.commits_folder}/{commit_name(shard)}"
+
+    @property
+    def sections_folder(self) -> str:
+        """URI of the records of what is published so far, before the manifest."""
+        return f"{self.folder}/sections"
 
     @property
     def masks_folder(self) -> str:
         """URI below which the masks lie by `mask_key`."""
         return masks_folder(self.output, self.run_id)
+
+    def table_folder(self, table: str) -> str:
+        """URI of the folder of a table's files, one of `TABLES`."""
+        return f"{self.output}/{table}/run={self.run_id}"
 
     @property
     def manifest_uri(self) -> str:
@@ -189,7 +212,7 @@ class Run:
 
     def committed(self) -> list[int]:
         """List the shards whose commit record a listing shows: what to look for, no proof."""
-        found = map(_shard_of, self.storage.children(f"{self.folder}/commits"))
+        found = map(shard_of, self.storage.children(self.commits_folder))
         return sorted(shard for shard in found if 0 <= shard < self.record.num_shards)
 
     def missing(self) -> Shards:
@@ -210,6 +233,20 @@ class Run:
             return [shard for shard, exists in zip(others, there, strict=True) if not exists]
 
     @property
+    def shards(self) -> range:
+        """Numbers of the planned shards, or of those of the files that it was narrowed to."""
+        first = self.record.plan[0].first_shard if self.record.plan else 0
+        return range(first, first + sum(len(part.num_images) for part in self.record.plan))
+
+    def narrowed(self, plan: Sequence[PlanPart]) -> "Run":
+        """Return the run as if its plan were some consecutive files of it.
+
+        Args:
+            plan: The files.
+        """
+        return replace(self, record=self.record.model_copy(update={"plan": list(plan)}))
+
+    @property
     def shard_sizes(self) -> list[int]:
         """Number of images of every planned shard, in order."""
         return [number for part in self.record.plan for number in part.num_images]
@@ -224,31 +261,27 @@ class Run:
         """Read a shard's commit record. Raises InputError if it is damaged."""
         return _table(self.commit_uri(shard), self.storage.read(self.commit_uri(shard)))
 
-    def commits(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    def commits(
+        self,
+        columns: list[str] | None = None,
+        read: Callable[[int], bytes] | None = None,
+    ) -> Iterator[pa.Table]:
         """Read the commit record of every planned shard, in order, many at a time.
 
         Args:
             columns: Of `schema.COMMIT`; None reads all.
+            read: Reads the record of a shard, in a thread; None reads whatever stands there.
 
         Raises:
             StoreError: A shard has no commit record, whatever a listing has shown.
             InputError: A record has another number of rows than its shard has images.
         """
-        sizes = self.shard_sizes
-        records = answers_of(self._commit, range(len(sizes)), _COMMITS_IN_FLIGHT)
-        for shard, (data, planned) in enumerate(zip(records, sizes, strict=True)):
+        read = read or (lambda shard: self.storage.read(self.commit_uri(shard)))
+        records = answers_of(partial(_committed, read), self.shards, _COMMITS_IN_FLIGHT)
+        for shard, data, planned in zip(self.shards, records, self.shard_sizes, strict=True):
             table = _read_columns(self.commit_uri(shard), data, COMMIT, columns)
             self._check_size(shard, table.num_rows, planned)
             yield table
-
-    def _commit(self, shard: int) -> bytes:
-        try:
-            return self.storage.read(self.commit_uri(shard))
-        except StoreError as error:
-            if error.code is not ErrorCode.NOT_FOUND:
-                raise
-            message = f"shard {shard} has no commit record: {error.message}"
-            raise StoreError(error.code, message) from error
 
     def _check_size(self, shard: int, num_rows: int, planned: int) -> None:
         if num_rows != planned:
@@ -273,6 +306,16 @@ class Run:
                     raise
                 raise damaged(uri, error) from error
             yield _read_columns(uri, data, IMAGES, columns)
+
+
+def _committed(read: Callable[[int], bytes], shard: int) -> bytes:
+    try:
+        return read(shard)
+    except StoreError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        message = f"shard {shard} has no commit record: {error.message}"
+        raise StoreError(error.code, message) from error
 
 
 def _read_columns(
@@ -307,7 +350,7 @@ def commit_name(shard: int) -> str:
     return f"shard-{shard:06d}.parquet"
 
 
-def _shard_of(name: str) -> int:
+def shard_of(name: str) -> int:
     """Tell a shard by the name of its commit record; -1 if it is none."""
     number = name[len("shard-") : -len(".parquet")]
     known = number.isascii() and number.isdigit() and name == commit_name(int(number))

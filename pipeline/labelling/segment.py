@@ -23,7 +23,7 @@ from fcn.inference import DeviceError
 from fcn.weights import CheckpointError
 from pipeline.errors import ErrorCode, ImageError, PipelineError, SettingError
 from pipeline.images.decode import check_num_pixels
-from pipeline.images.masks import encode_mask, make_palette
+from pipeline.images.masks import IGNORE_INDEX, encode_mask, make_palette
 from pipeline.labelling.cost import Work
 from pipeline.labelling.marks import Mark, Marks
 from pipeline.labelling.mishaps import Mishaps, stop_if_everywhere
@@ -100,6 +100,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         flip=network.flip,
         scales=network.scales,
         compiled=network.compiled,
+        ignore_below=network.ignore_below,
         # Ray allows one thread per CPU that it has set aside, which would leave cores idle.
         num_threads=None if placement.use_gpu else placement.threads,
         memory_share=placement.gpu_share,
@@ -144,7 +145,8 @@ class Segmenter:
         self._pool = ThreadPoolExecutor(placement.threads)
         self._chunk_pixels = _CHUNK_PIXELS_OF_GPUS if placement.use_gpu else _CHUNK_PIXELS
         self._mishaps = Mishaps()
-        self._palette = make_palette([label.color for label in classes])
+        palette = make_palette([label.color for label in classes])
+        self._palette = None if settings.mask_colors == "none" else palette
         self._max_image_pixels = settings.max_image_pixels
         self._marks = marks
         self._ward = Ward(settings, use_gpu=placement.use_gpu)
@@ -280,9 +282,9 @@ def _judged(mark: Mark, images: list[ImageRow]) -> list[ImageRow]:
 
 
 def _class_pixels(prediction: "Prediction") -> list[ClassPixels]:
-    total = int(prediction.class_pixels.sum())
+    total = int(prediction.class_pixels.sum()) + prediction.ignored_pixels
     assert total == prediction.mask.size, f"counted {total} of {prediction.mask.size} pixels"
-    return [
+    found = [
         ClassPixels(
             class_id=int(index),
             pixel_count=int(prediction.class_pixels[index]),
@@ -290,6 +292,12 @@ def _class_pixels(prediction: "Prediction") -> list[ClassPixels]:
         )
         for index in np.flatnonzero(prediction.class_pixels)
     ]
+    if prediction.ignored_pixels:
+        number, confidence = prediction.ignored_pixels, _finite(prediction.ignored_confidence)
+        found.append(
+            ClassPixels(class_id=IGNORE_INDEX, pixel_count=number, mean_confidence=confidence)
+        )
+    return found
 
 
 def _finite(value: float) -> float | None:

@@ -58,6 +58,11 @@ class Shards(Sequence[ShardTask]):
         return ShardTask(shard=shard, plan_uri=self._uri(part), row_group=shard - part.first_shard)
 
     @property
+    def numbers(self) -> Sequence[int]:
+        """Their numbers, in order."""
+        return self._numbers
+
+    @property
     def num_images(self) -> int:
         """Number of their images."""
         return sum(

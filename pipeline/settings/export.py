@@ -18,8 +18,8 @@ class _ExportFields(AnsweredFields):
         "Hugging Face's datasets)"
     )
     to: Uri = Field(
-        description="an empty folder or prefix to write to, not below the images' own; local, "
-        "file:// or s3://"
+        description="an empty folder or prefix to write to, not below the images' own; local "
+        "or in a bucket"
     )
     selection: Uri | None = Field(
         None,

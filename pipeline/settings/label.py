@@ -29,6 +29,7 @@ from pipeline.store.storage import Storage
 from pipeline.store.uri import WEB
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
+REPORT_IMAGES = 60
 
 
 def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
@@ -243,6 +244,18 @@ class _ReplicaFields(NoSettings):
         return self
 
 
+class _ReportFields(NoSettings):
+    """What the report of a run shows."""
+
+    report_images: int = Field(
+        REPORT_IMAGES,
+        ge=0,
+        le=100,
+        description="images that the run's report.html may show, small, beside their masks, "
+        "in all; each costs two reads; 0 where pictures must not be copied",
+    )
+
+
 # Pydantic takes the fields of bases from right to left, and --help follows.
 class LabellingSettings(
     StoreSettings,
@@ -251,6 +264,7 @@ class LabellingSettings(
     _SpeedFields,
     _LimitFields,
     _CheckpointFields,
+    _ReportFields,
     _RunFields,
 ):
     """How to label, whatever the images are."""
@@ -259,11 +273,24 @@ class LabellingSettings(
 class _InputFields(NoSettings):
     input: Annotated[str, AfterValidator(normalised_input)] = Field(
         description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
-        "(.parquet, .csv, .jsonl); local, file:// or s3://"
+        "(.parquet, .csv, .jsonl); local or in a bucket"
     )
 
 
 class _MaskFields(NoSettings):
+    mask_colors: Literal["palette", "none"] = Field(
+        "palette",
+        description="palette: masks are palette PNGs that show the classes' colours; none: grey "
+        "PNGs, for readers that turn palettes into colours. A pixel's value is its class index in "
+        "both; a run that is gone on with keeps what it began with",
+    )
+    ignore_below: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="confidence, 0 to 1, below which a pixel of a mask is 255, ignore, and counted "
+        "as that; 0 ignores none; part of the fingerprint",
+    )
     mask_name: Literal["replace", "full"] = Field(
         "replace",
         description="replace: a/b.jpg becomes a/b.png; full: a/b.jpg becomes a/b.jpg.png",

@@ -35,7 +35,7 @@ class AnsweredFields(NoSettings):
 
 
 class _SelectFields(AnsweredFields):
-    to: Uri = Field(description="where to: a file NAME.parquet; local, file:// or s3://")
+    to: Uri = Field(description="where to: a file NAME.parquet; local or in a bucket")
     least_confident: int | None = Field(
         None, ge=1, description="number of images to take of the lowest mean confidence"
     )

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from enum import Enum
 from inspect import get_annotations
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,14 +18,13 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
-from pipeline.store.access import S3Access
+from pipeline.store.access import Access
 from pipeline.store.storage import Storage
-from pipeline.store.uri import has_wildcard, normalise_uri
+from pipeline.store.uri import BUCKETS, has_wildcard, normalise_uri
 
 LogFormat = Literal["text", "json"]
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -47,11 +46,12 @@ def normalised(value: str, info: ValidationInfo) -> str:
 def normalised_input(value: str, info: ValidationInfo) -> str:
     """As `normalised`; a slash at the end says that a folder is meant, where both may be."""
     uri = normalised(value, info)
-    is_folder = uri.startswith("s3://") and value.endswith("/") and "/" in uri.removeprefix("s3://")
+    has_key = "/" in uri.partition("://")[2]
+    is_folder = uri.startswith(BUCKETS) and value.endswith("/") and has_key
     return f"{uri}/" if is_folder and not has_wildcard(uri) else uri
 
 
-# A path, file:// or s3:// as typed; whoever reads the setting finds it normalised.
+# A path, file:// or a bucket's URI as typed; whoever reads the setting finds it normalised.
 Uri = Annotated[str, AfterValidator(normalised)]
 
 
@@ -104,7 +104,7 @@ class NoSettings(BaseModel):
 
 
 class StoreSettings(NoSettings):
-    """How to reach object storage; credentials come the way AWS tools find them."""
+    """How to reach object storage; credentials come the way the store's own tools find them."""
 
     group = Group.STORAGE
 
@@ -136,16 +136,35 @@ class StoreSettings(NoSettings):
         description="key of AWS KMS (id, ARN or alias) that what is written to S3 is encrypted "
         "with; default: what the bucket is set to",
     )
+    gs_endpoint_url: NotDeciding[str | None] = Field(
+        None, description="URL of the server that gs:// means, if it is not Google"
+    )
+    gs_kms_key: NotDeciding[str | None] = Field(
+        None,
+        pattern=r"^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$",
+        description="key of Google's Cloud KMS that what is written to gs:// is encrypted with, as "
+        "in projects/P/locations/L/keyRings/R/cryptoKeys/K; default: what the bucket is set to",
+    )
+    az_account: NotDeciding[str | None] = Field(
+        None,
+        pattern=r"^[a-z0-9]{3,24}$",
+        description="storage account of az://CONTAINER/PATH; default: AZURE_STORAGE_ACCOUNT_NAME",
+    )
+    az_endpoint_url: NotDeciding[str | None] = Field(
+        None,
+        description="URL of the storage account's blobs, if it is not at blob.core.windows.net",
+    )
 
-    @field_validator("s3_endpoint_url")
+    @field_validator("s3_endpoint_url", "gs_endpoint_url", "az_endpoint_url")
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
         if holds_secret(value):
             raise ValueError(
-                "an endpoint is a scheme, a host and a port; credentials belong where AWS tools "
-                "find them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a role)"
+                "an endpoint is a scheme, a host and a port; credentials belong where the store's "
+                "tools find them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+                "GOOGLE_APPLICATION_CREDENTIALS, AZURE_CLIENT_ID, a role)"
             )
         if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
             raise ValueError("an endpoint is a URL, as in http://127.0.0.1:9000")
@@ -158,7 +177,10 @@ class StoreSettings(NoSettings):
             self.io_timeout_s,
             self.io_attempts,
             patience_s=self.io_patience_s,
-            access=S3Access(kms_key_id=self.s3_kms_key_id),
+            access=Access(kms_key_id=self.s3_kms_key_id, gs_kms_key=self.gs_kms_key),
+            gs_endpoint_url=self.gs_endpoint_url,
+            az_endpoint_url=self.az_endpoint_url,
+            az_account=self.az_account,
         )
 
 
@@ -174,7 +196,13 @@ class InputAccessFields(NoSettings):
     )
     requester_pays: bool = Field(
         default=False,
-        description="agree to pay for reading the input, where its bucket's owner wants that",
+        description="agree to pay for reading the input, where its bucket's owner wants that (S3, "
+        "and Google Cloud Storage with gs_billing_project)",
+    )
+    gs_billing_project: str | None = Field(
+        None,
+        min_length=1,
+        description="Google's project that pays for reading the input, with requester_pays",
     )
 
     def for_input(self, storage: Storage) -> Storage:
@@ -183,7 +211,11 @@ class InputAccessFields(NoSettings):
         Args:
             storage: As the output is entered.
         """
-        access = S3Access(self.input_anonymous, self.requester_pays)
+        access = Access(
+            self.input_anonymous,
+            self.requester_pays,
+            gs_billing_project=self.gs_billing_project,
+        )
         return replace(storage, input_access=access)
 
 
@@ -198,30 +230,6 @@ class _OutputFields(NoSettings):
 
 class OutputSettings(StoreSettings, _OutputFields):
     """Which output to read: `report`."""
-
-
-class _RepairFields(NoSettings):
-    repair: bool = Field(
-        default=False,
-        description="name what a crash of the machine has cut off, and what has to go so that the "
-        "same label command does it again",
-    )
-    dry_run: bool = Field(
-        default=True, description="of repair: only name it; --no-dry-run removes it"
-    )
-
-
-class VerifySettings(_RepairFields, OutputSettings):
-    """Which output to read, and whether to mend it: `verify`."""
-
-    @model_validator(mode="after")
-    def _removes_nothing_unasked(self) -> Self:
-        if not self.repair and not self.dry_run:
-            raise ValueError(
-                "--no-dry-run is for --repair, without it nothing is removed; write --repair "
-                "--no-dry-run, or leave it out"
-            )
-        return self
 
 
 class LogFields(NoSettings):
@@ -243,15 +251,15 @@ class LogFields(NoSettings):
     )
 
 
-class JobFields(LogFields):
-    """What all jobs on Ray have in common."""
+class ConnectionFields(LogFields):
+    """Which cluster does the work, and how long is waited for it."""
 
     group = Group.CLUSTER
 
     ray_address: NotDeciding[str | None] = Field(
         None,
         description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
-        "a Ray started for this run on this machine",
+        "a Ray started for this run on this machine (`verify` then does without)",
     )
     max_wait_minutes: NotDeciding[float] = Field(
         1440.0,
@@ -259,6 +267,13 @@ class JobFields(LogFields):
         description="minutes without room on the cluster, or without any progress, after which "
         "the run ends with 5",
     )
+
+
+class JobFields(ConnectionFields):
+    """What all jobs on Ray have in common."""
+
+    group = Group.CLUSTER
+
     lock_lease_s: NotDeciding[float] = Field(
         30.0,
         gt=0,

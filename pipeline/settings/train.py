@@ -25,8 +25,8 @@ _DATA_HELP = (
     "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
     "val/) and classes.json, a PASCAL VOC (or CVAT's, with labelmap.txt) or Cityscapes folder, "
     "COCO (a .json, or a folder with annotations/instances_*.json), a manifest (.parquet, .csv, "
-    ".jsonl) with the columns image_uri, mask_uri and perhaps split, "
-    "what `fcn select` has written, or label's OUTPUT/images/run=RUN; local, file:// or s3://"
+    ".jsonl) with the columns image_uri, mask_uri and perhaps split, what `fcn select` has "
+    "written, or label's OUTPUT/images/run=RUN; local or in a bucket"
 )
 _CLASSES_HELP = (
     "JSON file with names and colours of the classes, "

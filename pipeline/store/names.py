@@ -3,9 +3,10 @@
 import os
 from dataclasses import dataclass
 
-from pipeline.store.uri import local_path
+from pipeline.store.uri import BUCKETS, local_path
 
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html; Google's limit is the
+# same, and Azure's as many characters.
 MAX_KEY_BYTES = 1024
 # NAME_MAX and PATH_MAX of Linux; the path's last byte is NUL.
 MAX_PART_BYTES = 255
@@ -25,8 +26,8 @@ class NamedPlace:
             name: With slashes between its parts.
         """
         uri = f"{self.folder}/{name}"
-        if uri.startswith("s3://"):
-            key = uri.removeprefix("s3://").partition("/")[2]
+        if uri.startswith(BUCKETS):
+            key = uri.partition("://")[2].partition("/")[2]
             return len(key.encode()) <= MAX_KEY_BYTES
         path = os.fsencode(local_path(uri))
         longest = max(map(len, os.fsencode(name).split(b"/")))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pipeline.errors import SettingError, StoreError, UnsupportedError
 from pipeline.store.storage import Storage
+from pipeline.store.uri import BUCKETS
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def writable_storage(storage: Storage, output: str) -> Storage:
     try:
         conditional_put = probe_conditional_put(storage, output)
     except StoreError as error:
-        if output.startswith("s3://") and not error.refused:
+        if output.startswith(BUCKETS) and not error.refused:
             raise
         raise SettingError(
             f"output={output!r} can't be written: {error}; is there such a bucket or disk, and "
@@ -35,15 +36,16 @@ def writable_storage(storage: Storage, output: str) -> Storage:
         ) from error
     if not conditional_put:
         _log.warning(
-            "THE STORE IGNORES If-None-Match: %s. Commits are safe only while one process "
+            "THE STORE IGNORES %s: %s. Commits are safe only while one process "
             "writes; this run relies on its lock for that.",
+            "x-goog-if-generation-match" if output.startswith("gs://") else "If-None-Match",
             output,
         )
     return replace(storage, conditional_put=conditional_put)
 
 
 def probe_conditional_put(storage: Storage, output: str) -> bool:
-    """Find out whether the store honours `If-None-Match: *`.
+    """Find out whether the store honours `If-None-Match: *`, or what it has in its place.
 
     The probe is one object that stays, written twice at most with different bytes.
 

@@ -1,322 +1,195 @@
-"""A bucket as a store, through s3fs; its errors are translated in `s3_errors.py`."""
+"""S3 as most buckets are: obstore asks, and s3fs where obstore can't, or does not see enough.
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+The first request of a process to a bucket is made by s3fs. It says where the bucket is, and with
+which credentials: profiles, roles, SSO, regions and styles of addresses are botocore's matter.
+"""
 
-import aiohttp
-import fsspec
-from botocore.exceptions import BotoCoreError
-from fsspec.asyn import sync
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.errors import ErrorCode, StoreError, UnsupportedError
-from pipeline.store.access import S3Access
-from pipeline.store.attempts import Asking, retrying
-from pipeline.store.entry import WITHOUT_ETAG, Entry, changed_since, check_size
-from pipeline.store.s3_answers import (
-    check_answer,
-    check_content,
-    check_page,
-    etag_of,
-    is_version,
-    refuse_page,
-    version_of,
-)
-from pipeline.store.s3_errors import (
-    CONFLICT,
-    NOT_FOUND,
-    NOT_IMPLEMENTED,
-    PRECONDITION,
-    S3_ERRORS,
-    THROTTLED,
-    UNSAID,
-    BodyBrokeError,
-    code_of,
-    is_page,
-    may_pass,
-    raise_store_error,
-)
+from pipeline.store.access import Access
+from pipeline.store.bucket import Answer, bucket_of
+from pipeline.store.bucket_errors import RefusedError, UnclearError
+from pipeline.store.entry import Entry
+from pipeline.store.obstore_client import ObstoreClient, can_name
+from pipeline.store.s3_client import Address, S3Client, S3Pages
 
-# A body that comes slower than this over a whole window is asked for anew; so is an upload.
-_SLOWEST_BYTES_PER_S = 16 << 10
-_WINDOW_S = 20.0
-_READ_BYTES = 1 << 20
-# Of pauses that a store asks for, all threads make one of at least this length.
-_THROTTLED_S = 1.0
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config, S3Credential, S3Store
 
-_Answer = TypeVar("_Answer")
+_log = logging.getLogger(__name__)
+
+# botocore renews credentials ten minutes before they end at the latest; obstore asks for them five
+# minutes before what is said here.
+_CREDENTIALS_LAST = timedelta(minutes=10)
+# What a bucket of another region says; s3fs asks there, and remembers it.
+_ELSEWHERE = {
+    *("301", "302", "307", "PermanentRedirect", "TemporaryRedirect"),
+    *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+}
+
+_Answered = TypeVar("_Answered")
+
+
+_OPENING = threading.Lock()
+
+
+def open_s3(endpoint_url: str | None, timeout_s: float, access: Access) -> "S3":
+    """Open S3, or find it as it is open already in this process.
+
+    Args:
+        endpoint_url: As the attribute of `Storage`.
+        timeout_s: As the attribute of `Storage`.
+        access: How it is entered.
+    """
+    with _OPENING:  # threads that begin together want one, too
+        return _open(endpoint_url, timeout_s, access)
+
+
+@lru_cache(maxsize=64)
+def _open(endpoint_url: str | None, timeout_s: float, access: Access) -> "S3":
+    return S3(S3Client(endpoint_url, timeout_s, access), timeout_s, access)
 
 
 class S3:
-    """A bucket, through s3fs; every request is limited in time as a whole, and retried here."""
+    """S3, through obstore and s3fs."""
 
-    def __init__(
-        self, endpoint_url: str | None, timeout_s: float, asking: Asking, access: S3Access
-    ) -> None:
+    def __init__(self, careful: S3Client, timeout_s: float, access: Access) -> None:
         """Open it.
 
         Args:
-            endpoint_url: As the attribute of `Storage`.
+            careful: Through s3fs.
             timeout_s: As the attribute of `Storage`.
-            asking: How it is asked.
             access: How it is entered.
         """
+        self._careful = careful
         self._timeout_s = timeout_s
-        self._asking = asking
-        self._fs = fsspec.filesystem(
-            "s3",
-            endpoint_url=endpoint_url,
-            use_listings_cache=False,
-            config_kwargs={
-                "connect_timeout": timeout_s,
-                "read_timeout": timeout_s,
-                "retries": {"mode": "standard", "total_max_attempts": 1},
-                "max_pool_connections": 64,
-            },
-            **access.options(),
+        self._access = access
+        self._addresses: dict[str, Address] = {}
+        self._through_s3fs: set[str] = set()
+
+    def get(self, uri: str, if_match: str | None, max_bytes: int | None) -> tuple[Answer, bytes]:
+        """As `Client.get`."""
+        return self._ask(uri, lambda client: client.get(uri, if_match, max_bytes))
+
+    def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
+        """As `Client.put`."""
+        return self._ask(uri, lambda client: client.put(uri, data, if_absent=if_absent))
+
+    def head(self, uri: str) -> Answer:
+        """As `Client.head`."""
+        return self._ask(uri, lambda client: client.head(uri))
+
+    def get_a_byte(self, uri: str) -> None:
+        """As `Client.get_a_byte`."""
+        self._careful.get_a_byte(uri)
+
+    def delete(self, uri: str) -> None:
+        """As `Client.delete`."""
+        self._ask(uri, lambda client: client.delete(uri))
+
+    def pages(self, folder_uri: str, *, is_deep: bool) -> S3Pages:
+        """As `Client.pages`, through s3fs.
+
+        obstore takes a truncated page without a token for the last one, an error and a page for
+        people for an empty listing, `folder/` for `folder`, and ends at a key with two slashes.
+        """
+        return self._careful.pages(folder_uri, is_deep=is_deep)
+
+    def listed(self, uri: str) -> Entry | None:
+        """As `Client.listed`."""
+        return self._careful.listed(uri)
+
+    def _ask(self, uri: str, request: Callable[[ObstoreClient | S3Client], _Answered]) -> _Answered:
+        if not can_name(uri):
+            return request(self._careful)
+        bucket = bucket_of(uri)
+        address = self._addresses.get(bucket)
+        if address is not None and bucket not in self._through_s3fs:
+            try:
+                return request(self._through_obstore(bucket, address))
+            except RefusedError as error:
+                if error.code not in _ELSEWHERE:
+                    raise
+            except UnclearError as error:
+                self._give_up(bucket, str(error))
+        answer = request(self._careful)
+        self._settle(bucket, address)
+        return answer
+
+    def _settle(self, bucket: str, before: Address | None) -> None:
+        """Go on with obstore where s3fs has found the bucket, unless that is where it was."""
+        after = self._careful.addresses.get(bucket)
+        if after is None or (after == before and bucket not in self._through_s3fs):
+            self._give_up(bucket, "its requests are signed or redirected in another way")
+        else:
+            self._addresses[bucket] = after
+
+    def _give_up(self, bucket: str, reason: str) -> None:
+        if bucket not in self._through_s3fs:
+            _log.info("bucket %s is asked through s3fs from now on: %s", bucket, reason)
+        self._through_s3fs.add(bucket)
+
+    def _through_obstore(self, bucket: str, address: Address) -> ObstoreClient:
+        return ObstoreClient(_Opens(bucket, address, self._timeout_s, self._access, self._careful))
+
+
+@dataclass(frozen=True)
+class _Opens:
+    """Opens a bucket where s3fs has found it; as `Opens`."""
+
+    bucket: str
+    address: Address
+    timeout_s: float
+    access: Access
+    careful: S3Client
+
+    def open(self, options: "ClientConfig", *, writes: bool) -> "S3Store":
+        """As `Opens.open`."""
+        from obstore.store import S3Store  # noqa: PLC0415 - most commands need none
+
+        client_options = options | _transport(self.address.url, self.careful)
+        config: S3Config = {
+            "bucket": self.bucket,
+            # The bucket stands in it, in whichever style. The environment has been heard.
+            "endpoint": self.address.url,
+            "aws_endpoint_url_s3": self.address.url,
+            "virtual_hosted_style_request": True,
+            "region": self.address.region,
+            "skip_signature": self.access.anonymous,
+            "request_payer": self.access.requester_pays,
+            # Buckets with object lock want one.
+            "checksum_algorithm": "SHA256",
+            "disable_bulk_delete": True,
+        }
+        if writes and self.access.kms_key_id is not None:
+            config["server_side_encryption"] = "aws:kms"
+            config["sse_kms_key_id"] = self.access.kms_key_id
+        return S3Store(
+            config=config,
+            client_options=client_options,
+            retry_config={"max_retries": 0},
+            credential_provider=None if self.access.anonymous else self._credentials,
         )
-        # botocore and s3fs retry a few times within seconds, which a burst of 503 outlives.
-        self._fs.retries = 1
 
-    def read(
-        self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
-    ) -> bytes:
-        """As `Storage.read_version`."""
-        tagged = version is not None and not version.startswith(WITHOUT_ETAG)
-        condition = {"IfMatch": version} if tagged and version else {}
-
-        def get() -> tuple[dict[str, Any], bytes]:
-            answer, data = self._get(uri, condition, max_bytes)
-            if version is None or is_version(answer, len(data), version):
-                check_content(answer, data, num_bytes)
-            return answer, data
-
-        try:
-            answer, data = self._ask("read", get)
-        except S3_ERRORS as error:
-            if code_of(error) in PRECONDITION:
-                raise changed_since(uri, str(version), "another one") from error
-            raise_store_error(error, uri)
-        # Some stores ignore If-Match.
-        if version is not None and not is_version(answer, len(data), version):
-            raise changed_since(uri, version, version_of(answer, len(data)))
-        return data
-
-    def _get(
-        self, uri: str, condition: dict[str, str], max_bytes: int | None
-    ) -> tuple[dict[str, Any], bytes]:
-        async def get() -> tuple[dict[str, Any], bytes]:
-            # The public call_s3 waits for the answer alone; the body must be read in the loop.
-            answer = await self._limited("get_object", 0, **_place(uri), **condition)
-            async with answer["Body"] as body:
-                check_answer(answer)
-                check_size(uri, answer.get("ContentLength", 0), max_bytes)
-                try:
-                    window_s = min(_WINDOW_S, self._timeout_s)
-                    data = await _read_all(body, uri, max_bytes, window_s)
-                except (OSError, BotoCoreError, aiohttp.ClientError) as error:
-                    raise BodyBrokeError(f"the answer broke off: {error!r}") from error
-                return answer, data
-
-        answered: tuple[dict[str, Any], bytes] = sync(self._fs.loop, get)
-        return answered
-
-    def write(self, uri: str, data: bytes) -> None:
-        """As `Storage.write`."""
-        self._put(uri, data, {})
-
-    def create(self, uri: str, data: bytes) -> bool:
-        """As `Storage.create`, but an answer that was lost counts as False."""
-        return self._put(uri, data, {"IfNoneMatch": "*"})
-
-    def _put(self, uri: str, data: bytes, condition: dict[str, str]) -> bool:
-        def put() -> None:
-            answer = self._call("put_object", len(data), **_place(uri), Body=data, **condition)
-            # Whoever answers without an ETag may not have written anything.
-            if not etag_of(answer) and not self._holds(uri, data):
-                raise BodyBrokeError("the store says that it has written, and has not")
-
-        try:
-            self._ask("write", put)
-        except S3_ERRORS as error:
-            if condition and code_of(error) in PRECONDITION:
-                return False
-            if condition and code_of(error) in NOT_IMPLEMENTED:
-                raise UnsupportedError(ErrorCode.TIMEOUT, f"{uri}: {error}") from error
-            raise_store_error(error, uri)
-        return True
-
-    def _holds(self, uri: str, data: bytes) -> bool:
-        try:
-            return self._get(uri, {}, None)[1] == data
-        except S3_ERRORS as error:
-            if code_of(error) in NOT_FOUND:
-                return False
-            raise
-
-    def stat(self, uri: str) -> Entry:
-        """As `Storage.stat`."""
-        place = _place(uri)
-        if not place["Key"]:
-            raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is a bucket, not an object")
-        try:
-            found = self._ask("look", lambda: self._call("head_object", 0, **place))
-        except S3_ERRORS as error:
-            if code_of(error) in UNSAID:
-                self._say_why(uri)
-            raise_store_error(error, uri)
-        if "ContentLength" in found:
-            num_bytes = found["ContentLength"]
-            return Entry(uri, version_of(found, num_bytes), num_bytes)
-        if (entry := self._listed(uri)) is None:
-            raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is in no listing")
-        return entry
-
-    def _say_why(self, uri: str) -> None:
-        """Ask with GET, whose refusal has a body: bad credentials are no matter of one object."""
-        try:
-            self._ask("read", lambda: self._call("get_object", 0, **_place(uri), Range="bytes=0-0"))
-        except S3_ERRORS as error:
-            raise_store_error(error, uri)
-
-    def lists(self, uri: str) -> bool:
-        """As `Storage.lists`."""
-        return self._listed(uri) is not None
-
-    def _listed(self, uri: str) -> Entry | None:
-        place = _place(uri)
-        page = self._page(uri, Bucket=place["Bucket"], Prefix=place["Key"], MaxKeys=1)
-        for found in page.get("Contents", ()):
-            if found["Key"] == place["Key"]:
-                return _entry(place["Bucket"], found)
-        return None
-
-    def walk(self, folder_uri: str) -> Iterator[Entry]:
-        """As `Storage.walk`."""
-        bucket = _place(folder_uri)["Bucket"]
-        for page in self._pages(folder_uri):
-            for found in page.get("Contents", ()):
-                if not found["Key"].endswith("/"):
-                    yield _entry(bucket, found)
-
-    def children(self, folder_uri: str) -> list[str]:
-        """As `Storage.children`."""
-        prefix = _place(folder_uri)["Key"]
-        names: set[str] = set()
-        try:
-            for page in self._pages(folder_uri, Delimiter="/"):
-                names |= {found["Prefix"] for found in page.get("CommonPrefixes", ())}
-                names |= {found["Key"] for found in page.get("Contents", ())}
-        except StoreError as error:
-            if error.code is not ErrorCode.NOT_FOUND:
-                raise
-        return sorted(name.removeprefix(prefix).rstrip("/") for name in names - {prefix})
-
-    def remove(self, uri: str) -> None:
-        """As `Storage.remove`."""
-        try:
-            self._ask("write", lambda: self._call("delete_object", 0, **_place(uri)))
-        except S3_ERRORS as error:
-            raise_store_error(error, uri)
-
-    def remove_leftovers(self, folder_uri: str) -> None:
-        """A PUT that did not end leaves nothing behind."""
-
-    def _pages(self, folder_uri: str, **options: str) -> Iterator[dict[str, Any]]:
-        place = _place(folder_uri)
-        prefix = place["Key"].lstrip("/")
-        more: dict[str, str] = {}
-        seen: set[str] = set()
-        while True:
-            page = self._page(folder_uri, Bucket=place["Bucket"], Prefix=prefix, **options, **more)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            token = page.get("NextContinuationToken", "")
-            if not token or token in seen:
-                message = f"{folder_uri}: the listing has more pages and does not say which"
-                raise StoreError(ErrorCode.TIMEOUT, message)
-            seen.add(token)
-            more = {"ContinuationToken": token}
-
-    def _page(self, uri: str, **arguments: Any) -> dict[str, Any]:
-        def ask() -> dict[str, Any]:
-            page = self._call("list_objects_v2", 0, **arguments)
-            check_page(page)
-            return page
-
-        try:
-            return self._ask("list", ask)
-        except S3_ERRORS as error:
-            raise_store_error(error, uri)
-
-    def _ask(self, kind: str, request: Callable[[], _Answer]) -> _Answer:
-        """Make a request, again and again while its failure may pass, and count it."""
-        asking = self._asking
-
-        def ask() -> _Answer:
-            asking.requests.count(kind)
-            return request()
-
-        try:
-            found: _Answer = retrying(asking.patience, asking.pace, may_pass, self._note)(ask)
-        except S3_ERRORS as error:
-            if not asking.pace.heard:
-                refuse_page(error)
-            if code_of(error) and not may_pass(error):
-                asking.pace.answered()
-            raise
-        asking.pace.answered()
-        return found
-
-    def _note(self, error: BaseException) -> None:
-        code = code_of(error)
-        self._asking.pace.heard |= bool(code) and not is_page(error)
-        if code in THROTTLED:
-            self._asking.pace.slow_down(_THROTTLED_S)
-        kinds = {"conflict": code in CONFLICT, "body": isinstance(error, BodyBrokeError)}
-        kind = next((kind for kind, applies in kinds.items() if applies), "request")
-        self._asking.retries.count(kind)
-
-    def _call(self, method: str, num_bytes: int, **arguments: Any) -> dict[str, Any]:
-        """Make one request whose answer has no body of its own."""
-        answer: dict[str, Any] = sync(self._fs.loop, self._limited, method, num_bytes, **arguments)
-        check_answer(answer)
-        return answer
-
-    async def _limited(self, method: str, num_bytes: int, **arguments: Any) -> dict[str, Any]:
-        """Limit a request as a whole: to connect, to send so many bytes, and to be answered."""
-        seconds = 2 * self._timeout_s + num_bytes / _SLOWEST_BYTES_PER_S
-        await self._fs.set_session()  # which takes its time, once in a process
-        call = self._fs._call_s3(method, **arguments)  # noqa: SLF001 - call_s3 has no limit
-        try:
-            answer: dict[str, Any] = await asyncio.wait_for(call, seconds)
-        except TimeoutError as error:
-            raise BodyBrokeError(f"no whole answer within {seconds:.0f} s") from error
-        return answer
+    def _credentials(self) -> "S3Credential":
+        found = self.careful.credentials()
+        return {
+            "access_key_id": found.access_key,
+            "secret_access_key": found.secret_key,
+            "token": found.token,
+            "expires_at": datetime.now(UTC) + _CREDENTIALS_LAST,
+        }
 
 
-async def _read_all(body: Any, uri: str, max_bytes: int | None, window_s: float) -> bytes:
-    """Read a body piece by piece: one that drips is alive and never ends."""
-    data = bytearray()
-    since, before = time.monotonic(), 0
-    while piece := await body.read(_READ_BYTES):
-        data += piece
-        check_size(uri, len(data), max_bytes)
-        passed = time.monotonic() - since
-        if passed > window_s:
-            if len(data) - before < _SLOWEST_BYTES_PER_S * passed:
-                raise BodyBrokeError(f"{len(data) - before} bytes in {passed:.0f} s")
-            since, before = time.monotonic(), len(data)
-    return bytes(data)
-
-
-def _entry(bucket: str, found: dict[str, Any]) -> Entry:
-    num_bytes = found.get("Size", 0)
-    return Entry(f"s3://{bucket}/{found['Key']}", version_of(found, num_bytes), num_bytes)
-
-
-def _place(uri: str) -> dict[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return {"Bucket": bucket, "Key": key}
+def _transport(url: str, careful: S3Client) -> "ClientConfig":
+    if url.startswith("http://"):
+        return {"allow_http": True}
+    # botocore's, or that of the setting `ca_bundle`; the system's are trusted as well.
+    return {"root_certificate": Path(careful.ca_bundle()).read_bytes()}

@@ -1,6 +1,6 @@
-"""The one seam to local disks, object stores and the web; everything goes through fsspec.
+"""The one seam to local disks, object stores and the web.
 
-Each failure of a library is translated once, in `local.py`, `s3.py` and `http.py`, into
+Each failure of a library is translated once, in `local.py`, `bucket_errors.py` and `http.py`, into
 `StoreError` with the code that an image would get for it.
 """
 
@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.errors import ErrorCode, StoreError
-from pipeline.store.access import S3Access
+from pipeline.store.access import Access
 from pipeline.store.attempts import Asking, Pace, Patience, Tally
+from pipeline.store.bucket import Bucket, Client, bucket_of
+from pipeline.store.clouds import Azure, Cloud, Google
 from pipeline.store.entry import Entry
 from pipeline.store.http import Http
 from pipeline.store.local import Local
-from pipeline.store.s3 import S3
-from pipeline.store.uri import WEB, as_folder
+from pipeline.store.s3 import open_s3
+from pipeline.store.uri import BUCKETS, WEB, as_folder
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,9 @@ class Storage:
         pace: What is known of the store's answers, by all who share the storage.
         conditional_put: Whether the store honours `If-None-Match`; where it does not, `create`
             looks before it writes, and only one writer is safe.
+        gs_endpoint_url: Where Google Cloud Storage is, if not at Google.
+        az_endpoint_url: Where the storage account is, if not at blob.core.windows.net.
+        az_account: The storage account of `az://`; None leaves it to the environment.
     """
 
     s3_endpoint_url: str | None = None
@@ -50,11 +55,14 @@ class Storage:
     attempts: int = 50
     conditional_put: bool = True
     patience_s: float = 300.0
-    access: S3Access = field(default_factory=S3Access)
-    input_access: S3Access | None = None
+    access: Access = field(default_factory=Access)
+    input_access: Access | None = None
     pace: Pace = field(default_factory=Pace, compare=False, repr=False)
     retries: Tally = field(default_factory=Tally, compare=False, repr=False)
     requests: Tally = field(default_factory=Tally, compare=False, repr=False)
+    gs_endpoint_url: str | None = None
+    az_endpoint_url: str | None = None
+    az_account: str | None = None
 
     def counting(self) -> "Storage":
         """Return the same storage with counts of its own, which start at nothing."""
@@ -111,7 +119,7 @@ class Storage:
         Raises:
             StoreError: The store did not answer.
         """
-        if self.conditional_put and uri.startswith("s3://"):
+        if self.conditional_put and uri.startswith(BUCKETS):
             return self._create_if_absent(uri, data)
         if self.conditional_put:
             return self._backend(uri).create(uri, data) or self.read(uri) == data
@@ -170,9 +178,18 @@ class Storage:
         self._backend(folder_uri).remove_leftovers(folder_uri)
 
     def _backend(self, uri: str) -> "_Backend":
-        if uri.startswith("s3://"):
-            return S3(self.s3_endpoint_url, self.timeout_s, self._asking, self.access)
-        return Local(self.requests)
+        if not uri.startswith(BUCKETS):
+            return Local(self.requests)
+        return Bucket(self._client(uri), self._asking)
+
+    def _client(self, uri: str) -> Client:
+        if uri.startswith("gs://"):
+            opens = Google(bucket_of(uri), self.timeout_s, self.access, self.gs_endpoint_url)
+            return Cloud(opens)
+        if uri.startswith("az://"):
+            place = (bucket_of(uri), self.timeout_s, self.access)
+            return Cloud(Azure(*place, self.az_endpoint_url, self.az_account))
+        return open_s3(self.s3_endpoint_url, self.timeout_s, self.access)
 
     @property
     def _asking(self) -> Asking:

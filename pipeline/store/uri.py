@@ -1,4 +1,4 @@
-"""URIs: `s3://bucket/key` or `file:///absolute/path`, never percent-encoded."""
+"""URIs: `s3://bucket/key` (or gs, az) or `file:///absolute/path`, never percent-encoded."""
 
 import glob
 import os
@@ -12,9 +12,15 @@ from pipeline.redact import holds_secret
 
 # What is read from the web is no place of the pipeline: only the source of published weights.
 WEB = ("http://", "https://")
+# Amazon S3 and what imitates it, Google Cloud Storage, Azure Blob Storage.
+BUCKETS = ("s3://", "gs://", "az://")
+_PLACES = "a local path, file://, s3://, gs:// or az://"
+_GOOGLES = re.compile(r"\Agcs://")
+# One account is a setting, since a URI here names a bucket and a key.
+_AZURES = re.compile(r"\A(?:abfss?|wasbs?)://([^@/]+)@([^./]+)\.[^/]+/?(.*)\Z", re.DOTALL)
 # As Hadoop and Spark write them: s3a://bucket/key, file:/path, and file://localhost/path.
 _SPARKS_S3 = re.compile(r"\As3[an]://")
-_ONE_SLASH = re.compile(r"\As3[an]?:/?(?!/)")
+_ONE_SLASH = re.compile(r"\A(s3[an]?|gs|gcs|az):/?(?!/)")
 _WINDOWS = re.compile(r"\A([A-Za-z]:[\\/](?!/)|\\\\)")
 _SHORT_FILE = re.compile(r"\Afile:(//localhost)?/(?!/)")
 
@@ -23,47 +29,51 @@ def normalise_uri(text: str, field: str) -> str:
     """Bring what a user typed into the form of all URIs here.
 
     Args:
-        text: A path, `file://...` or `s3://bucket/...`.
+        text: A path, `file://...`, or `s3://bucket/...`, `gs://...`, `az://container/...`.
         field: The setting's name, for the message.
 
     Raises:
         SettingError: The text is empty, holds a secret, or the scheme is another one.
     """
     if not text.strip():
-        raise SettingError(f"{field} is empty; give a local path, file:// or s3://")
+        raise SettingError(f"{field} is empty; give {_PLACES}")
     if "\0" in text or not _is_utf8(text):
         raise SettingError(f"{field}={text!r} is no text in UTF-8")
+    if found := _AZURES.match(text):
+        container, account, key = found.groups()
+        raise SettingError(
+            f"{field}={text!r}: write az://{container}/{key}, and az_account={account} beside it"
+        )
     if holds_secret(text):
         raise SettingError(
             f"{field}={text!r} holds a password or a signature, which would stand in logs and "
-            "tables; give the plain s3:// name, and credentials the way AWS tools find them"
+            "tables; give the plain name, and credentials the way the store's tools find them"
         )
-    text = _SPARKS_S3.sub("s3://", text)
+    text = _GOOGLES.sub("gs://", _SPARKS_S3.sub("s3://", text))
     _refuse_near_misses(text, field)
-    if text.startswith("s3://"):
-        bucket, _, key = text.removeprefix("s3://").partition("/")
+    if text.startswith(BUCKETS):
+        scheme, _, place = text.partition("://")
+        bucket, _, key = place.partition("/")
         if not bucket:
-            raise SettingError(f"{field}={text!r} names no bucket; write s3://BUCKET/PREFIX")
-        return f"s3://{bucket}/{key}".rstrip("/")
+            raise SettingError(f"{field}={text!r} names no bucket; write {scheme}://BUCKET/PREFIX")
+        return f"{scheme}://{bucket}/{key}".rstrip("/")
     text = _SHORT_FILE.sub("file:///", text)
     scheme, separator, path = text.partition("://")
     if separator and scheme != "file":
-        raise SettingError(
-            f"{field}={text!r}: scheme {scheme!r} is not supported; "
-            "use a local path, file:// or s3://"
-        )
+        raise SettingError(f"{field}={text!r}: scheme {scheme!r} is not supported; use {_PLACES}")
     return "file://" + os.path.abspath(os.path.expanduser(path if separator else text))
 
 
 def _refuse_near_misses(text: str, field: str) -> None:
     """Refuse what would be a strange local path, and is meant otherwise. Raises SettingError."""
     if found := _ONE_SLASH.match(text):
+        scheme = {"gcs": "gs"}.get(found[1], found[1][:2])
         rest = text[found.end() :]
-        raise SettingError(f"{field}={text!r} lacks a slash; write s3://{rest}")
+        raise SettingError(f"{field}={text!r} lacks a slash; write {scheme}://{rest}")
     if _WINDOWS.match(text):
         raise SettingError(
             f"{field}={text!r} is a path of Windows; give it as Linux sees it, as in "
-            "/mnt/c/photos (WSL), or s3://"
+            "/mnt/c/photos (WSL), or a bucket's"
         )
 
 

@@ -18,7 +18,10 @@ _BENCHMARKS = {
     "outputs": "seconds and peak memory of runs, select and export on outputs of many rows",
     "many_shards": "shards/s, start and memory of the chain with 400,000 shards and empty steps",
     "commit_records": "bytes and CPU ms of a commit record, by codec and images per shard",
+    "publication": "seconds and memory of publishing a million images, by workers and at the end",
+    "verifying": "seconds and memory of verifying 100,000 masks, in one process and in two tasks",
     "resume": "seconds and memory to find out what is left of 400,000 shards, half of them done",
+    "requests": "CPU ms of a request to S3 by kind and library, and CPU us of a listed key",
     "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
 

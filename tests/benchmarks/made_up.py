@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pipeline.labelling.runs import NetworkRecord, Run, RunRecord, commit_name
+from pipeline.labelling.runs import ClassRecord, NetworkRecord, Run, RunRecord, commit_name
 from pipeline.labelling.shards import PlanPart
 from pipeline.store.storage import Storage
 
@@ -23,7 +23,7 @@ _XML = (
 )
 
 
-def made_up_run(num_shards: int, output: str) -> Run:
+def made_up_run(num_shards: int, output: str, num_classes: int = 0) -> Run:
     """Make up a run with plan files of 64 shards, of which nothing is stored."""
     plan = [
         PlanPart(
@@ -34,7 +34,14 @@ def made_up_run(num_shards: int, output: str) -> Run:
         for first in range(0, num_shards, _PER_FILE)
     ]
     network = NetworkRecord(
-        fingerprint="f", weights="random:0", untrained=True, deciding={}, classes=[]
+        fingerprint="f" * 64,
+        weights="random:0",
+        untrained=True,
+        deciding={},
+        classes=[
+            ClassRecord(id=index, name=f"class_{index}", color=(index, 0, 0))
+            for index in range(num_classes)
+        ],
     )
     record = RunRecord(
         run_id=_RUN_ID,

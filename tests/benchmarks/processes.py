@@ -114,6 +114,16 @@ def _memory(pid: int) -> dict[str, int]:
     return found
 
 
+def peak_mib(pid: int | None = None) -> float:
+    """Return the most memory that a process, or this one, has had in pages, in MiB.
+
+    What getrusage says holds that of whoever started it.
+    """
+    with open(f"/proc/{pid or 'self'}/status", encoding="ascii", errors="replace") as lines:
+        [peak] = (line for line in lines if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) / 1024
+
+
 def family(pid: int) -> list[psutil.Process]:
     """List a process and its descendants; none if it has ended."""
     try:

@@ -13,7 +13,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from fcn.kernels.label import label_in_one_pass
 from fcn.inference.labeller import label_plainly
-number, classes, height, width, kind, layout = json.loads(sys.argv[1])
+number, classes, height, width, kind, layout, below = json.loads(sys.argv[1])
 torch.manual_seed(0)
 scores = 4 * torch.randn(number, classes, height, width)
 scores[0, :, 0, 0] = 3.0
@@ -24,12 +24,14 @@ if layout == "slice":
     scores = scores.repeat(1, 1, 2, 2)[:, :, 1 : 1 + height, 2 : 2 + width]
 steps = 1 << 20
 plain, fused = (
-    label(scores, steps, with_confidence=True) for label in (label_plainly, label_in_one_pass)
+    label(scores, steps, with_confidence=True, ignore_below=below)
+    for label in (label_plainly, label_in_one_pass)
 )
-of = lambda totals: totals[:-1].reshape(number, 2, classes)
+of = lambda totals: totals[:-1].reshape(number, 2, classes + bool(below))
 off = (of(plain[1])[:, 1] - of(fused[1])[:, 1]).abs()
 print(json.dumps({
     "masks": torch.equal(plain[0], fused[0]),
+    "ignored": (plain[0] == 255).float().mean().item(),
     "types": [str(one.dtype) for one in fused],
     "counts": torch.equal(of(plain[1])[:, 0], of(fused[1])[:, 0]),
     "steps": (off / of(plain[1])[:, 0].clamp(min=1)).max().item(),
@@ -42,11 +44,14 @@ print(json.dumps({
 @pytest.mark.parametrize(
     "case",
     [
-        (2, 5, 37, 41, "float32", "contiguous"),
-        (1, 21, 33, 32, "bfloat16", "channels_last"),
-        (3, 2, 1, 1, "float16", "contiguous"),
-        (1, 255, 4, 5, "float32", "slice"),
-        (2, 1, 8, 9, "bfloat16", "channels_last"),
+        (2, 5, 37, 41, "float32", "contiguous", 0),
+        (2, 5, 37, 41, "float32", "contiguous", 0.8),
+        (1, 21, 33, 32, "bfloat16", "channels_last", 0),
+        (1, 21, 33, 32, "bfloat16", "channels_last", 0.9),
+        (3, 2, 1, 1, "float16", "contiguous", 0),
+        (1, 255, 4, 5, "float32", "slice", 0),
+        (1, 255, 4, 5, "float32", "slice", 0.5),
+        (2, 1, 8, 9, "bfloat16", "channels_last", 0),
     ],
     ids=str,
 )
@@ -62,6 +67,7 @@ def test_the_fused_kernel_labels_as_the_plain_form(case: tuple[object, ...]) -> 
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout)
     assert (found["masks"], found["counts"], found["wrong"]) == (True, True, [0, 0])
+    assert (0.1 < found["ignored"] < 0.9) is bool(case[-1])
     assert found["types"] == ["torch.uint8", "torch.int64", "torch.uint8"]
     assert found["steps"] <= 1
     assert found["bytes"] <= 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.labelling import report
+from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from tests.disk_runs import draw_images, label_run, start_run
 from tests.product import REPOSITORY
@@ -50,5 +51,5 @@ def test_no_verify_of_200_under_load_aborts(tmp_path: Path) -> None:
 def _finished(folder: Path) -> str:
     run = start_run(folder, draw_images(folder, 40), max_shard_images=2)
     label_run(run)
-    publish(run, partial(report.as_html, run))
+    publish(run, partial(report.as_html, run, history=History(run.storage, run.output)))
     return str(folder / "out")

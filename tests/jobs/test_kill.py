@@ -84,6 +84,11 @@ def _without(rows: list[dict], names: set[str]) -> list[dict]:
         pytest.param(
             *("PUT", r"/commits/shard-000003", "after"), id="after a commit", marks=_RARER
         ),
+        pytest.param(
+            *("PUT", r"/sections/00000", "before"),
+            id="between tables and the record of their section",
+            marks=_RARER,
+        ),
         pytest.param("PUT", r"/manifest\.json", "before", id="between tables and manifest"),
         pytest.param("PUT", r"/_SUCCESS", "before", id="before _SUCCESS", marks=_RARER),
     ],

@@ -95,6 +95,7 @@ def test_the_files_of_a_run_are_exactly_these(labelled: Path):
         *(f"runs/RUN/commits/shard-{shard:06d}.parquet" for shard in range(3)),
         *(f"runs/RUN/marks/{shard:06d}-00.json" for shard in range(3)),
         "runs/RUN/run.json",
+        "runs/RUN/sections/00000.json",
         "runs/RUN/manifest.json",
         "runs/RUN/report.html",
         "runs/RUN/_SUCCESS",

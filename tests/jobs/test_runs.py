@@ -83,6 +83,22 @@ def test_the_report_is_of_the_run_that_is_asked_for(nights: Path, capfd: _Captur
     assert json.loads(capfd.readouterr().out)["num_ok"] == 2
 
 
+def test_the_page_of_a_run_is_written_anew(nights: Path, capfd: _Captured) -> None:
+    """--html writes report.html of the run that is asked for, with pictures or without them."""
+    path = nights / "runs/night-5/report.html"
+    assert path.read_text() == "4 images"
+    assert main(["report", str(nights), "--run-id", "night-5", "--html"]) == 0
+    assert capfd.readouterr().out == f"file://{path}\n"
+    page = path.read_text()
+    assert page.count('alt="photograph"') >= 3
+    assert "last finished run of the same input: night-2" in page
+    arguments = ["--run-id", "night-5", "--html", "--report-images", "0"]
+    assert main(["report", str(nights), *arguments]) == 0
+    assert "data:image" not in path.read_text()
+    assert main(["report", str(nights), "--html"]) == 0
+    assert "night-6 is unfinished and has no report yet" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("command", ["runs", "report"])
 def test_an_output_without_runs_is_refused(
     tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture

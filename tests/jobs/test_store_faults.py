@@ -217,8 +217,20 @@ class _NoMetrics(nullcontext[None]):
         """Pass over a receipt."""
 
 
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+class _NothingBeside:
+    """Publishes nothing while the run goes on, which workers do."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def saw(self, _: Receipt) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+def do_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the shards in this process, with a stand-in for the network."""
 
     def shards(run: Run, todo: Shards, given: LabelSettings, _: Any) -> Iterator[Receipt]:
@@ -227,6 +239,12 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "label_shards", shards)
     monkeypatch.setattr(chain, "join_cluster", lambda *_: None)
     monkeypatch.setattr(chain, "RunMetrics", _NoMetrics)
+    monkeypatch.setattr(chain, "PublishBeside", _NothingBeside)
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    do_without_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ _FIRST_TRAIN, _NUM_TRAIN = 100_000, 600
 _FIRST_VAL, _NUM_VAL = 200_000, 60
 _FLAGS = (
     *("--run-name", "demo", "--network", "fcn_all_skips", "--width", "8", "--recipe", "modern"),
-    *("--crop", "[112,144]", "--augment-scales", "[0.8,1.25]", "--epochs", "40"),
+    *("--crop", "[112,144]", "--augment-scales", "[0.8,1.25]", "--epochs", "20"),
     *("--evaluation-interval-epochs", "5", "--seed", "0"),
 )
 

@@ -633,3 +633,28 @@ def test_views_are_averaged_as_softmax() -> None:
     [found] = predictor.predict([picture], with_scores=True)
     assert found is not None
     np.testing.assert_allclose(np.exp(found.scores), expected[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("max_whole_pixels", [1 << 20, 1000])
+def test_what_the_network_is_unsure_of_is_ignored(max_whole_pixels: int) -> None:
+    """Below the limit a pixel is 255 and of no class, whole or in tiles; all else stays."""
+    images = _images((150, 130), (8, 9))
+    kept, found = (
+        Predictor(
+            _PerPixel(), _RECORD, ignore_below=below, max_whole_pixels=max_whole_pixels
+        ).predict(images, with_confidence=True)
+        for below in (0.0, 0.7)
+    )
+    for plain, one in zip(kept, found, strict=True):
+        assert plain is not None
+        assert one is not None
+        unsure = one.mask == 255
+        # The confidences are rounded to 1/255.
+        assert plain.confidence[unsure].max() <= round(255 * 0.7)
+        assert plain.confidence[~unsure].min() >= round(255 * 0.7)
+        assert np.array_equal(one.mask[~unsure], plain.mask[~unsure])
+        assert one.ignored_pixels == unsure.sum() > 0
+        assert np.array_equal(one.class_pixels, np.bincount(plain.mask[~unsure], minlength=5))
+        assert one.class_pixels.sum() + one.ignored_pixels == one.mask.size
+        assert one.mean_confidence == plain.mean_confidence
+        assert 0 < one.ignored_confidence < 0.7

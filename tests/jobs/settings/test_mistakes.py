@@ -40,6 +40,12 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["label", "elsewhere", *_OUT], "'elsewhere' belongs to no flag"),
         (["label", "--input", "s3:/bucket/x", *_OUT], "lacks a slash; write s3://bucket/x"),
         (["label", "--input", "s3a:bucket/x", *_OUT], "lacks a slash; write s3://bucket/x"),
+        (["label", "--input", "gcs:/bucket/x", *_OUT], "lacks a slash; write gs://bucket/x"),
+        (["label", "--input", "az:box/x", *_OUT], "lacks a slash; write az://box/x"),
+        (
+            ["label", "--input", "abfss://box@one.dfs.core.windows.net/in/x", *_OUT],
+            "write az://box/in/x, and az_account=one beside it",
+        ),
         (["label", "--input", r"C:\photos", *_OUT], "is a path of Windows; give it as Linux sees"),
         (["label", "--input", "C:/photos", *_OUT], "is a path of Windows"),
         (["label", "--input", "in ", *_OUT], "input='in ' begins or ends with a space"),

@@ -519,7 +519,9 @@ def test_an_endpoint_holds_no_secret(
         flags = ["--config", _config(tmp_path, f"s3_endpoint_url: {url}")]
     else:
         monkeypatch.setenv(name, url)
-    with pytest.raises(SettingError, match="credentials belong where AWS tools find") as caught:
+    with pytest.raises(
+        SettingError, match="credentials belong where the store's tools find"
+    ) as caught:
         _label(*flags)
     assert "secret" not in str(caught.value)
     assert "s3_endpoint_url='http" in str(caught.value)

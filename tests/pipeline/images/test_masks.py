@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 from jobs.demo.scenes import draw_scene
 from pipeline.images.masks import (
     IGNORE_COLOR,
+    coloured,
     decode_mask,
     encode_mask,
     encode_mask_by_pillow,
@@ -41,6 +42,23 @@ def test_any_mask_survives(mask: NDArray[np.uint8], compress_level: int) -> None
     decoded = decode_mask(encode_mask(mask, _PALETTE, compress_level))
     assert (decoded.shape, decoded.dtype) == (mask.shape, np.uint8)
     assert decoded.tolist() == mask.tolist()
+
+
+@given(_MASKS, st.integers(0, 9))
+def test_a_grey_mask_is_read_by_whoever_reads_grey(mask: NDArray[np.uint8], level: int) -> None:
+    """Without a palette the file is an 8-bit grey PNG whose values are the class indices."""
+    png = encode_mask(mask, None, level)
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.mode == "L"
+        assert np.asarray(image.convert("L")).tolist() == mask.tolist()
+    assert decode_mask(png).tolist() == mask.tolist()
+
+
+def test_a_grey_mask_can_be_given_its_colours() -> None:
+    """It becomes the palette PNG of the same indices; what has a palette is left byte for byte."""
+    mask = random_pixels(2, 40, 50)
+    assert coloured(encode_mask(mask, None, 6), _PALETTE) == encode_mask(mask, _PALETTE, 1)
+    assert coloured(encode_mask(mask, _PALETTE, 6), b"") == encode_mask(mask, _PALETTE, 6)
 
 
 def test_all_256_values_survive() -> None:
@@ -176,17 +194,17 @@ def test_pillow_verifies_it() -> None:
     ("data", "reason"),
     [
         (encode(Image.new("RGB", (4, 4)), "PNG"), "mode RGB"),
-        (encode(Image.new("L", (4, 4)), "PNG"), "mode L"),
+        (encode(Image.new("1", (4, 4)), "PNG"), "mode 1"),
         (encode(Image.new("P", (4, 4)), "GIF"), "no readable PNG"),
         (b"garbage", "no readable PNG"),
         (b"", "no readable PNG"),
         (_MASK_PNG[:-400], "no readable PNG"),
         (_MASK_PNG[:1000] + bytes(100) + _MASK_PNG[1100:], "no readable PNG"),
     ],
-    ids=["rgb", "grey", "gif", "garbage", "empty", "cut off", "damaged"],
+    ids=["rgb", "bits", "gif", "garbage", "empty", "cut off", "damaged"],
 )
 def test_what_is_no_mask_is_refused(data: bytes, reason: str) -> None:
-    """A file that is no whole palette PNG is a ValueError that says why."""
+    """A file that is no whole palette or grey PNG is a ValueError that says why."""
     with pytest.raises(ValueError, match=reason):
         decode_mask(data)
 

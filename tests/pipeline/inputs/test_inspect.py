@@ -168,3 +168,16 @@ def test_one_image_in_both_splits_is_an_error_unless_it_is_meant(tmp_path: Path)
     ]
     [warning] = summarise(findings, _NAMES, allow_overlap=True).warnings
     assert "1 images are in train and in val" in warning
+
+
+def test_the_next_frame_of_a_film_is_a_warning(tmp_path: Path):
+    """An image of val that looks like one of train, in another size and quality, is named."""
+    smooth = np.asarray(Image.fromarray(random_pixels(3, 6, 8, 3)).resize((96, 72)))
+    for name, pixels in (("a", smooth), ("b", smooth[1:, 2:]), ("c", smooth[::-1, ::-1])):
+        sample(tmp_path, name, np.arange(pixels[..., 0].size).reshape(pixels.shape[:2]) % 3)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+
+    [warning] = inspect(tmp_path, train=["a"], val=["b", "c"]).warnings
+
+    assert "1 of 2 images of val look like one of train, such as file://" in warning
+    assert "/b.png" in warning

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from pipeline.errors import InputError, StoreError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling import report
 from pipeline.labelling.class_statistics import count_classes
+from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.runs import Manifest, Run, commit_name
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
 from pipeline.labelling.verify import verify
+from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import draw_images, label_run, start_run
 
@@ -187,6 +191,7 @@ def test_the_marker_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [uri.removeprefix(f"{run.output}/").replace(run.run_id, "r") for uri in written] == [
         "images/run=r/part-00000.parquet",
         "class_statistics/run=r/part-00000.parquet",
+        "runs/r/sections/00000.json",
         "runs/r/manifest.json",
         "runs/r/report.html",
         "runs/r/_SUCCESS",
@@ -204,11 +209,22 @@ def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
     assert _files(tmp_path / "out") == before
 
 
+class _Listing(Storage):
+    """Lists what a test says of the commit records."""
+
+    shown = frozenset({2})
+
+    def walk(self, folder_uri: str) -> Iterator[Entry]:
+        if not folder_uri.endswith("/commits"):
+            return super().walk(folder_uri)
+        return iter([Entry(f"{folder_uri}/{commit_name(one)}", "1-1", 1) for one in self.shown])
+
+
 def test_a_listing_that_leaves_out_commits_loses_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Publishing and verifying read the commits of the plan, whatever a listing shows of them."""
-    run = _labelled(tmp_path)
+    run = dataclasses.replace(_labelled(tmp_path), storage=_Listing())
     monkeypatch.setattr(Run, "committed", lambda _: [2])
     assert publish(run, _render).num_images == 6
     assert _table(run, "images").num_rows == 6
@@ -220,9 +236,9 @@ def test_a_listing_that_invents_a_commit_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shard that only a listing calls committed keeps the run from its manifest."""
-    run = _labelled(tmp_path)
+    run = dataclasses.replace(_labelled(tmp_path), storage=_Listing())
     (tmp_path / f"out/runs/{run.run_id}/commits/shard-000001.parquet").unlink()
-    monkeypatch.setattr(Run, "committed", lambda _: [0, 1, 2])
+    monkeypatch.setattr(_Listing, "shown", frozenset({0, 1, 2}))
     with pytest.raises(StoreError, match="shard 1 has no commit record"):
         publish(run, _render)
     assert run.manifest() is None
@@ -239,27 +255,6 @@ def test_a_commit_of_another_number_of_rows_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"shard-000001.parquet holds 1 rows, its shard has 2"):
         publish(run, _render)
     assert run.manifest() is None
-
-
-def test_large_tables_are_cut_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of many shards is several files, cut between shards, that together are the table."""
-    whole = _labelled(tmp_path)
-    publish(whole, _render)
-    monkeypatch.setattr("pipeline.labelling.publish._IMAGES_AT_A_TIME", 1)
-    monkeypatch.setattr("pipeline.labelling.publish._IMAGES_PER_FILE", 3)
-    (tmp_path / "b").mkdir()
-    run = _labelled(tmp_path / "b")
-    manifest = publish(run, _render)
-    assert [part.num_rows for part in manifest.images] == [4, 2]
-    for parts, name in (
-        (manifest.images, "images"),
-        (manifest.class_statistics, "class_statistics"),
-    ):
-        tables = [
-            pq.read_table(pa.BufferReader(run.storage.read(f"{run.output}/{part.file}")))
-            for part in parts
-        ]
-        assert pa.concat_tables(tables)["key"].equals(_table(whole, name)["key"])
 
 
 def test_a_run_without_masks_is_published(tmp_path: Path) -> None:
@@ -293,7 +288,7 @@ def test_the_report_is_what_was_rendered(tmp_path: Path) -> None:
     publish(run, _render)
     path = tmp_path / f"out/runs/{run.run_id}/report.html"
     assert path.read_text() == "6 <images>"
-    publish(run, lambda manifest: report.as_html(run, manifest))
+    publish(run, partial(report.as_html, run, history=History(run.storage, run.output)))
     text = path.read_text()
     assert "broken.jpg" in text
     assert "unsupported_format" in text

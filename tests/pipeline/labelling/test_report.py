@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.report import as_html, as_text
-from pipeline.labelling.runs import NUM_FAILED_KEPT
+from pipeline.labelling.runs import NUM_FAILED_KEPT, Manifest, Run
 from tests.disk_runs import draw_images, label_run, start_run
+
+
+def _page(run: Run, manifest: Manifest) -> str:
+    return as_html(run, manifest, history=History(run.storage, run.output))
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -17,7 +22,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     label_run(run)
     manifest = publish(run, lambda _: "")
 
-    page, text = as_html(run, manifest), as_text(run, manifest)
+    page, text = _page(run, manifest), as_text(run, manifest)
 
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
@@ -33,7 +38,7 @@ def test_the_report_shows_the_totals_of_the_manifest(tmp_path: Path) -> None:
     label_run(run)
     manifest = publish(run, lambda _: "")
 
-    page, text = as_html(run, manifest), as_text(run, manifest)
+    page, text = _page(run, manifest), as_text(run, manifest)
 
     assert "3 of 4 images have a mask, 1 failed, 0 were done by earlier runs" in text
     assert "bad.png: truncated: the file is empty" in text

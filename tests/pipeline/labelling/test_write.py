@@ -67,6 +67,7 @@ def test_the_files_of_a_run_are_exactly_these(tmp_path: Path) -> None:
         f"runs/r/plan/{plan.file}",
         "runs/r/commits/shard-000000.parquet",
         "runs/r/commits/shard-000001.parquet",
+        "runs/r/sections/00000.json",
         "runs/r/manifest.json",
         "runs/r/report.html",
         "runs/r/_SUCCESS",

@@ -387,14 +387,19 @@ def test_uris_get_one_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "s3://bucket/": "s3://bucket",
         "s3://bucket/a//b/": "s3://bucket/a//b",
         "s3://bucket/a/*.jpg": "s3://bucket/a/*.jpg",
+        "gs://bucket/a/": "gs://bucket/a",
+        "gcs://bucket/a": "gs://bucket/a",
+        "az://container/a%2F": "az://container/a%2F",
     }
     assert {text: normalise_uri(text, "input") for text in given} == given
 
 
-@pytest.mark.parametrize("text", ["gs://bucket/a", "https://example.org/a.jpg", "S3A://b", "://a"])
+@pytest.mark.parametrize(
+    "text", ["hdfs://bucket/a", "https://example.org/a.jpg", "S3A://b", "://a"]
+)
 def test_other_schemes_are_setting_errors(text: str) -> None:
     """A scheme that is not supported is refused with the setting, the value and what is allowed."""
-    with pytest.raises(SettingError, match=r"output='.*scheme .* use a local path, file:// or s3"):
+    with pytest.raises(SettingError, match=r"output='.*scheme .* use a local path, file://, s3"):
         normalise_uri(text, "output")
 
 

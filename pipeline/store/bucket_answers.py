@@ -1,4 +1,4 @@
-"""What an S3 answer says, be it complete or not: some stores leave headers out or weaken them."""
+"""What an answer says, be it complete or not: some stores leave headers out or weaken them."""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
+from pipeline.store.bucket_errors import BodyBrokeError, NotS3Error, is_page
 from pipeline.store.entry import WITHOUT_ETAG
-from pipeline.store.s3_errors import BodyBrokeError, NotS3Error, is_page
 
 _ERROR_DOCUMENT = re.compile(
     rb"\A\s*(<\?xml[^>]*>)?\s*<Error[ >].{0,2000}?<Code>([^<]{1,100})<", re.DOTALL

@@ -1,4 +1,4 @@
-"""What S3, its imitations, botocore and s3fs raise, as StoreError."""
+"""What buckets answer, and what botocore, s3fs and obstore raise, as StoreError."""
 
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -9,6 +9,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    NoCredentialsError,
     ParamValidationError,
     ProxyConnectionError,
 )
@@ -16,20 +17,25 @@ from botocore.parsers import ResponseParserError
 
 from pipeline.errors import ErrorCode, Scope, StoreError
 
-PRECONDITION = {"412", "PreconditionFailed"}
+PRECONDITION = {"412", "PreconditionFailed", "ConditionNotMet", "BlobAlreadyExists"}
 NOT_IMPLEMENTED = {"501", "NotImplemented"}
 # Another conditional write was under way; S3 asks to try again.
 CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
 THROTTLED = {
     *("429", "503", "SlowDown", "ServiceUnavailable", "TooManyRequests", "Throttling"),
     *("ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded"),
+    *("ServerBusy", "RateLimitExceeded", "UserRateLimitExceeded"),
 }
 # What HEAD says of anything that the store does not want: it has no body with a code.
 UNSAID = {"400", "403"}
 _PASSING = {"RequestTimeout", "RequestTimeoutException", "InternalError", "408", "IncompleteBody"}
-NOT_FOUND = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
+NO_OBJECT = {"404", "NoSuchKey", "NotFound", "BlobNotFound", "ResourceNotFound"}
+NOT_FOUND = NO_OBJECT | _NO_BUCKET
 _OF_THE_BUCKET = {
-    *("NoSuchBucket", "AllAccessDisabled", "InvalidBucketState", "InvalidBucketName"),
+    *_NO_BUCKET,
+    *("UserProjectMissing", "UserProjectAccessDenied", "PublicAccessNotPermitted"),
+    *("AllAccessDisabled", "InvalidBucketState", "InvalidBucketName"),
     *("PermanentRedirect", "TemporaryRedirect", "301", "307"),
 }
 _OF_THE_CREDENTIALS = {
@@ -37,11 +43,29 @@ _OF_THE_CREDENTIALS = {
     *("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "NotSignedUp"),
     *("SignatureDoesNotMatch", "AuthFailure", "AuthorizationHeaderMalformed", "AccountProblem"),
     *("RequestTimeTooSkewed", "RequestExpired", "InvalidSecurity", "MissingSecurityHeader"),
+    *("AuthenticationRequired", "AuthenticationFailed", "InvalidAuthenticationInfo"),
+    *("NoAuthenticationInformation", "AccountIsDisabled"),
 }
-_FORBIDDEN = {"403", "AccessDenied", "Forbidden", "InvalidObjectState", *_OF_THE_CREDENTIALS}
+_FORBIDDEN = {
+    *("403", "AccessDenied", "Forbidden", "InvalidObjectState", *_OF_THE_CREDENTIALS),
+    *("AuthorizationFailure", "AuthorizationPermissionMismatch", "PublicAccessNotPermitted"),
+    *("UserProjectMissing", "UserProjectAccessDenied"),
+}
+_NO_CREDENTIALS = {
+    "s3": "no AWS credentials found",
+    "gs": "no Google credentials found (GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth "
+    "application-default login`, or the metadata server of a machine or pod)",
+    "az": "no Azure credentials found (AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, "
+    "AZURE_CLIENT_ID with a secret or a federated token, or a managed identity)",
+}
+_ENDPOINTS = {
+    "s3": "s3_endpoint_url, AWS_ENDPOINT_URL",
+    "gs": "gs_endpoint_url",
+    "az": "az_account, az_endpoint_url",
+}
 _NOBODY_THERE = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
-S3_ERRORS = (OSError, ClientError, BotoCoreError, ResponseParserError)
+BUCKET_ERRORS = (OSError, ClientError, BotoCoreError, ResponseParserError)
 
 
 class BodyBrokeError(OSError):
@@ -52,8 +76,47 @@ class NotS3Error(OSError):
     """Something answered that is no S3: a page for people, of a proxy or a console."""
 
 
+class RefusedError(OSError):
+    """The store has answered obstore with an error."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        """Take over what it says.
+
+        Args:
+            status: Of HTTP.
+            code: The store's own; empty where it gives none.
+            message: The store's own.
+        """
+        super().__init__(": ".join(filter(None, (code or str(status), message))))
+        self.status = status
+        self.code = code or str(status)
+
+
+class NobodyThereError(OSError):
+    """Nobody listens at the endpoint, or it has no address."""
+
+    def __init__(self, server: str) -> None:
+        """Name it.
+
+        Args:
+            server: Scheme, host and port.
+        """
+        super().__init__(server)
+        self.server = server
+
+
+class NoCredentialsHereError(OSError):
+    """Nothing gives obstore credentials."""
+
+
+class UnclearError(OSError):
+    """An answer that obstore can't take, or does not tell enough of."""
+
+
 def code_of(error: BaseException) -> str:
     """Return the code that S3 gives an error, else its status as text; empty if it gave none."""
+    if isinstance(error, RefusedError):
+        return error.code
     source = _source(error)
     if isinstance(source, ClientError):
         answer = source.response
@@ -79,7 +142,7 @@ def may_pass(error: BaseException) -> bool:
     code = code_of(error)
     if code in CONFLICT | THROTTLED | _PASSING:
         return True
-    known = isinstance(error, S3_ERRORS) and not isinstance(error, NotS3Error)
+    known = isinstance(error, BUCKET_ERRORS) and not isinstance(error, NotS3Error | UnclearError)
     return known and code not in NOT_IMPLEMENTED and not _is_refusal(error)
 
 
@@ -87,19 +150,21 @@ def raise_store_error(error: BaseException, uri: str) -> NoReturn:
     """Translate an error. Raises StoreError.
 
     Args:
-        error: One of `S3_ERRORS`.
+        error: One of `BUCKET_ERRORS`.
         uri: What was asked for.
     """
     code = code_of(error)
     if isinstance(error, NotS3Error):
         raise StoreError(ErrorCode.FORBIDDEN, f"{uri}: {error}", Scope.STORE) from error
+    if isinstance(error, UnclearError):
+        _raise_unclear(error, uri)
     scope = _scope(error, code)
     if code in NOT_FOUND or isinstance(error, FileNotFoundError):
-        missing = f"the bucket of {uri}" if code == "NoSuchBucket" else uri
+        missing = f"the bucket of {uri}" if code in _NO_BUCKET else uri
         raise StoreError(ErrorCode.NOT_FOUND, f"{missing} does not exist", scope) from error
-    if type(error).__name__ == "NoCredentialsError":
-        message = f"{uri}: no AWS credentials found"
-        raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error
+    if isinstance(error, NoCredentialsError | NoCredentialsHereError):
+        message = f"{uri}: {_NO_CREDENTIALS[_scheme(uri)]}"
+        raise StoreError(ErrorCode.FORBIDDEN, message, Scope.STORE) from error
     if code in _FORBIDDEN or isinstance(error, PermissionError):
         message = f"{uri}: the store refuses: {error}"
         raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error
@@ -109,23 +174,34 @@ def raise_store_error(error: BaseException, uri: str) -> NoReturn:
     _raise_other(error, uri, scope)
 
 
+def _scheme(uri: str) -> str:
+    return uri.partition(":")[0]
+
+
+def _raise_unclear(error: UnclearError, uri: str) -> NoReturn:
+    """Tell an object that Google unpacks on the way, without a length, from what is no store."""
+    is_of_object = "Content-Length" in str(error)
+    asked = "" if is_of_object else f"; check {_ENDPOINTS[_scheme(uri)]} and the credentials"
+    scope = Scope.OBJECT if is_of_object else Scope.STORE
+    raise StoreError(ErrorCode.FORBIDDEN, f"{uri}: {error}{asked}", scope) from error
+
+
 def _raise_other(error: BaseException, uri: str, scope: Scope) -> NoReturn:
     reason = str(error) or type(error).__name__
     if _is_refusal(error):
         message = f"{uri}: {reason}; check bucket, region, endpoint and credentials"
         raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error
-    source = _source(error)
-    if isinstance(source, _NOBODY_THERE):
-        reason = (
-            f"nobody answers at {_server(source)} (check s3_endpoint_url, AWS_ENDPOINT_URL and the "
-            "network)"
-        )
+    if server := _server(error):
+        settings = _ENDPOINTS[_scheme(uri)]
+        reason = f"nobody answers at {server} (check {settings} and the network)"
     message = f"{uri}: no answer from the store: {reason}"
     raise StoreError(ErrorCode.TIMEOUT, message, scope) from error
 
 
 def _scope(error: BaseException, code: str) -> Scope:
     """Say what an error is true of: botocore's own are of credentials, regions and networks."""
+    if isinstance(error, NobodyThereError):
+        return Scope.STORE
     source = _source(error)
     of_object = (ParamValidationError, HTTPClientError, ResponseParserError)
     if isinstance(source, BotoCoreError) and not isinstance(source, of_object):
@@ -135,9 +211,14 @@ def _scope(error: BaseException, code: str) -> Scope:
     return Scope.BUCKET if code in _OF_THE_BUCKET else Scope.OBJECT
 
 
-def _server(error: BotoCoreError) -> str:
-    """Name whom a connection was tried to: the store, or the proxy on the way."""
-    url = urlsplit(error.kwargs.get("endpoint_url") or error.kwargs.get("proxy_url") or "")
+def _server(error: BaseException) -> str:
+    """Name whom nobody answers at, the store or the proxy on the way; empty if that is not it."""
+    if isinstance(error, NobodyThereError):
+        return error.server
+    source = _source(error)
+    if not isinstance(source, _NOBODY_THERE):
+        return ""
+    url = urlsplit(source.kwargs.get("endpoint_url") or source.kwargs.get("proxy_url") or "")
     return f"{url.scheme}://{url.netloc}"
 
 
@@ -150,6 +231,8 @@ def _source(error: BaseException) -> BaseException | None:
 
 def _is_refusal(error: BaseException) -> bool:
     """Whether asking again can't help: bad names, profiles and regions, and answers 3xx or 4xx."""
+    if isinstance(error, RefusedError):
+        return 300 <= error.status < 500
     source = _source(error)
     if isinstance(source, ClientError):
         status = source.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)

@@ -1,0 +1,1 @@
+"""A run's page: charts, pictures, and how it differs from the runs before it."""

@@ -1,0 +1,258 @@
+"""A bucket as a store: what is asked again, what settles an answer, and what is counted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from pipeline.errors import ErrorCode, StoreError, UnsupportedError
+from pipeline.store.attempts import Asking, retrying
+from pipeline.store.bucket_answers import (
+    check_content,
+    etag_of,
+    is_version,
+    refuse_page,
+    version_of,
+)
+from pipeline.store.bucket_errors import (
+    BUCKET_ERRORS,
+    CONFLICT,
+    NO_OBJECT,
+    NOT_FOUND,
+    NOT_IMPLEMENTED,
+    PRECONDITION,
+    THROTTLED,
+    UNSAID,
+    BodyBrokeError,
+    code_of,
+    is_page,
+    may_pass,
+    raise_store_error,
+)
+from pipeline.store.entry import WITHOUT_ETAG, Entry, changed_since
+
+# Of pauses that a store asks for, all threads make one of at least this length.
+_THROTTLED_S = 1.0
+
+# Headers of an object, or its entry of a listing, by the names of boto: ETag, LastModified, ...
+Answer = Mapping[str, Any]
+_Answered = TypeVar("_Answered")
+
+
+class Page(NamedTuple):
+    """A part of a listing: the objects, and with a delimiter also the names below the folder."""
+
+    entries: list[Entry]
+    names: set[str]
+    is_last: bool
+
+
+class Pages(Protocol):
+    """A listing under way."""
+
+    def next_page(self) -> Page:
+        """Ask for the next page, or anew for one that failed."""
+
+
+class Client(Protocol):
+    """One request to a bucket each, tried once. Raises one of `BUCKET_ERRORS`, or StoreError."""
+
+    def get(self, uri: str, if_match: str | None, max_bytes: int | None) -> tuple[Answer, bytes]:
+        """Read an object of this ETag, if it is not larger than that."""
+
+    def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
+        """Write an object, or only if there is none."""
+
+    def head(self, uri: str) -> Answer:
+        """Look an object up."""
+
+    def get_a_byte(self, uri: str) -> None:
+        """Read the first byte of an object, for what is said of a refusal."""
+
+    def delete(self, uri: str) -> None:
+        """Remove an object, if there is one."""
+
+    def pages(self, folder_uri: str, *, is_deep: bool) -> Pages:
+        """Begin a listing at any depth, or of what lies directly in a folder."""
+
+    def listed(self, uri: str) -> Entry | None:
+        """Return what the listing shows of an object."""
+
+
+class Bucket:
+    """A bucket, through a client; every request is retried here, and nowhere else."""
+
+    def __init__(self, client: Client, asking: Asking) -> None:
+        """Open it.
+
+        Args:
+            client: Makes the requests.
+            asking: How it is asked.
+        """
+        self._client = client
+        self._asking = asking
+
+    def read(
+        self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
+    ) -> bytes:
+        """As `Storage.read_version`."""
+        tagged = version is not None and not version.startswith(WITHOUT_ETAG)
+        if_match = version if tagged and version else None
+
+        def get() -> tuple[Answer, bytes]:
+            answer, data = self._client.get(uri, if_match, max_bytes)
+            if version is None or is_version(answer, len(data), version):
+                check_content(answer, data, num_bytes)
+            return answer, data
+
+        try:
+            answer, data = self._ask("read", get)
+        except BUCKET_ERRORS as error:
+            if code_of(error) in PRECONDITION:
+                raise changed_since(uri, str(version), "another one") from error
+            raise_store_error(error, uri)
+        # Some stores ignore If-Match.
+        if version is not None and not is_version(answer, len(data), version):
+            raise changed_since(uri, version, version_of(answer, len(data)))
+        return data
+
+    def write(self, uri: str, data: bytes) -> None:
+        """As `Storage.write`."""
+        self._put(uri, data, if_absent=False)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """As `Storage.create`, but an answer that was lost counts as False."""
+        return self._put(uri, data, if_absent=True)
+
+    def _put(self, uri: str, data: bytes, *, if_absent: bool) -> bool:
+        def put() -> None:
+            answer = self._client.put(uri, data, if_absent=if_absent)
+            # Whoever answers without an ETag may not have written anything.
+            if not etag_of(answer) and not self._holds(uri, data):
+                raise BodyBrokeError("the store says that it has written, and has not")
+
+        try:
+            self._ask("write", put)
+        except BUCKET_ERRORS as error:
+            if if_absent and code_of(error) in PRECONDITION:
+                return False
+            if if_absent and code_of(error) in NOT_IMPLEMENTED:
+                raise UnsupportedError(ErrorCode.TIMEOUT, f"{uri}: {error}") from error
+            raise_store_error(error, uri)
+        return True
+
+    def _holds(self, uri: str, data: bytes) -> bool:
+        try:
+            return self._client.get(uri, None, None)[1] == data
+        except BUCKET_ERRORS as error:
+            if code_of(error) in NOT_FOUND:
+                return False
+            raise
+
+    def stat(self, uri: str) -> Entry:
+        """As `Storage.stat`."""
+        if not key_of(uri):
+            raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is a bucket, not an object")
+        try:
+            found = self._ask("look", lambda: self._client.head(uri))
+        except BUCKET_ERRORS as error:
+            if code_of(error) in UNSAID:
+                self._say_why(uri)
+            raise_store_error(error, uri)
+        if "ContentLength" in found:
+            num_bytes = found["ContentLength"]
+            return Entry(uri, version_of(found, num_bytes), num_bytes)
+        if (entry := self._listed(uri)) is None:
+            raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is in no listing")
+        return entry
+
+    def _say_why(self, uri: str) -> None:
+        """Ask with GET, whose refusal has a body: bad credentials are no matter of one object."""
+        try:
+            self._ask("read", lambda: self._client.get_a_byte(uri))
+        except BUCKET_ERRORS as error:
+            raise_store_error(error, uri)
+
+    def lists(self, uri: str) -> bool:
+        """As `Storage.lists`."""
+        return self._listed(uri) is not None
+
+    def _listed(self, uri: str) -> Entry | None:
+        try:
+            return self._ask("list", lambda: self._client.listed(uri))
+        except BUCKET_ERRORS as error:
+            raise_store_error(error, uri)
+
+    def walk(self, folder_uri: str) -> Iterator[Entry]:
+        """As `Storage.walk`."""
+        for page in self._pages(folder_uri, is_deep=True):
+            yield from page.entries
+
+    def children(self, folder_uri: str) -> list[str]:
+        """As `Storage.children`."""
+        names: set[str] = set()
+        try:
+            for page in self._pages(folder_uri, is_deep=False):
+                names |= page.names
+        except StoreError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+        return sorted(names - {""})
+
+    def _pages(self, folder_uri: str, *, is_deep: bool) -> Iterator[Page]:
+        pages = self._client.pages(folder_uri, is_deep=is_deep)
+        try:
+            while True:
+                page = self._ask("list", pages.next_page)
+                yield page
+                if page.is_last:
+                    return
+        except BUCKET_ERRORS as error:
+            raise_store_error(error, folder_uri)
+
+    def remove(self, uri: str) -> None:
+        """As `Storage.remove`."""
+        try:
+            self._ask("write", lambda: self._client.delete(uri))
+        except BUCKET_ERRORS as error:
+            if code_of(error) not in NO_OBJECT:
+                raise_store_error(error, uri)
+
+    def remove_leftovers(self, folder_uri: str) -> None:
+        """A PUT that did not end leaves nothing behind."""
+
+    def _ask(self, kind: str, request: Callable[[], _Answered]) -> _Answered:
+        """Make a request, again and again while its failure may pass, and count it."""
+        asking = self._asking
+
+        def ask() -> _Answered:
+            asking.requests.count(kind)
+            return request()
+
+        try:
+            found: _Answered = retrying(asking.patience, asking.pace, may_pass, self._note)(ask)
+        except BUCKET_ERRORS as error:
+            if not asking.pace.heard:
+                refuse_page(error)
+            if code_of(error) and not may_pass(error):
+                asking.pace.answered()
+            raise
+        asking.pace.answered()
+        return found
+
+    def _note(self, error: BaseException) -> None:
+        code = code_of(error)
+        self._asking.pace.heard |= bool(code) and not is_page(error)
+        if code in THROTTLED:
+            self._asking.pace.slow_down(_THROTTLED_S)
+        kinds = {"conflict": code in CONFLICT, "body": isinstance(error, BodyBrokeError)}
+        kind = next((kind for kind, applies in kinds.items() if applies), "request")
+        self._asking.retries.count(kind)
+
+
+def bucket_of(uri: str) -> str:
+    """Return the bucket that a URI names."""
+    return uri.partition("://")[2].partition("/")[0]
+
+
+def key_of(uri: str) -> str:
+    """Return the key in its bucket."""
+    return uri.partition("://")[2].partition("/")[2]

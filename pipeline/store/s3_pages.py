@@ -1,0 +1,55 @@
+"""Pages of S3's listings, read by the C parser: botocore's own takes 90 to 160 us per key.
+
+botocore asks its handlers of `before-parse` first, which may read an answer in its place. What it
+has read is taken out of the answer; the rest goes on as it always does: errors, tokens, names that
+are percent-encoded.
+"""
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from botocore.utils import parse_timestamp
+
+_ROOT = "ListBucketResult"
+
+
+def parse_pages_fast(client: Any) -> None:
+    """Let a client read listings with the C parser; a second call changes nothing.
+
+    Args:
+        client: Of botocore, or aiobotocore, for S3.
+    """
+    client.meta.events.register(
+        "before-parse.s3.ListObjectsV2", _read_objects, unique_id="fcn-read-objects"
+    )
+
+
+def _read_objects(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object
+) -> None:
+    if response_dict["status_code"] >= 300:
+        return
+    try:
+        # The parser is expat, which knows no outer entities and limits what inner ones grow to.
+        root = ET.fromstring(response_dict["body"])  # noqa: S314
+        name = str(root.tag).rpartition("}")[2]
+        space = str(root.tag).removesuffix(name)
+        contents = f"{space}Contents"
+        found = [_read_object(one, space) for one in root if one.tag == contents]
+    except (ET.ParseError, LookupError, ValueError):
+        return  # botocore says what is wrong with it
+    if name == _ROOT and found:
+        root[:] = [one for one in root if one.tag != contents]
+        response_dict["body"] = ET.tostring(root)
+        customized_response_dict["Contents"] = found
+
+
+def _read_object(element: ET.Element, space: str) -> dict[str, Any]:
+    """Read an object; its time is wanted only where it has no ETag. Raises KeyError, ValueError."""
+    read = {one.tag: one.text or "" for one in element}
+    found: dict[str, Any] = {"Key": read[f"{space}Key"], "Size": int(read.get(f"{space}Size", 0))}
+    if tag := read.get(f"{space}ETag"):
+        found["ETag"] = tag
+    elif time := read.get(f"{space}LastModified"):
+        found["LastModified"] = parse_timestamp(time)
+    return found

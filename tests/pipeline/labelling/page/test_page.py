@@ -1,0 +1,191 @@
+"""The page of a run: whole by itself, true, and safe whatever images and classes are called."""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn.weights.classes import ClassLabel
+from fcn.weights.record import Checkpoint
+from pipeline.labelling.history import History
+from pipeline.labelling.network import Network
+from pipeline.labelling.publish import publish
+from pipeline.labelling.report import as_html
+from pipeline.labelling.runs import Manifest, NetworkRecord, Run
+from tests.disk_runs import draw_images, label_run, random_pixels, start_run
+
+_HOSTILE = "<img src=http://evil/x onerror=alert(1)>"
+
+
+def _run(folder: Path, number: int = 6, **fields: Any) -> tuple[Run, Manifest]:
+    run = start_run(folder, draw_images(folder, number), **fields)
+    label_run(run)
+    return run, publish(run, partial(as_html, run, history=History(run.storage, run.output)))
+
+
+def _page(run: Run) -> str:
+    return run.storage.read(f"{run.folder}/report.html").decode()
+
+
+def _hostile_network() -> NetworkRecord:
+    names = ("sky", _HOSTILE, "$\\frac$", "\u6a39")
+    classes = tuple(ClassLabel(name, (9 * at, 0, 0)) for at, name in enumerate(names))
+    return Network(Checkpoint("fcn_all_skips", classes, width=4), None, "fp32").record()
+
+
+def test_a_page_stands_alone(tmp_path: Path) -> None:
+    """It asks for nothing, runs nothing, forbids the browser both, and is below 3 MB."""
+    run, _ = _run(tmp_path)
+
+    page = _page(run)
+
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert set(re.findall(r'(?:src|href)="(\w*)[:#]', page)) == {"data", ""}
+    assert len(page) < 3_000_000
+
+
+def test_ids_of_a_page_are_unlike(tmp_path: Path) -> None:
+    """Each chart refers to its own shapes and clips."""
+    page = _page(_run(tmp_path)[0])
+
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', page)) <= {
+        pair for name in ids for pair in ((name, ""), ("", name))
+    }
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    """Names of images and classes with markup, formulas or foreign letters are only shown."""
+    source = draw_images(tmp_path, 3)
+    (source / "<b onclick=alert(1)>.png").write_bytes((source / "image_0.png").read_bytes())
+    run = start_run(tmp_path, source, _hostile_network())
+    label_run(run)
+    publish(run, partial(as_html, run, history=History(run.storage, run.output)))
+
+    page = _page(run)
+
+    assert "<img src=http" not in page
+    assert "<b onclick" not in page
+    assert "&lt;b onclick=alert(1)&gt;" in page
+    assert "\u6a39" in page
+    assert "$\\frac$" in page
+
+
+def test_a_picture_that_cannot_be_read_is_a_note(tmp_path: Path) -> None:
+    """An image that is gone, a mask that is gone, and a changed image are named, and no error."""
+    run, manifest = _run(tmp_path)
+    (tmp_path / "in/image_0.png").unlink()
+    (tmp_path / "in/image_1.png").write_bytes(b"another picture")
+    run.storage.remove(f"{run.masks_folder}/image_2.png")
+
+    page = as_html(run, manifest, history=History(run.storage, run.output))
+
+    assert "3 picture(s) could not be read" in page
+    for name in ("image_0.png", "image_1.png", "image_2.png"):
+        assert re.search(rf"<li>{name}: .{{10,}}</li>", page)
+
+
+def test_tables_that_cannot_be_read_are_a_note(tmp_path: Path) -> None:
+    """Without its tables a run has its numbers and charts, and no pictures."""
+    run, manifest = _run(tmp_path)
+    run.storage.write(f"{run.output}/{manifest.images[0].file}", b"damaged")
+
+    page = as_html(run, manifest, history=History(run.storage, run.output))
+
+    assert "is damaged" in page
+    assert "data:image/webp" not in page
+    assert "Class mix" in page
+
+
+@pytest.mark.parametrize("asked", [0, 5])
+def test_so_many_pictures_are_copied_as_were_asked_for(tmp_path: Path, asked: int) -> None:
+    """With 0 no picture is read or copied; the number is that of all images of the page."""
+    run, manifest = _run(tmp_path, report_images=asked)
+
+    page = as_html(run, manifest, history=History(run.storage, run.output))
+
+    photographs = set(re.findall(r'<img src="([^"]+)" alt="photograph"', page))
+    assert len(photographs) == asked
+    assert ("No picture was copied" in page) is (asked == 0)
+
+
+def test_near_duplicates_are_shown_once(tmp_path: Path) -> None:
+    """Of pictures that look alike one stands in each gallery."""
+    source = draw_images(tmp_path, 0)
+    for index in range(3):
+        pixels = np.kron(random_pixels(1, 6, 8, 3), np.ones((8, 8, 1), np.uint8))
+        pixels[0, 0] = index
+        Image.fromarray(pixels).save(source / f"same_{index}.png")
+    run = start_run(tmp_path, source)
+    label_run(run)
+    manifest = publish(run, lambda _: "")
+
+    page = as_html(run, manifest, history=History(run.storage, run.output))
+
+    least = page[page.index("The least confident") :]
+    least = least[: least.index("<h3>")]
+    assert least.count('alt="photograph"') == 1
+    assert "that look like one shown were passed over" in page
+
+
+def test_the_page_is_compared_with_the_last_run_of_its_input(tmp_path: Path) -> None:
+    """Changes are against the run before of the same input; another network is marked."""
+    _run(tmp_path, 3, run_id="first")
+    other = tmp_path / "other"
+    other.mkdir()
+    start_run(tmp_path, draw_images(other, 2), run_id="other-input")
+    second, _ = _run(tmp_path, 6, run_id="second")
+    third, _ = _run(tmp_path, 6, run_id="third", weights="random:1")
+
+    assert "last finished run of the same input: first, 3 images" in _page(second)
+    assert "another network" not in _page(second)
+    assert "Over the last runs" in _page(second)
+    assert "last finished run of the same input: second" in _page(third)
+    assert "made by <b>another network</b>" in _page(third)
+
+
+def test_a_first_run_is_compared_with_nothing(tmp_path: Path) -> None:
+    """It has no changes, no marks and no drift, and a later run does not alter its page."""
+    run, manifest = _run(tmp_path, 3, run_id="first")
+    before = _page(run)
+    _run(tmp_path, 6, run_id="second")
+
+    assert "the run before" not in before
+    assert 'id="runs"' not in before
+    assert as_html(run, manifest, history=History(run.storage, run.output)) == before
+
+
+def test_an_old_manifest_has_a_page(tmp_path: Path) -> None:
+    """What manifests of earlier versions do not say comes from the tables, or is left out."""
+    run, manifest = _run(tmp_path)
+    classes = [label.model_copy(update={"mean_confidence": None}) for label in manifest.classes]
+    lacking = {"confidences": None, "timeline": None, "classes": classes, "mean_confidence": None}
+    old = manifest.model_copy(update=lacking)
+
+    page = as_html(run, old, history=History(run.storage, run.output))
+
+    assert "How sure the network is" in page
+    assert "Confidence by class" not in page
+    assert "Throughput" not in page
+
+
+def test_a_run_without_masks_has_a_page(tmp_path: Path) -> None:
+    """Where every image failed there is nothing to draw, and the failures are shown."""
+    source = draw_images(tmp_path, 0)
+    (source / "bad.png").write_bytes(b"")
+    run = start_run(tmp_path, source)
+    label_run(run)
+    manifest = publish(run, lambda _: "")
+
+    page = as_html(run, manifest, history=History(run.storage, run.output))
+
+    assert "0 of 1 images have a mask, 1 failed" in " ".join(page.split())
+    assert "truncated" in page
