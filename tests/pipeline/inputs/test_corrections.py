@@ -14,6 +14,7 @@ from pipeline.inputs.corrected import open_corrected
 from pipeline.inputs.data_set import Asked, DataSet
 from pipeline.store.storage import Storage
 from tests.pipeline.export.labelled_output import on_disk, truth, two_nights
+from tests.servers import Server
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +156,22 @@ def test_other_classes_are_refused(place: Path, tmp_path: Path):
     classes.write_text(classes.read_text().replace("class_1", "river"))
     with pytest.raises(SettingError, match=r"has the classes class_0, river, .* the same order"):
         opened(place, tmp_path / "voc", tmp_path / "to")
+
+
+def test_corrections_in_a_bucket(place: Path, tmp_path: Path, s3: Server):
+    """They are read there, and what is written anew of them lies there."""
+    _export(place, tmp_path / "voc", "voc", "--no-copy-images")
+    _flip_voc(tmp_path / "voc")
+    bucket = s3.make_bucket()
+    for path in filter(Path.is_file, (tmp_path / "voc").rglob("*")):
+        s3.put(bucket, f"voc/{path.relative_to(tmp_path / 'voc')}", path.read_bytes())
+    storage = Storage(s3.endpoint_url)
+    asked = Asked(f"file://{place}/all.parquet", "train", drawn_to=f"s3://{bucket}/truths")
+
+    data_set = open_corrected(storage, asked, f"s3://{bucket}/voc")
+
+    for sample in data_set.found.split("train"):
+        assert sample.mask_uri.startswith(f"s3://{bucket}/truths/")
+        key = sample.image_uri.removeprefix(f"file://{place}/in/")
+        found = decode_truth(storage.read(sample.mask_uri), data_set.coding)
+        np.testing.assert_array_equal(found, truth(on_disk(place), Storage())[key][::-1])
