@@ -14,8 +14,8 @@ from jobs.logs.output import say
 from pipeline.cluster.connect import start_ray
 from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
-from pipeline.inputs.data_set import open_data_set
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.data_set import Asked, open_data_set
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import Fold, by_fold, by_share, matching
 from pipeline.labelling.flow import label
 from pipeline.labelling.precision import decided
@@ -36,9 +36,7 @@ def run(settings: EvaluateSettings) -> int:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
     storage = settings.storage()
-    data_set = open_data_set(
-        storage, settings.data, settings.classes, settings.truth_coding, settings.split
-    )
+    data_set = open_data_set(storage, _asked(settings))
     samples = _chosen(data_set.found.split(settings.split), settings)
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
@@ -57,6 +55,11 @@ def run(settings: EvaluateSettings) -> int:
     write(storage, folder, found, scores, names)
     say(_as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
+
+
+def _asked(settings: EvaluateSettings) -> Asked:
+    drawn_to = f"{settings.output}/evaluations/inputs/truths"
+    return Asked(settings.data, settings.split, settings.classes, settings.truth_coding, drawn_to)
 
 
 def _chosen(samples: Sequence[Sample], settings: EvaluateSettings) -> Sequence[Sample]:

@@ -22,6 +22,8 @@ class ClassLabel:
 def parse_classes(text: str | bytes) -> tuple[ClassLabel, ...]:
     """Read a classes file: `{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}`.
 
+    The record of a checkpoint, and that of a run of `label`, are classes files, too.
+
     Raises:
         CheckpointError: It has another form, or the ids are not 0, 1, 2, ... in order.
     """
@@ -91,9 +93,20 @@ def _add(table: dict[Any, Any], values: list[Any], index: int | None) -> None:
 
 
 def _entries(found: Any) -> list[dict[str, Any]]:
-    entries = found["classes"] if isinstance(found, dict) else None
+    entries = _list_of(found) if isinstance(found, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise CheckpointError(f"no valid classes file: {_FORM}")
+    return entries
+
+
+def _list_of(found: dict[str, Any]) -> Any:
+    """Return the list of classes, also of the records that are classes files."""
+    network = found.get("network")
+    if isinstance(network, dict):  # of a run
+        return network["classes"]
+    entries = found["classes"]
+    if isinstance(network, str) and isinstance(entries, list):  # of a checkpoint: in order
+        return [{"id": place} | entry for place, entry in enumerate(entries)]
     return entries
 
 

@@ -25,7 +25,7 @@ from pipeline.evaluation.score import (
 from pipeline.evaluation.summary import shown
 from pipeline.inputs.data_set import DataSet, as_table
 from pipeline.inputs.inspect import Inspect, check_truths
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.labelling.session import Job
 from pipeline.store.storage import Storage
 

@@ -16,7 +16,7 @@ from pipeline.errors import SettingError
 from pipeline.evaluation.intervals import calibration_error, mean_iu_interval
 from pipeline.evaluation.score import Scores
 from pipeline.inputs.data_set import DataSet
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import groups_of
 from pipeline.labelling.session import Job
 from pipeline.settings.train import EvaluateSettings

@@ -1,7 +1,9 @@
 """A labelled data set, its classes and the coding of its ground truth: for `train`, `evaluate`."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -12,14 +14,20 @@ from fcn.weights.classes import (
     VOC_CLASSES,
     ClassLabel,
     TruthValues,
+    check_labels,
     parse_classes,
     parse_truth_values,
+    voc_color,
 )
 from pipeline.errors import InputError, SettingError, StoreError
-from pipeline.images.ground_truth import Coding, TruthError, is_coloured
+from pipeline.images.ground_truth import Coding, TruthError, is_coloured, is_grey
 from pipeline.images.masks import IGNORE_INDEX
-from pipeline.inputs.layouts import Labelled, Sample, find_labelled
-from pipeline.store.storage import Storage
+from pipeline.inputs.coco import Coco
+from pipeline.inputs.drawn import write_truths
+from pipeline.inputs.labelmap import BACKGROUND, LabelMap, class_indices, classes_of
+from pipeline.inputs.layouts import find_labelled
+from pipeline.inputs.samples import UNDIVIDED, Labelled, Sample
+from pipeline.store.storage import Storage, sha256_hex
 
 
 @dataclass(frozen=True)
@@ -31,25 +39,45 @@ class DataSet:
     coding: Coding
 
 
-def open_data_set(
-    storage: Storage, data: str, classes: str | None, truth_coding: str | None, split: str
-) -> DataSet:
+@dataclass(frozen=True)
+class Asked:
+    """What the settings say of a data set.
+
+    Attributes:
+        data: The setting.
+        split: Whose first truth tells the coding, where no setting does; None takes any.
+        classes: The setting.
+        truth_coding: The setting.
+        drawn_to: The folder for ground truth that is drawn first.
+        known: The classes, where they are known already; labels that have names go by them.
+    """
+
+    data: str
+    split: str | None
+    classes: str | None = None
+    truth_coding: str | None = None
+    drawn_to: str = ""
+    known: tuple[ClassLabel, ...] | None = None
+
+
+def open_data_set(storage: Storage, asked: Asked) -> DataSet:
     """Find a data set, its classes, and how its ground truth names them.
 
     Args:
         storage: Where it is.
-        data: The setting.
-        classes: The setting.
-        truth_coding: The setting.
-        split: Whose first truth tells the coding, where no setting does.
+        asked: What the settings say of it.
 
     Raises:
         InputError: There is no data set.
         SettingError: Its classes are not known.
     """
-    found = find_labelled(storage, data)
-    known, values = _classes(storage, found, classes)
-    kind = truth_coding or ("ids" if values.ids else _coding(storage, found, split))
+    found = find_labelled(storage, asked.data)
+    known, values = _classes(storage, found, asked)
+    if found.coco is not None:
+        return DataSet(_drawn(storage, found, known, asked), known, Coding("indices", len(known)))
+    if found.labelmap is not None:
+        return DataSet(found, known, _coding_by_labelmap(storage, found, known, asked))
+    kind = asked.truth_coding or ("ids" if values.ids else _kind(storage, found, asked.split))
     ids = values.ids or CITYSCAPES_IDS
     if kind == "ids" and not values.ids and found.layout != "cityscapes":
         raise SettingError(
@@ -58,6 +86,60 @@ def open_data_set(
         )
     colours = _colours(known, values) if kind == "colors" else {}
     return DataSet(found, known, Coding(kind, len(known), ids, colours))
+
+
+def _drawn(
+    storage: Storage, found: Labelled, classes: tuple[ClassLabel, ...], asked: Asked
+) -> Labelled:
+    """Draw COCO's shapes; what is not drawn is `background` where that is a class, else 255."""
+    # Only who has shapes to draw needs pycocotools.
+    from pipeline.inputs.drawing import draw  # noqa: PLC0415
+
+    coco, names = found.coco, [label.name for label in classes]
+    assert coco is not None
+    indices = class_indices(coco.colours, names, coco.uri)
+    filled = BACKGROUND in names and not coco.draws_background
+    elsewhere = names.index(BACKGROUND) if filled else IGNORE_INDEX
+    deciding = json.dumps([coco.sha256, names, elsewhere]).encode()
+    images = (image for some in coco.images.values() for image in some)
+    masks = write_truths(
+        storage,
+        f"{asked.drawn_to}/{sha256_hex(deciding)[:16]}",
+        (partial(draw, image, indices, elsewhere) for image in images),
+        [label.color for label in classes],
+    )
+    splits = {
+        name: sorted(
+            (Sample(image.image_uri, next(masks)) for image in some), key=lambda one: one.image_uri
+        )
+        for name, some in coco.images.items()
+    }
+    # The generator writes that it is done.
+    assert next(masks, None) is None
+    every = [image for some in coco.images.values() for image in some]
+    called = {image.image_uri: image.source or image.name for image in every}
+    return Labelled("coco", splits, found.classes_uri, names=called)
+
+
+def _coding_by_labelmap(
+    storage: Storage, found: Labelled, classes: tuple[ClassLabel, ...], asked: Asked
+) -> Coding:
+    """Read colours as labelmap.txt says; in grey files, values are the numbers of its lines.
+
+    A palette is read by its colours: which number has which is up to the program that wrote it.
+    """
+    assert found.labelmap is not None
+    known = [label.name for label in classes]
+    indices = class_indices(found.labelmap.colours, known, found.labelmap.uri)
+    kind = asked.truth_coding or (
+        "ids" if _first(storage, found, asked.split, is_grey) else "colors"
+    )
+    ids = {line: index for line, index in enumerate(indices.values()) if index is not None}
+    colours = {
+        found.labelmap.colours[name]: IGNORE_INDEX if index is None else index
+        for name, index in indices.items()
+    }
+    return Coding(kind, len(classes), ids, colours)
 
 
 def _colours(
@@ -85,35 +167,81 @@ def as_table(samples: Sequence[Sample]) -> pa.Table:
 
 
 def _classes(
-    storage: Storage, found: Labelled, classes: str | None
+    storage: Storage, found: Labelled, asked: Asked
 ) -> tuple[tuple[ClassLabel, ...], TruthValues]:
-    uri = classes or found.classes_uri
-    nothing = TruthValues({}, {})
-    if uri is not None:
-        try:
-            text = storage.read(uri)
-            return parse_classes(text), parse_truth_values(text)
-        except CheckpointError as error:
+    uri = asked.classes or found.classes_uri
+    has_names = found.coco is not None or found.labelmap is not None
+    if asked.known is not None and (uri is None or has_names):
+        return asked.known, TruthValues({}, {})
+    if uri is None:
+        return _own_classes(found), TruthValues({}, {})
+    read = _read_classes(storage, uri)
+    if asked.known is not None:
+        _check_same(read[0], asked.known, uri)
+    return read
+
+
+def _check_same(own: tuple[ClassLabel, ...], known: tuple[ClassLabel, ...], uri: str) -> None:
+    ours, theirs = ([label.name for label in labels] for labels in (known, own))
+    if ours != theirs:
+        raise SettingError(
+            f"{uri} has the classes {', '.join(theirs)}, and data has {', '.join(ours)}; both need "
+            "the same, in the same order"
+        )
+
+
+def _read_classes(storage: Storage, uri: str) -> tuple[tuple[ClassLabel, ...], TruthValues]:
+    try:
+        text = storage.read(uri)
+        return parse_classes(text), parse_truth_values(text)
+    except CheckpointError as error:
+        raise SettingError(f"classes={uri!r}: {error}") from error
+    except StoreError as error:
+        if error.refused:
             raise SettingError(f"classes={uri!r}: {error}") from error
-        except StoreError as error:
-            if error.refused:
-                raise SettingError(f"classes={uri!r}: {error}") from error
-            raise
+        raise
+
+
+def _own_classes(found: Labelled) -> tuple[ClassLabel, ...]:
+    """Return the classes of a data set that has no classes file."""
+    named = found.coco or found.labelmap
+    if named is not None:
+        return _as_classes(named)
     if found.layout == "voc":
-        return VOC_CLASSES, nothing
+        return VOC_CLASSES
     if found.layout == "cityscapes":
-        return CITYSCAPES_CLASSES, nothing
+        return CITYSCAPES_CLASSES
     raise SettingError(
         "the classes are not known: put a classes.json beside the data, or name one with classes"
     )
 
 
-def _coding(storage: Storage, found: Labelled, split: str) -> str:
+def _as_classes(named: LabelMap | Coco) -> tuple[ClassLabel, ...]:
+    labels = tuple(
+        ClassLabel(name, named.colours[name] or voc_color(index))
+        for index, name in enumerate(classes_of(named.colours))
+    )
+    try:
+        check_labels(labels)
+    except CheckpointError as error:
+        raise SettingError(f"{named.uri}: {error}") from error
+    return labels
+
+
+def _kind(storage: Storage, found: Labelled, split: str | None) -> str:
     if found.layout == "cityscapes":
         return "ids" if found.raw_ids else "indices"
-    first = found.split(split)[0]
+    return "colors" if _first(storage, found, split, is_coloured) else "indices"
+
+
+def _first(
+    storage: Storage, found: Labelled, split: str | None, question: Callable[[bytes], bool]
+) -> bool:
+    """Ask something of the first truth of a split."""
+    some = next(filter(None, found.splits.values()), None) if split is None else None
+    first = (some or found.split(split or UNDIVIDED))[0]
     try:
-        return "colors" if is_coloured(storage.read(first.mask_uri)) else "indices"
+        return question(storage.read(first.mask_uri))
     except TruthError as error:
         raise InputError(f"{first.mask_uri}: {error}") from error
     except StoreError as error:

@@ -20,7 +20,7 @@ from pipeline.images.decode import decode_image, read_orientation, read_upright_
 from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decode_truth
 from pipeline.images.likeness import NEAR, perceptual_hash
 from pipeline.images.masks import IGNORE_INDEX
-from pipeline.inputs.layouts import TRAIN, VAL
+from pipeline.inputs.samples import TRAIN, VAL
 from pipeline.store.storage import Storage, sha256_hex
 
 _MAX_SHOWN = 5

@@ -3,65 +3,40 @@
 Layouts, told by what lies in the folder:
 
 * `voc`: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val,...}.txt (PASCAL VOC
-  development kit, section 2).
+  development kit, section 2). With labelmap.txt, whose colours are the classes, it is an export of
+  CVAT ("Segmentation mask 1.1"), Datumaro, or our own.
 * `cityscapes`: leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/ with
   *_gtFine_labelTrainIds.png or else *_gtFine_labelIds.png.
 * `folders`: <split>/images/ and <split>/masks/, or images/ and masks/ alone, which is the split
   `train`; the names agree but for the ending. classes.json lies beside.
+* `coco`: a JSON file of COCO's, or a folder with annotations/instances_<split>.json.
 * `manifest`: a Parquet, CSV or JSONL file with the columns image_uri, mask_uri and perhaps split.
+* `table`: one of label's, with the columns uri and mask_uri: what `select` has written, or the
+  images table of a run, OUTPUT/images/run=RUN.
 """
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pipeline.errors import InputError, StoreError
+from pipeline.inputs.coco import coco_files, read_coco
+from pipeline.inputs.labelmap import parse_labelmap
 from pipeline.inputs.listing import is_image
-from pipeline.inputs.manifests import MANIFEST_ENDINGS, Manifest
+from pipeline.inputs.manifests import MANIFEST_ENDINGS
+from pipeline.inputs.sample_tables import is_table_of_run, read_manifest, read_table_of_run
+from pipeline.inputs.samples import TRAIN, UNDIVIDED, Labelled, Sample
 from pipeline.store.storage import Storage
-from pipeline.store.uri import as_folder, normalise_uri
+from pipeline.store.uri import as_folder
 
-LAYOUTS = ("voc", "cityscapes", "folders", "manifest")
-TRAIN, VAL = "train", "val"
+LAYOUTS = ("voc", "cityscapes", "folders", "manifest", "table", "coco")
 
 _CITYSCAPES_IMAGE = "_leftImg8bit.png"
 _CITYSCAPES_TRUTHS = ("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
 _SPLIT_FOLDERS = "images"
+# A CVAT export may come without the images.
+_VOC_FOLDERS = {"JPEGImages", "SegmentationClass"}
+_OUTPUT_FOLDERS = {"images", "masks", "runs"}
 _MAX_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A labelled image."""
-
-    image_uri: str
-    mask_uri: str
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A data set as it lies there.
-
-    Attributes:
-        layout: One of `LAYOUTS`.
-        splits: Its samples by split, in order of the image's URI.
-        classes_uri: Its classes.json, if it has one.
-        raw_ids: Whether its ground truth holds ids that have to be mapped (Cityscapes' labelIds).
-    """
-
-    layout: str
-    splits: dict[str, list[Sample]]
-    classes_uri: str | None = None
-    raw_ids: bool = False
-
-    def split(self, name: str) -> list[Sample]:
-        """Return the samples of a split. Raises InputError if there is none of this name."""
-        if not self.splits.get(name):
-            raise InputError(
-                f"the data set ({self.layout}) has no split {name!r}; it has "
-                f"{', '.join(f'{key} ({len(some)})' for key, some in self.splits.items())}"
-            )
-        return self.splits[name]
 
 
 def find_labelled(storage: Storage, uri: str) -> Labelled:
@@ -75,14 +50,7 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
         InputError: It is none of the layouts, or images and ground truth do not belong together.
     """
     try:
-        if uri.lower().endswith(MANIFEST_ENDINGS):
-            return _manifest(storage, uri)
-        names = set(storage.children(uri))
-        if "JPEGImages" in names:
-            return _voc(storage, uri)
-        if "leftImg8bit" in names:
-            return _cityscapes(storage, uri)
-        found = _folders(storage, uri, names)
+        found = _found(storage, uri)
     except StoreError as error:
         if error.refused:
             raise InputError(f"data={uri!r}: {error.message}") from error
@@ -90,11 +58,37 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
     if not found.splits:
         raise InputError(
             f"data={uri!r} is no labelled data set: it needs images/ and masks/ (at best below "
-            "train/ and val/), JPEGImages/ (PASCAL VOC), leftImg8bit/ (Cityscapes), or is a "
-            f"manifest ({', '.join(MANIFEST_ENDINGS)}); it holds "
-            f"{', '.join(sorted(names)[:10]) or 'nothing'}"
+            "train/ and val/), JPEGImages/ (PASCAL VOC, CVAT), leftImg8bit/ (Cityscapes), "
+            "annotations/instances_*.json (COCO), or is such a .json, a "
+            f"manifest ({', '.join(MANIFEST_ENDINGS)}) or the table OUTPUT/images/run=RUN of "
+            f"label; it holds {', '.join(storage.children(uri)[:10]) or 'nothing'}"
         )
     return found
+
+
+def _found(storage: Storage, uri: str) -> Labelled:
+    if uri.lower().endswith(MANIFEST_ENDINGS):
+        return read_manifest(storage, uri)
+    if uri.lower().endswith(".json"):
+        return _coco(storage, uri, uri.rpartition("/")[0], {UNDIVIDED: [uri]})
+    if is_table_of_run(uri):
+        return read_table_of_run(storage, uri)
+    return _found_folder(storage, uri, set(storage.children(uri)))
+
+
+def _found_folder(storage: Storage, uri: str, names: set[str]) -> Labelled:
+    if names & _VOC_FOLDERS:
+        return _voc(storage, uri)
+    if "leftImg8bit" in names:
+        return _cityscapes(storage, uri)
+    if "annotations" in names and (files := coco_files(storage, uri)):
+        return _coco(storage, uri, uri, files)
+    if names >= _OUTPUT_FOLDERS:
+        raise InputError(
+            f"data={uri!r} is an output of label: name one run of it, {uri}/images/run=RUN, or "
+            "what `fcn select` has written of all of them"
+        )
+    return _folders(storage, uri, names)
 
 
 def _folders(storage: Storage, uri: str, names: set[str]) -> Labelled:
@@ -147,7 +141,8 @@ def _check_same(lonely: Iterable[str], what: str) -> None:
 
 def _voc(storage: Storage, uri: str) -> Labelled:
     lists = f"{uri}/ImageSets/Segmentation"
-    image_of = _voc_images(storage, f"{uri}/JPEGImages")
+    names = set(storage.children(uri))
+    image_of = _voc_images(storage, f"{uri}/JPEGImages") if "JPEGImages" in names else {}
     splits = {}
     for name in storage.children(lists):
         # A line is a name, which may have spaces in it.
@@ -164,8 +159,9 @@ def _voc(storage: Storage, uri: str) -> Labelled:
         raise InputError(f"{lists} holds no lists (train.txt, val.txt)")
     # trainval is both of them together and no split of its own.
     splits.pop("trainval", None)
-    names = set(storage.children(uri))
-    return Labelled("voc", splits, _classes_file(uri, names))
+    labels = f"{uri}/labelmap.txt"
+    labelmap = parse_labelmap(storage.read(labels), labels) if "labelmap.txt" in names else None
+    return Labelled("voc", splits, _classes_file(uri, names), labelmap=labelmap)
 
 
 def _voc_images(storage: Storage, folder: str) -> dict[str, str]:
@@ -175,6 +171,14 @@ def _voc_images(storage: Storage, folder: str) -> dict[str, str]:
     names = [name for name in keys if is_image(name)]
     found = {os.path.splitext(name)[0]: name for name in names}
     return found | {os.path.splitext(name)[0]: name for name in names if name.endswith(".jpg")}
+
+
+def _coco(storage: Storage, uri: str, folder: str, files: dict[str, list[str]]) -> Labelled:
+    coco = read_coco(storage, uri, files)
+    splits = {
+        name: [Sample(image.image_uri, "") for image in some] for name, some in coco.images.items()
+    }
+    return Labelled("coco", splits, _classes_file(folder, set(storage.children(folder))), coco=coco)
 
 
 def _cityscapes(storage: Storage, uri: str) -> Labelled:
@@ -196,29 +200,3 @@ def _cityscapes(storage: Storage, uri: str) -> Labelled:
             lonely.append(key)
     _check_same(lonely, f"images of {uri} without a file in gtFine/ (*{ending})")
     return Labelled("cityscapes", splits, raw_ids=not train_ids)
-
-
-def _manifest(storage: Storage, uri: str) -> Labelled:
-    needs = "the columns image_uri and mask_uri, and may have split"
-    manifest = Manifest(uri, ("image_uri", "mask_uri"), ("split",), needs)
-    splits: dict[str, list[Sample]] = {}
-    for row in manifest.rows(storage.read(uri)):
-        splits.setdefault(str(row.get("split") or TRAIN), []).append(_manifest_sample(row, uri))
-    folder = uri.rpartition("/")[0]
-    names = set(storage.children(folder))
-    ordered = {name: sorted(some, key=_image_uri) for name, some in splits.items()}
-    return Labelled("manifest", ordered, _classes_file(folder, names))
-
-
-def _image_uri(sample: Sample) -> str:
-    return sample.image_uri
-
-
-def _manifest_sample(row: dict[str, object], uri: str) -> Sample:
-    places = []
-    for column in ("image_uri", "mask_uri"):
-        value = row[column]
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"manifest {uri}: {column} is {value!r}, not a text")
-        places.append(normalise_uri(value.strip(), column))
-    return Sample(places[0], places[1])

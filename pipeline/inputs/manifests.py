@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +71,37 @@ class Manifest:
         Raises:
             InputError: It lacks a column, or is damaged.
         """
-        ending = os.path.splitext(self.uri)[1].lower()
         readers = {".parquet": self._parquet, ".csv": self._csv}
+        with self._readable():
+            yield from readers.get(self._ending, self._json_lines)(data)
+
+    def names(self, data: bytes) -> list[str]:
+        """Read the names of all columns; of JSON lines, those of the first.
+
+        Args:
+            data: The manifest.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        with self._readable():
+            if self._ending == ".parquet":
+                file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+                return list(file.schema_arrow.names)
+            if self._ending == ".csv":
+                return next(csv.reader(self._text(data), strict=True), [])
+            first = next((line for line in self._text(data) if line.strip()), "{}")
+            row = json.loads(first)
+            return list(row) if isinstance(row, dict) else []
+
+    @property
+    def _ending(self) -> str:
+        return os.path.splitext(self.uri)[1].lower()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
         try:
-            yield from readers.get(ending, self._json_lines)(data)
+            yield
         except UnicodeDecodeError as error:
             raise InputError(
                 f"manifest {self.uri} can't be read: it is no text in UTF-8 (there is a byte "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import SettingError
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 
 Parts = tuple[list[Sample], list[Sample]]
 

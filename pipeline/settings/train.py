@@ -23,18 +23,27 @@ _TRUTH_HELP = (
 )
 _DATA_HELP = (
     "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
-    "val/) and classes.json, a PASCAL VOC or Cityscapes folder, or a manifest (.parquet, .csv, "
-    ".jsonl) with the columns image_uri, mask_uri and perhaps split; local or in a bucket"
+    "val/) and classes.json, a PASCAL VOC (or CVAT's, with labelmap.txt) or Cityscapes folder, "
+    "COCO (a .json, or a folder with annotations/instances_*.json), a manifest (.parquet, .csv, "
+    ".jsonl) with the columns image_uri, mask_uri and perhaps split, what `fcn select` has "
+    "written, or label's OUTPUT/images/run=RUN; local or in a bucket"
 )
 _CLASSES_HELP = (
     "JSON file with names and colours of the classes, "
-    '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}; default: classes.json '
-    "beside the data, else those of PASCAL VOC or Cityscapes for their folders"
+    '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}, or the record of a '
+    "checkpoint (model.json); default: those of the run for label's tables, classes.json beside "
+    "the data, labelmap.txt or COCO's categories, else those of PASCAL VOC or Cityscapes for "
+    "their folders"
 )
 
 
 class _DataFields(NoSettings):
     data: NotDeciding[Uri] = Field(description=_DATA_HELP)
+    corrections: NotDeciding[Uri | None] = Field(
+        None,
+        description="labelled images, of any form that data has: their ground truth takes the "
+        "place of that of the same images in data, told by URI or by what its path ends in",
+    )
     output: NotDeciding[Uri] = Field(
         description="folder or bucket prefix; the run is written to OUTPUT/RUN_NAME, its "
         "checkpoint for labelling to OUTPUT/RUN_NAME/model.safetensors"

@@ -8,7 +8,7 @@ from pipeline.cluster.connect import start_ray
 from pipeline.cluster.inspection import inspect
 from pipeline.errors import InputError
 from pipeline.inputs.inspect import Inspect, Inspection, summarise
-from pipeline.inputs.layouts import TRAIN, VAL
+from pipeline.inputs.samples import TRAIN, VAL
 from pipeline.store.lock import Lock
 from pipeline.training.fit import fit
 from pipeline.training.plan import TrainingPlan, commit
@@ -93,6 +93,7 @@ def _provenance(plan: TrainingPlan, training: TrainingRun) -> dict[str, Any]:
     best: dict[str, Any] = next((line for line in reversed(lines) if line["best"]), {})
     return {
         "data": plan.settings.data,
+        "corrections": plan.settings.corrections,
         "train": plan.deciding[TRAIN],
         "val": plan.deciding[VAL],
         "recipe": plan.deciding["stages"][-1]["recipe"],

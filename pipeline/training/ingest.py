@@ -32,7 +32,7 @@ from pipeline.errors import ImageError, InputError
 from pipeline.images.augment import Augment
 from pipeline.images.decode import decode_image
 from pipeline.images.ground_truth import Coding, TruthError, decode_truth
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.store.storage import Storage
 
 # Tasks that load while the network has what others have loaded.

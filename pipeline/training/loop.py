@@ -20,7 +20,7 @@ from fcn.training.trainer import Trainer
 from fcn.weights.files import save
 from pipeline.errors import Diverged, ErrorCode, PipelineError, StoreError
 from pipeline.images.augment import Augment
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.ingest import Load, Reader, Share, samples, steps
 from pipeline.training.metrics_log import Watch

@@ -18,8 +18,9 @@ from fcn.weights.classes import ClassLabel
 from fcn.weights.record import Checkpoint
 from pipeline.errors import SettingError, StoreError
 from pipeline.images.ground_truth import Coding
-from pipeline.inputs.data_set import DataSet, as_table, open_data_set
-from pipeline.inputs.layouts import TRAIN, VAL, Sample
+from pipeline.inputs.corrected import open_corrected
+from pipeline.inputs.data_set import Asked, DataSet, as_table
+from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share
 from pipeline.settings.shared import Mark
 from pipeline.settings.train import TrainSettings
@@ -91,11 +92,10 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         InputError: The data is missing, or no labelled data set.
     """
     storage = settings.storage()
-    data_set = open_data_set(
-        storage, settings.data, settings.classes, settings.truth_coding, settings.train_split
-    )
-    train, val = _split(data_set, settings)
+    # Before the data, whose ground truth may have to be drawn.
     start_record = _start_record(storage, settings.weights)
+    data_set = open_corrected(storage, _asked(settings), settings.corrections)
+    train, val = _split(data_set, settings)
     planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = as_table(train), as_table(val)
     return TrainingPlan(
@@ -110,6 +110,11 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
         start=settings.weights,
         deciding=_deciding(settings, data_set, planned, tables, start_record),
     )
+
+
+def _asked(settings: TrainSettings) -> Asked:
+    split, coding = settings.train_split, settings.truth_coding
+    return Asked(settings.data, split, settings.classes, coding, f"{settings.output}/truths")
 
 
 def commit() -> str:
@@ -144,7 +149,7 @@ def _split(data_set: DataSet, settings: TrainSettings) -> tuple[list[Sample], li
     if settings.val_split == settings.train_split:
         raise SettingError(f"val_split={settings.val_split!r} is the training split itself")
     if not val and "val_split" in settings.model_fields_set:
-        data_set.found.split(settings.val_split)
+        data_set.found.named(settings.val_split)
     if not settings.val_share:
         return train, val
     if val:

@@ -14,7 +14,7 @@ from fcn.weights.classes import ClassLabel
 from fcn.weights.files import build_recorded, restore, start_from
 from fcn.weights.record import Checkpoint
 from pipeline.errors import PipelineError, SettingError
-from pipeline.inputs.layouts import TRAIN
+from pipeline.inputs.samples import TRAIN
 from pipeline.training.config import WorkerConfig
 from pipeline.training.loop import Ended, train_stage
 from pipeline.training.metrics_log import Message, Watch

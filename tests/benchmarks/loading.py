@@ -16,7 +16,7 @@ from fcn.training.recipes import RECIPES
 from pipeline.cluster.connect import start_ray
 from pipeline.images.augment import Augment
 from pipeline.images.ground_truth import Coding
-from pipeline.inputs.data_set import as_table, open_data_set
+from pipeline.inputs.data_set import Asked, as_table, open_data_set
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from pipeline.training.ingest import Load, Reader, Share, steps
@@ -62,7 +62,7 @@ def _measure(arguments: argparse.Namespace, number: int) -> list[str]:
 
 def _load(arguments: argparse.Namespace, number: int) -> tuple[Load, pa.Table]:
     storage = Storage()
-    data_set = open_data_set(storage, normalise_uri(arguments.data, "data"), None, None, "train")
+    data_set = open_data_set(storage, Asked(normalise_uri(arguments.data, "data"), "train"))
     samples = as_table(data_set.found.split("train"))
     table = pa.concat_tables([samples] * -(-number // samples.num_rows)).slice(0, number)
     varied = RECIPES["modern"].augmentation

@@ -135,7 +135,6 @@ def test_voc_names_255_apart_from_a_class_called_ignore() -> None:
     assert lines[1:] == ["ignore:1,2,3::", "ignore_255:224,224,192::"]
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_coco_is_read_by_pycocotools(place: Path, tmp_path: Path) -> None:
     """Each class's annotation unpacks to its pixels; 255 is in none; boxes and areas are theirs."""
     folder = _export(place, tmp_path / "coco", "coco")

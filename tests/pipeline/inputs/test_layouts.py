@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.inputs.layouts import Sample, find_labelled
+from pipeline.inputs.layouts import find_labelled
+from pipeline.inputs.samples import Sample
 from pipeline.store.storage import Storage
 from tests.servers import Server
 

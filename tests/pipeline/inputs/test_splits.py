@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import SettingError
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share, matching
 
 _SAMPLES = [

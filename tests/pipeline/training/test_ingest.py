@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.images.augment import Augment
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.data_set import as_table
-from pipeline.inputs.layouts import Sample
+from pipeline.inputs.samples import Sample
 from pipeline.store.storage import Storage
 from pipeline.training.ingest import Load, Order, Reader, Share, _row, steps
 

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.demo.scenes import CLASSES
 from pipeline.errors import FingerprintMismatch, InputError
-from pipeline.inputs.data_set import open_data_set
+from pipeline.inputs.data_set import Asked, open_data_set
 from pipeline.inputs.inspect import Inspection
 from pipeline.settings.train import TrainSettings
 from pipeline.store.probe import writable_storage
@@ -82,4 +82,4 @@ def test_where_relative_paths_of_a_manifest_start_is_said(tmp_path: Path):
     scenes(tmp_path, 1, 1)
     (tmp_path / "set.csv").write_text("image_uri,mask_uri\na.png,gone/truth.png\n")
     with pytest.raises(InputError, match=r"/gone/truth.png does not .*start at the current"):
-        open_data_set(Storage(), f"file://{tmp_path}/set.csv", None, None, "train")
+        open_data_set(Storage(), Asked(f"file://{tmp_path}/set.csv", "train"))

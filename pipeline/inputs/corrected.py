@@ -1,0 +1,89 @@
+"""A large data set with corrections over it, of whatever layout and coding they are."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError, SettingError, StoreError
+from pipeline.images.ground_truth import Coding, TruthError, decode_truth
+from pipeline.inputs.corrections import matched, named
+from pipeline.inputs.data_set import Asked, DataSet, open_data_set
+from pipeline.inputs.drawn import write_truths
+from pipeline.inputs.samples import Sample
+from pipeline.store.storage import Storage, sha256_hex
+
+_log = logging.getLogger(__name__)
+
+
+def open_corrected(storage: Storage, asked: Asked, corrections: str | None) -> DataSet:
+    """Open a data set, and put the truths of another in the place of its own.
+
+    The images stay those of the data set, in their splits.
+
+    Args:
+        storage: Of both.
+        asked: What the settings say of the data set.
+        corrections: Where the other is; None leaves the data set as it is.
+
+    Raises:
+        InputError: There is no data set, or a correction is of no image of it.
+        SettingError: The classes are not known, are others, or are coded in a way that can't be
+            brought together.
+    """
+    data = open_data_set(storage, asked)
+    if corrections is None:
+        return data
+    theirs = open_data_set(
+        storage, Asked(corrections, None, drawn_to=asked.drawn_to, known=data.classes)
+    )
+    found = matched(data.found, named(theirs.found))
+    uris = _as_coded(storage, data, theirs, list(found.values()), asked.drawn_to)
+    truths = dict(zip(found, uris, strict=True))
+    splits = {
+        name: [Sample(one.image_uri, truths.get(one.image_uri, one.mask_uri)) for one in some]
+        for name, some in data.found.splits.items()
+    }
+    _log.info("%d corrections from %s take the place of labels of data", len(truths), corrections)
+    return dataclasses.replace(data, found=dataclasses.replace(data.found, splits=splits))
+
+
+def _as_coded(
+    storage: Storage, data: DataSet, theirs: DataSet, uris: Sequence[str], drawn_to: str
+) -> Sequence[str]:
+    """Bring corrections into the coding of the data: as they are, or written as class indices."""
+    if theirs.coding.described() == data.coding.described():
+        return uris
+    if data.coding.kind != "indices":
+        raise SettingError(
+            f"the ground truth of data is {data.coding.kind}, that of corrections "
+            f"{theirs.coding.kind}; over others than class indices, corrections are of the same"
+        )
+    if theirs.coding.kind == "indices":  # tables that are not read are no difference
+        return uris
+    contents = [sha256_hex(_read(storage, uri)) for uri in uris]
+    deciding = json.dumps([contents, theirs.coding.described()]).encode()
+    truths = (partial(_decoded, storage, uri, theirs.coding) for uri in uris)
+    colours = [label.color for label in data.classes]
+    folder = f"{drawn_to}/{sha256_hex(deciding)[:16]}"
+    return list(write_truths(storage, folder, truths, colours))
+
+
+def _decoded(storage: Storage, uri: str, coding: Coding) -> NDArray[np.uint8]:
+    try:
+        return decode_truth(_read(storage, uri), coding)
+    except TruthError as error:
+        raise InputError(f"{uri}: {error}") from error
+
+
+def _read(storage: Storage, uri: str) -> bytes:
+    try:
+        return storage.read(uri)
+    except StoreError as error:
+        if error.refused:
+            raise InputError(f"correction {error.message}") from error
+        raise

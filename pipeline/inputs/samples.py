@@ -1,0 +1,60 @@
+"""What a labelled data set is: samples, by split, and what is known of its classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.errors import InputError
+from pipeline.inputs.coco import Coco
+from pipeline.inputs.labelmap import LabelMap
+
+TRAIN, VAL = "train", "val"
+# The split of a data set that knows of none, as CVAT and Datumaro call it.
+UNDIVIDED = "default"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled image."""
+
+    image_uri: str
+    mask_uri: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A data set as it lies there.
+
+    Attributes:
+        layout: One of `layouts.LAYOUTS`.
+        splits: Its samples by split, in order of the image's URI.
+        classes_uri: Its classes.json, or a run's run.json, if it has one.
+        raw_ids: Whether its ground truth holds ids that have to be mapped (Cityscapes' labelIds).
+        labelmap: What its labelmap.txt says, if it has one.
+        coco: What is to be drawn; until then its samples have no truth.
+        names: Of images by their URIs, where a file names them: a name, or the URI they are from.
+    """
+
+    layout: str
+    splits: dict[str, list[Sample]]
+    classes_uri: str | None = None
+    raw_ids: bool = False
+    labelmap: LabelMap | None = None
+    coco: Coco | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def split(self, name: str) -> list[Sample]:
+        """Return the samples of a split; all of them where the data set is not divided.
+
+        Raises:
+            InputError: There is none of this name.
+        """
+        return self.named(UNDIVIDED if list(self.splits) == [UNDIVIDED] else name)
+
+    def named(self, name: str) -> list[Sample]:
+        """Return the samples of the split of this name. Raises InputError if there is none."""
+        if not self.splits.get(name):
+            raise InputError(
+                f"the data set ({self.layout}) has no split {name!r}; it has "
+                f"{', '.join(f'{key} ({len(some)})' for key, some in self.splits.items())}"
+            )
+        return self.splits[name]

@@ -1,0 +1,100 @@
+"""The loop on drawn scenes: a weak network, twenty corrections through a format, and it learns."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+
+from jobs.__main__ import main
+from jobs.demo.scenes import CLASSES
+from tests.jobs.training_product import scenes, train
+
+_NETWORK = ("--width", 4, "--crop", "[32,48]", "--learning-rate", 0.005)
+
+
+@pytest.fixture(scope="module")
+def weak(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with scenes/, a network that saw few of them, and what it labels: out/."""
+    folder = tmp_path_factory.mktemp("loop")
+    scenes(folder / "scenes", 40, 10)
+    scenes(folder / "few", 4, 1)
+    shutil.rmtree(folder / "few/val")
+    flags = (*_NETWORK, "--epochs", 4, "--batch-size", 4)
+    assert train(folder / "few", folder / "models", "weak", *flags) == 0
+    images = ["--input", folder / "scenes/train/images", "--output", folder / "out"]
+    arguments = [*images, "--weights", _model(folder, "weak")]
+    assert main(["label", *map(str, arguments)]) == 0
+    table = ["--least-confident", "20", "--to", str(folder / "look.parquet")]
+    assert main(["select", str(folder / "out"), *table]) == 0
+    return folder
+
+
+def _model(folder: Path, name: str) -> Path:
+    return folder / f"models/{name}/model.safetensors"
+
+
+def _mean_iu(folder: Path, name: str) -> float:
+    output = folder / f"judged-{name}"
+    places = ["--data", folder / "scenes", "--output", output, "--weights", _model(folder, name)]
+    assert main(["evaluate", *map(str, places)]) == 0
+    [metrics] = output.glob("evaluations/*/metrics.json")
+    return json.loads(metrics.read_text())["mean_iu"]
+
+
+def _truth(folder: Path, stem: str) -> np.ndarray:
+    with Image.open(folder / f"scenes/train/masks/{stem}.png") as image:
+        return np.asarray(image)
+
+
+def _correct_voc(folder: Path, export: Path) -> Path:
+    """Paint the truth, as CVAT writes it: RGB, its background first, no classes.json, no images."""
+    colours = np.array([colour for _, colour in CLASSES], np.uint8)
+    for path in (export / "SegmentationClass").iterdir():
+        Image.fromarray(colours[_truth(folder, path.stem)]).save(path)
+    lines = (export / "labelmap.txt").read_text().splitlines()
+    (export / "labelmap.txt").write_text("\n".join([lines[0], "background:0,0,0::", *lines[1:]]))
+    (export / "classes.json").unlink()
+    return export
+
+
+def _correct_coco(folder: Path, export: Path) -> Path:
+    """Pack the truth as the annotations of each image."""
+    path = export / "annotations/instances_default.json"
+    found = json.loads(path.read_text())
+    found["annotations"] = []
+    for image in found["images"]:
+        truth = _truth(folder, Path(image["file_name"]).stem)
+        for index in np.unique(truth).tolist():
+            packed = rle.encode(np.asfortranarray(truth == index, np.uint8))
+            outline = {"size": packed["size"], "counts": packed["counts"].decode()}
+            one = {"image_id": image["id"], "category_id": index + 1, "segmentation": outline}
+            found["annotations"].append({"id": len(found["annotations"]) + 1, **one})
+    path.write_text(json.dumps(found))
+    return path
+
+
+@pytest.mark.timeout(600)  # two trainings, two evaluations and a labelling
+@pytest.mark.parametrize("form", ["voc", pytest.param("coco", marks=pytest.mark.faults)])
+@pytest.mark.parametrize("over_all", [False, pytest.param(True, marks=pytest.mark.faults)])
+def test_twenty_corrections_make_a_better_network(weak: Path, form: str, *, over_all: bool):
+    """The mean IU on scenes that took no part rises, alone or over what the network labelled."""
+    name = f"{form}-{over_all}"
+    export = weak / "export" / name
+    wanted = ["--selection", str(weak / "look.parquet"), "--to", str(export)]
+    assert main(["export", str(weak / "out"), "--format", form, *wanted]) == 0
+    corrected = {"voc": _correct_voc, "coco": _correct_coco}[form](weak, export)
+    classes = ("--classes", weak / "models/weak/model.json")
+    data = (corrected, *classes)
+    if over_all:
+        assert main(["select", str(weak / "out"), "--to", str(weak / "all.parquet")]) == 0
+        data = (weak / "all.parquet", "--corrections", corrected)
+
+    flags = (*_NETWORK, "--batch-size", 5, "--epochs", 40, "--weights", _model(weak, "weak"))
+    assert train(data[0], weak / "models", name, *data[1:], *flags) == 0
+
+    before, after = (_mean_iu(weak, one) for one in ("weak", name))
+    assert after > before + 0.1
