@@ -1,6 +1,7 @@
 """Pyramids: EfficientNet-Lite0's encoder as it was published, levels that meet, frozen encoders."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -126,6 +127,16 @@ def test_upsampling_goes_on_at_the_border(first: int) -> None:
     assert (Upsample2()(torch.ones(1, 1, 3, 3), first, (6, 6)) == 1).all()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: so small, a hundred layers are a hundred waits for another one."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
 def test_an_encoder_has_a_rate_of_its_own(rate: float) -> None:
     """At a rate of 0 nothing of it changes, batch norms included; else it learns at that factor."""
