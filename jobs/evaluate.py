@@ -16,7 +16,7 @@ from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
 from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
 from pipeline.inputs.data_set import Asked, open_data_set
 from pipeline.inputs.samples import Sample
-from pipeline.inputs.splits import Fold, by_fold, by_share, matching
+from pipeline.inputs.splits import Fold, by_fold, by_share, groups_of, matching
 from pipeline.labelling.flow import label
 from pipeline.labelling.precision import decided
 from pipeline.labelling.session import open_job
@@ -70,6 +70,8 @@ def _chosen(samples: Sequence[Sample], settings: EvaluateSettings) -> Sequence[S
         samples = by_fold(samples, fold, settings.seed, settings.val_group)[1]
     if settings.val_share:
         samples = by_share(samples, settings.val_share, settings.seed, settings.val_group)[1]
+    # An image of no group is said before hours of labelling.
+    groups_of(samples, settings.val_group)
     return samples
 
 

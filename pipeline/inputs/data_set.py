@@ -101,22 +101,21 @@ def _drawn(
     filled = BACKGROUND in names and not coco.draws_background
     elsewhere = names.index(BACKGROUND) if filled else IGNORE_INDEX
     deciding = json.dumps([coco.sha256, names, elsewhere]).encode()
-    images = (image for some in coco.images.values() for image in some)
+    every = [image for some in coco.images.values() for image in some]
     masks = write_truths(
         storage,
         f"{asked.drawn_to}/{sha256_hex(deciding)[:16]}",
-        (partial(draw, image, indices, elsewhere) for image in images),
+        (partial(draw, image, indices, elsewhere) for image in every),
         [label.color for label in classes],
     )
+    # To its end, where it writes that all are drawn.
+    drawn = iter(list(masks))
     splits = {
         name: sorted(
-            (Sample(image.image_uri, next(masks)) for image in some), key=lambda one: one.image_uri
+            (Sample(image.image_uri, next(drawn)) for image in some), key=lambda one: one.image_uri
         )
         for name, some in coco.images.items()
     }
-    # The generator writes that it is done.
-    assert next(masks, None) is None
-    every = [image for some in coco.images.values() for image in some]
     called = {image.image_uri: image.source or image.name for image in every}
     return Labelled("coco", splits, found.classes_uri, names=called)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from pipeline.errors import ErrorCode
 from pipeline.images.masks import IGNORE_COLOR, IGNORE_INDEX
 from pipeline.labelling.advice import price_per_thousand, verdict
-from pipeline.labelling.class_statistics import IGNORED, ClassTotals
+from pipeline.labelling.class_statistics import CONFIDENCE_UNITS, IGNORED, ClassTotals
 from pipeline.labelling.confidences import NUM_BINS, count_confidences
 from pipeline.labelling.cost import WorkSum
 from pipeline.labelling.runs import (
@@ -50,7 +50,8 @@ class Sums(BaseModel):
         confidence: Sum of the images' mean confidences.
         num_confident: Images that it is a sum of.
         confidences: Images by the bin of their mean confidence.
-        class_confidence: Sum of the confidences of the pixels of each class.
+        class_confidence: Sum of the confidences of the pixels of each class, as `ClassTotals` has
+            it.
         finished_at: When the last of them was written.
         work: What they have cost.
     """
@@ -67,7 +68,7 @@ class Sums(BaseModel):
     confidence: Fraction = Fraction(0)
     num_confident: int = 0
     confidences: list[int] = [0] * NUM_BINS
-    class_confidence: dict[int, Fraction] = {}
+    class_confidence: Counter[int] = Field(default_factory=Counter)
     finished_at: datetime | None = None
     work: WorkSum = Field(default_factory=WorkSum)
 
@@ -82,9 +83,7 @@ class Sums(BaseModel):
         self.num_confident += other.num_confident
         pairs = zip(self.confidences, other.confidences, strict=True)
         self.confidences = [one + more for one, more in pairs]
-        for index, confidence in other.class_confidence.items():
-            known = self.class_confidence.get(index, Fraction(0))
-            self.class_confidence[index] = known + confidence
+        self.class_confidence.update(other.class_confidence)
         self.errors.update(other.errors)
         self.pixels.update(other.pixels)
         self.images.update(other.images)
@@ -146,7 +145,7 @@ class Sums(BaseModel):
             color=label.color,
             num_pixels=pixels,
             num_images=self.images[label.id],
-            mean_confidence=None if confidence is None else float(confidence / pixels),
+            mean_confidence=None if confidence is None else confidence / CONFIDENCE_UNITS / pixels,
         )
 
 
@@ -177,7 +176,7 @@ def sums_of(commits: pa.Table, statistics: pa.Table, work: WorkSum) -> Sums:
         confidence=_exact(confidences.to_pylist()),
         num_confident=len(confidences),
         confidences=count_confidences(confidences),
-        class_confidence=_confidence_of_classes(statistics),
+        class_confidence=classes.confidence,
         finished_at=pc.max(commits["labelled_at"]).as_py(),
         work=work,
     )
@@ -187,16 +186,6 @@ def _first_failed(commits: pa.Table) -> list[FailedImage]:
     failed = commits.filter(pc.equal(commits["status"], ERROR)).slice(0, NUM_FAILED_KEPT)
     rows = failed.select(list(FailedImage.model_fields)).to_pylist()
     return [FailedImage(**row) for row in rows]
-
-
-def _confidence_of_classes(statistics: pa.Table) -> dict[int, Fraction]:
-    pixels = statistics["pixel_count"].cast(pa.float64(), safe=False)
-    weighted = pc.multiply(statistics["mean_confidence"], pixels)
-    known: dict[int, list[float]] = {}
-    for index, value in zip(statistics["class_id"].to_pylist(), weighted.to_pylist(), strict=True):
-        if value is not None:
-            known.setdefault(index, []).append(value)
-    return {index: _exact(values) for index, values in known.items()}
 
 
 def _exact(values: Iterable[float]) -> Fraction:

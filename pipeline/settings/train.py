@@ -267,9 +267,7 @@ class TrainSettings(
                 f"encoder_rate={self.encoder_rate} is for networks with an encoder: "
                 f"{', '.join(ENCODERS)}"
             )
-        ways = [name for name in ("val_match", "val_fold", "val_share") if getattr(self, name)]
-        if len(ways) > 1:
-            raise ValueError(f"{' and '.join(ways)} each say what val is; leave one of them out")
+        _check_one_way(self)
         if self.val_group is not None and not (self.val_fold or self.val_share):
             raise ValueError("val_group goes with val_fold or val_share; give one of them")
         recipe = find_recipe(self.recipe, self.network)
@@ -305,6 +303,12 @@ class TrainSettings(
         return self.width if WIDTH in ARCHITECTURES.get(self.network, ()) else 64
 
 
+def _check_one_way(settings: NoSettings) -> None:
+    ways = [name for name in ("val_match", "val_fold", "val_share") if getattr(settings, name)]
+    if len(ways) > 1:
+        raise ValueError(f"{' and '.join(ways)} each say what val is; leave one of them out")
+
+
 class _SplitFields(NoSettings):
     data: Uri = Field(description=_DATA_HELP)
     split: str = Field("val", description="which split to label and to score")
@@ -331,6 +335,11 @@ class _SplitFields(NoSettings):
 
 class EvaluateSettings(LabellingSettings, _SplitFields):
     """What to evaluate, on which labelled images: `label` on a split, and the comparison."""
+
+    @model_validator(mode="after")
+    def _is_one_part(self) -> Self:
+        _check_one_way(self)
+        return self
 
     def label_settings(self, input_uri: str) -> LabelSettings:
         """Return the settings of the labelling that the evaluation rests on.

@@ -2,7 +2,7 @@
 
 A checkpoint can have gigabytes, and a fast card evaluates every few seconds. So the best weights
 wait for the next checkpoint of the run, and both go to the store together, the weights first: what
-a resumed run is told to be the best so far stands.
+a resumed run is told to be the best so far stands. What is small waits for nothing but its turn.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Checkpoints:
         self._run = run
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._best: bytes | None = None
-        self._writing: Future[None] | None = None
+        self._writing: list[Future[None]] = []
 
     def keep_best(self, weights: bytes) -> None:
         """Take the best weights so far; the next `write` writes them.
@@ -36,24 +36,32 @@ class Checkpoints:
         self._best = weights
 
     def write(self, files: Sequence[File], last: bytes | None = None) -> None:
-        """Write, as soon as what was given before is written.
+        """Write, as soon as what was given before is written; return at once but for a checkpoint.
 
         Args:
             files: URIs and contents that go first.
-            last: What a killed run goes on from; the best weights are written with it.
+            last: What a killed run goes on from; the best weights are written with it. The one
+                before is written by then, so that memory holds one of them.
 
         Raises:
-            StoreError: What was given before could not be written.
+            StoreError: Something that was given before could not be written.
         """
-        self.wait()
-        best, self._best = (self._best, None) if last is not None else (None, self._best)
-        self._writing = self._pool.submit(self._write, files, best, last)
+        best = None
+        if last is None:
+            self._raise_failures()
+        else:
+            self.wait()
+            best, self._best = self._best, None
+        self._writing.append(self._pool.submit(self._write, files, best, last))
 
     def wait(self) -> None:
         """Return when all is written. Raises StoreError."""
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            writing.result()
+        while self._writing:
+            self._writing.pop(0).result()
+
+    def _raise_failures(self) -> None:
+        while self._writing and self._writing[0].done():
+            self._writing.pop(0).result()
 
     def close(self) -> None:
         """End; what is being written is written to its end."""
