@@ -2,6 +2,7 @@
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
+from pipeline.labelling.needs import Needs
 from pipeline.labelling.network import AUTO
 from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
@@ -37,6 +38,7 @@ def _describe(job: Job, found: Found) -> list[str]:
         f"other files      {drafted.num_ignored:,} (no images by their name)",
         f"fingerprint      {_fingerprint(job)}",
     ]
+    lines.append(f"driver           needs {Needs.to_do(found)}")
     lines += _estimate(job, drafted.num_images)
     if drafted.num_images:
         lines.append(f"first image      {drafted.first_uri}")

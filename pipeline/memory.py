@@ -7,6 +7,7 @@ glibc keeps their pieces: without this driver and replica grow with the number o
 
 import ctypes
 import resource
+from pathlib import Path
 
 
 def release_free_memory() -> None:
@@ -14,6 +15,28 @@ def release_free_memory() -> None:
     release = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if release is not None:
         release(0)
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes this process can still take: of the machine, or of its container.
+
+    Args:
+        root: Of the file system in which Linux says so (/proc/meminfo, cgroup v2).
+
+    Returns:
+        None where nothing says it.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        [free] = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    except (OSError, ValueError):
+        return None
+    group = root / "sys/fs/cgroup"
+    try:
+        limit, taken = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        return min(free, max(0, int(limit) - int(taken)))
+    except (OSError, ValueError):  # no group, or a limit that is `max`
+        return free
 
 
 def limit_memory(num_bytes: int) -> None:

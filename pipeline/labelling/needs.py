@@ -1,0 +1,64 @@
+"""What the driver needs for a run, by its number of images: figures of docs/performance.md."""
+
+from dataclasses import dataclass
+
+from pipeline.labelling.session import Found
+from pipeline.memory import available_memory
+
+_MIB = 1 << 20
+# Planning: imports, DuckDB's limit, and what stands between the two; reached at a million images.
+_LEAST, _MOST, _REACHED_AT = 250 * _MIB, 750 * _MIB, 1_000_000
+# Ray Data's books on the shards of one dataset, on top of the driver's own.
+_WITHOUT_SHARDS, _PER_SHARD, _SHARDS_AT_A_TIME = 200 * _MIB, 14_000, 16_384
+# Of the staged tables, a listed or answered image.
+_STAGED_PER_IMAGE = 200
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the driver's process takes at its peak.
+
+    Attributes:
+        memory_bytes: Of private memory.
+        temporary_bytes: Below `TMPDIR`, while it plans.
+    """
+
+    memory_bytes: int
+    temporary_bytes: int
+
+    @staticmethod
+    def of(num_listed: int, num_shards: int) -> "Needs":
+        """Estimate them.
+
+        Args:
+            num_listed: Images of the input, to do or done.
+            num_shards: To do.
+        """
+        share = min(1.0, num_listed / _REACHED_AT)
+        planning = _LEAST + round(share * (_MOST - _LEAST))
+        running = _WITHOUT_SHARDS + _PER_SHARD * min(num_shards, _SHARDS_AT_A_TIME)
+        return Needs(max(planning, running), _STAGED_PER_IMAGE * num_listed)
+
+    @staticmethod
+    def to_do(found: Found) -> "Needs":
+        """Estimate them for what a look has found."""
+        if found.draft is not None:
+            draft = found.draft
+            return Needs.of(draft.num_images + draft.num_skipped, draft.num_shards)
+        assert found.run is not None, "either a run or a draft"
+        return Needs.of(found.run.record.num_images, found.run.record.num_shards)
+
+    def __str__(self) -> str:
+        """Say them to a person."""
+        memory, temporary = self.memory_bytes / 1e9, self.temporary_bytes / 1e9
+        return (
+            f"about {memory:.1f} GB of memory, and {temporary:.1f} GB of temporary files (TMPDIR) "
+            "while it plans"
+        )
+
+    def short_of_memory(self) -> str | None:
+        """Say that this machine, or this container, has less memory free; None if it has it."""
+        free = available_memory()
+        if free is None or free >= self.memory_bytes:
+            return None
+        return f"{free / 1e9:.1f} GB are free here"
