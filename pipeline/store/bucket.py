@@ -1,6 +1,7 @@
 """A bucket as a store: what is asked again, what settles an answer, and what is counted."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import ErrorCode, StoreError, UnsupportedError
@@ -46,6 +47,27 @@ class Page(NamedTuple):
     entries: list[Entry]
     names: set[str]
     is_last: bool
+
+
+def read_ahead(next_page: Callable[[], Page]) -> Iterator[Page]:
+    """Ask for a page of a listing while the one before is worked on.
+
+    That begins with the second page: many only look whether there is anything.
+
+    Args:
+        next_page: Asks for the next page; called in one thread at a time.
+    """
+    page = next_page()
+    yield page
+    if page.is_last:
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="listing") as pool:
+        following = pool.submit(next_page)
+        while not page.is_last:
+            page = following.result()
+            if not page.is_last:
+                following = pool.submit(next_page)
+            yield page
 
 
 class Pages(Protocol):
@@ -203,11 +225,7 @@ class Bucket:
     def _pages(self, folder_uri: str, *, is_deep: bool) -> Iterator[Page]:
         pages = self._client.pages(folder_uri, is_deep=is_deep)
         try:
-            while True:
-                page = self._ask("list", pages.next_page)
-                yield page
-                if page.is_last:
-                    return
+            yield from read_ahead(lambda: self._ask("list", pages.next_page))
         except BUCKET_ERRORS as error:
             raise_store_error(error, folder_uri)
 
