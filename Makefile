@@ -60,7 +60,7 @@ check: install
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: install
-	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Of one process: what Ray's workers run is not seen. The floor is what there was on 2026-11-26.
 coverage: install
