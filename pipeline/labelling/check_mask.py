@@ -8,6 +8,7 @@ from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import OK
+from pipeline.store.extent import Extent
 from pipeline.store.storage import sha256_hex
 
 _Found = list[tuple[str, str]]
@@ -61,9 +62,10 @@ def _pixels(row: dict[str, Any]) -> int:
 def _check_mask(run: Run, row: dict[str, Any], counts: dict[int, int]) -> _Found:
     # Where the output is now, be it moved or a copy of what the tables point at.
     uri = row["mask_uri"].replace(first_masks_folder(run), run.masks_folder, 1)
-    data = run.storage.find(uri)
+    place = Extent.of_mask(row | {"mask_uri": uri})
+    data = run.storage.find_extent(place)
     if data is None:
-        return [("mask is missing", uri)]
+        return [("mask is missing", str(place))]
     try:
         mask = decode_mask(data)
     except ValueError as error:
