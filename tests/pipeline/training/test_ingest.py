@@ -12,8 +12,9 @@ from pipeline.images.augment import Augment
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.data_set import as_table
 from pipeline.inputs.samples import Sample
+from pipeline.labelling.mask_tar import pack, spans_of
 from pipeline.store.storage import Storage
-from pipeline.training.ingest import Load, Order, Reader, Share, _row, steps
+from pipeline.training.ingest import Load, Order, Reader, Share, _row, samples, steps
 
 _COLUMNS = ("image_uri", "mask_uri")
 
@@ -82,6 +83,24 @@ def test_rows_come_in_order_however_long_they_take(ray_session: str, tmp_path: P
         assert list(batch.places) == list(places)
         assert [int(image[0, 0, 0]) for image in batch.images] == order.samples(3 * step, 3)
     assert len(found) == 40
+
+
+def test_truths_are_read_out_of_a_tar(ray_session: str, tmp_path: Path):
+    """A sample whose truth lies in a tar is loaded as any other, beside one that does not."""
+    drawn = [_drawn(tmp_path, index) for index in range(3)]
+    tar = pack({f"{index}.png": Path(drawn[index].mask_uri).read_bytes() for index in (1, 2)})
+    (tmp_path / "masks.tar").write_bytes(tar)
+    in_tar = [
+        Sample(one.image_uri, str(tmp_path / "masks.tar"), span.start, len(span))
+        for one, span in zip(drawn[1:], spans_of(tar).values(), strict=True)
+    ]
+    table = as_table([drawn[0], *in_tar])
+
+    found = list(samples(Load(_reader(), Augment(), seed=3), table))
+
+    assert [(int(image[0, 0, 0]), int(truth[0, 0])) for image, truth in found] == [
+        (index, index) for index in range(3)
+    ]
 
 
 def test_a_sample_that_is_gone_ends_the_training_with_its_name(ray_session: str, tmp_path: Path):
