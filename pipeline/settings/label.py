@@ -281,8 +281,8 @@ class _MaskFields(NoSettings):
     masks: Literal["files", "tar"] = Field(
         "files",
         description="files: a file for each mask; tar: one tar for all masks of a shard, which "
-        "costs a bucket one write in place of one per image, and which WebDataset reads. A run "
-        "that is gone on with keeps what it began with",
+        "costs a bucket one write in place of one per image, and which WebDataset reads; "
+        "`plan` says what both cost. A run that is gone on with keeps what it began with",
     )
     mask_colors: Literal["palette", "none"] = Field(
         "palette",
