@@ -3,7 +3,7 @@
 # make demo-picture  draw the README's picture anew
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test-faults  the whole matrix of what stores do wrong, of kills, and of what ends a training
-# make test    the tests
+# make test    the tests, two files at a time; WORKERS=0 for one after the other, in one process
 # make coverage  the tests that take minutes, and the share of the code that they run
 # make azurite  install a server of Azure's kind for the tests, with npm; without it they are skipped
 # make check   ruff, mypy and import-linter
@@ -18,6 +18,8 @@ VENV ?= .venv
 COVERED := tests/fcn tests/pipeline $(addprefix tests/jobs/,logs settings test_models.py test_import_weights.py test_label.py)
 DOCS := .venv-docs
 AZURITE := 3.37.0
+# Processes that run the tests.
+WORKERS ?= 2
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
@@ -58,7 +60,7 @@ check: install
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: install
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # Of one process: what Ray's workers run is not seen. The floor is what there was on 2026-11-26.
 coverage: install

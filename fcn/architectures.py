@@ -36,6 +36,14 @@ ENCODERS = {
     "fcn_resnet101": "backbone.",
 }
 
+# Whose features an auxiliary head can look at while the network is trained.
+AUXILIARY = {
+    "fcn_pyramid": "encoder.levels.3",
+    "fcn_lite0": "encoder.levels.3",
+    "fcn_resnet50": "backbone.layer3",
+    "fcn_resnet101": "backbone.layer3",
+}
+
 
 def check_choices(network: str, width: int, padding: str, upsampling: str) -> None:
     """Refuse what a network does not have.

@@ -21,6 +21,7 @@ from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
 from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
+from pipeline.settings.clean import CleanSettings
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
@@ -80,6 +81,9 @@ COMMANDS = {
         ExportSettings,
         "jobs.export:run",
         "write images and masks as VOC, COCO, for Label Studio, WebDataset or Hugging Face",
+    ),
+    "clean": Command(
+        CleanSettings, "jobs.clean:run", "remove the runs that newer ones have replaced"
     ),
     "report": Command(ReportSettings, "jobs.report:run", "show what a run has done"),
     "train": Command(

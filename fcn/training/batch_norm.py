@@ -33,7 +33,8 @@ class CrossWorkerBatchNorm(nn.BatchNorm2d):
             self._track(mean, variance * number / (number - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         normalised: torch.Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
-        return normalised
+        # Half precision goes on in half precision, as PyTorch's does.
+        return normalised.to(features_NCHW.dtype)
 
     def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         assert self.running_mean is not None, "made from a batch norm that tracks"

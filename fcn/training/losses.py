@@ -24,7 +24,10 @@ def at_size_of(truths_NHW: torch.Tensor, scores_NCHW: torch.Tensor) -> torch.Ten
 
 
 def cross_entropy_sum(
-    scores_NCHW: torch.Tensor, truths_NHW: torch.Tensor, weights: torch.Tensor | None
+    scores_NCHW: torch.Tensor,
+    truths_NHW: torch.Tensor,
+    weights: torch.Tensor | None,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Sum the weighted cross-entropy over the pixels that have a class.
 
@@ -37,9 +40,17 @@ def cross_entropy_sum(
         scores_NCHW: Of every class; computed with in float32, whatever they are.
         truths_NHW: Class indices, int64, `IGNORE_INDEX` where there is none.
         weights: Of the classes, float32; None weighs all alike.
+        smoothing: Share of a pixel's certainty that goes to all classes alike.
     """
     scores = scores_NCHW.float() if weights is None else _shifted(scores_NCHW, weights)
-    return F.cross_entropy(scores, truths_NHW, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+    return F.cross_entropy(
+        scores,
+        truths_NHW,
+        weights,
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
 
 
 def _shifted(scores_NCHW: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -50,12 +50,18 @@ class Recipe:
         divisor: What the loss, summed over the pixels of a step, is divided by: `one` (nothing),
             or `pixels`, the pixels with a class, each counting as much as its class's weight.
         balance: `none`, or `sqrt`: a class weighs as one over the root of its share of the
-            pixels, at most `max_weight`, with a mean of 1 over the pixels.
-        max_weight: See `balance`.
+            pixels, at most `max_class_weight`, with a mean of 1 over the pixels.
+        max_class_weight: See `balance`.
         schedule: `fixed`, or `poly`: (1 - progress)^0.9, as Chen et al., "DeepLab" (2016),
             section 4.1.
         warmup_steps: Steps over which the learning rate grows to its value.
-        average: Decay of the running mean of the weights that is evaluated and kept; 0 keeps the
+        auxiliary_loss: Weight of the loss of an auxiliary head, for the networks that have a place
+            for one (`fcn.architectures.AUXILIARY`); 0 has none.
+        label_smoothing: Share of the certainty that a pixel's class gives to all classes alike
+            (Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7).
+        max_gradient_norm: Of all gradients of a step together; larger ones are scaled down to it.
+            0 leaves them.
+        ema_decay: Decay of the running mean of the weights that is evaluated and kept; 0 keeps the
             weights themselves.
         micro_batch_size: Images that pass through the network at a time on a worker; gradients
             are summed up over the step. None: all at once.
@@ -74,10 +80,13 @@ class Recipe:
     encoder_rate: float = 1.0
     divisor: str = "pixels"
     balance: str = "none"
-    max_weight: float = 10.0
+    max_class_weight: float = 10.0
     schedule: str = "fixed"
     warmup_steps: int = 0
-    average: float = 0.0
+    auxiliary_loss: float = 0.0
+    label_smoothing: float = 0.0
+    max_gradient_norm: float = 0.0
+    ema_decay: float = 0.0
     micro_batch_size: int | None = None
     augmentation: Augmentation = Augmentation()
     stage_factors: tuple[float, ...] = ()
@@ -173,10 +182,14 @@ RECIPES = {
         balance="sqrt",
         schedule="poly",
         warmup_steps=100,
-        average=0.998,
+        ema_decay=0.998,
         augmentation=Augmentation((240, 320), (0.75, 1.5), flip=True, colour=0.2),
     ),
 }
+
+# As torchvision trains them (references/segmentation/train.py).
+_TRAINED_WITH_AUXILIARY = ("fcn_resnet50", "fcn_resnet101")
+_TORCHVISIONS = 0.5
 
 # What `staged` trains one after the other to get to a network.
 _STAGES = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
@@ -196,6 +209,8 @@ def find_recipe(name: str, network: str) -> Recipe:
         rates = [rate for base, rate in _PAPER_RATES.items() if base in network]
         rate = rates[0] if rates else _PAPER_RATE_OF_OTHERS
         return dataclasses.replace(RECIPES[name], learning_rate=rate)
+    if name == "modern" and network in _TRAINED_WITH_AUXILIARY:
+        return dataclasses.replace(RECIPES[name], auxiliary_loss=_TORCHVISIONS)
     return RECIPES[name]
 
 
@@ -220,7 +235,8 @@ def class_weights(recipe: Recipe, pixels: list[int]) -> tuple[float, ...] | None
 
     Args:
         recipe: Whose `balance` applies.
-        pixels: Per class, counted; a class without any weighs `max_weight`, and is never seen.
+        pixels: Per class, counted; a class without any weighs `max_class_weight`, and is never
+            seen.
 
     Returns:
         One weight per class, with a mean of 1 over the counted pixels before the limit applies;
@@ -231,4 +247,4 @@ def class_weights(recipe: Recipe, pixels: list[int]) -> tuple[float, ...] | None
         return None
     raw = [(total / count) ** 0.5 if count else float("inf") for count in pixels]
     mean = sum(weight * count for weight, count in zip(raw, pixels, strict=True) if count) / total
-    return tuple(min(recipe.max_weight, weight / mean) for weight in raw)
+    return tuple(min(recipe.max_class_weight, weight / mean) for weight in raw)

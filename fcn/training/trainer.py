@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fcn.architectures import ENCODERS
+from fcn.architectures import AUXILIARY, ENCODERS
 from fcn.inference.predictor import Predictor
 from fcn.inference.preprocess import Preprocess
 from fcn.inference.uploads import stack
 from fcn.metrics import ConfusionMatrix
 from fcn.models import Network
+from fcn.training.auxiliary import RATE, WithAuxiliary
 from fcn.training.batch import Batch
 from fcn.training.batch_norm import share_batch_norms
 from fcn.training.distributed import sum_over_workers, world_size
@@ -34,6 +35,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _EVALUATED_TOGETHER = 8
 
 Tensors = dict[str, torch.Tensor]
+_Rated = tuple[str, nn.Parameter, float]
 
 
 class Trainer:
@@ -72,13 +74,18 @@ class Trainer:
         self._precision = precision
         self._seed = seed
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
+        self._trained: nn.Module = self._network
+        if recipe.auxiliary_loss:
+            place = AUXILIARY[record.network]
+            self._trained = WithAuxiliary(self._network, place, record.num_classes)
+            self._trained.to(self._device).to(memory_format=torch.channels_last)
         self._frozen = _freeze(self._network, record.network) if not recipe.encoder_rate else []
         self._train()
-        self._dropouts = seed_dropout(self._network)
-        self._average = copy.deepcopy(self._network).eval() if recipe.average else None
-        shared = share_batch_norms(self._network, self._device)
+        self._dropouts = seed_dropout(self._trained)
+        self._average = copy.deepcopy(self._network).eval() if recipe.ema_decay else None
+        shared = share_batch_norms(self._trained, self._device)
         self._parallel: nn.Module = (
-            DistributedDataParallel(shared) if world_size() > 1 else self._network
+            DistributedDataParallel(shared) if world_size() > 1 else self._trained
         )
         self._preprocess = Preprocess(record).to(self._device)
         self._weights = (
@@ -86,7 +93,7 @@ class Trainer:
             if class_weights is None
             else torch.tensor(class_weights, dtype=torch.float32, device=self._device)
         )
-        self._optimizer = _make_optimizer(self._network, recipe, ENCODERS.get(record.network))
+        self._optimizer = _make_optimizer(self._rates(), recipe)
 
     @property
     def network(self) -> Network:
@@ -129,6 +136,7 @@ class Trainer:
                 # DistributedDataParallel takes the mean of the workers' gradients.
                 (part * world_size()).backward()  # type: ignore[no-untyped-call]  # PyTorch's
             loss += part.detach()
+        self._clip_gradients()
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._follow(step)
@@ -189,6 +197,8 @@ class Trainer:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise FloatingPointError(f"{name} is not finite")
+        if isinstance(self._trained, WithAuxiliary):
+            tensors |= _named("auxiliary", self._trained.head.state_dict())
         for index, values in self._optimizer.state_dict()["state"].items():
             tensors |= _named(f"optimizer/{index}", values)
         return tensors
@@ -202,6 +212,8 @@ class Trainer:
         self._network.load_state_dict(_below("network", tensors))
         if self._average is not None:
             self._average.load_state_dict(_below("average", tensors))
+        if isinstance(self._trained, WithAuxiliary):
+            self._trained.head.load_state_dict(_below("auxiliary", tensors))
         states: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _below("optimizer", tensors).items():
             index, _, value = name.partition("/")
@@ -214,7 +226,7 @@ class Trainer:
         return self._recipe.rate(step, progress)
 
     def _train(self) -> None:
-        self._network.train()
+        self._trained.train()
         for module in self._frozen:
             module.eval()
 
@@ -270,7 +282,31 @@ class Trainer:
         half = self._dtype is not torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=half):
             scores = self._parallel(self._preprocess(images))
-        return cross_entropy_sum(at_size_of(truths, scores), truths, self._weights)
+        if not isinstance(self._trained, WithAuxiliary):
+            return self._cross_entropy(scores, truths)
+        whole, auxiliary = (self._cross_entropy(one, truths) for one in scores)
+        return whole + self._recipe.auxiliary_loss * auxiliary
+
+    def _cross_entropy(self, scores: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
+        smoothing = self._recipe.label_smoothing
+        return cross_entropy_sum(at_size_of(truths, scores), truths, self._weights, smoothing)
+
+    def _clip_gradients(self) -> None:
+        if self._recipe.max_gradient_norm:
+            # Of all workers together: they have been summed.
+            nn.utils.clip_grad_norm_(self._trained.parameters(), self._recipe.max_gradient_norm)
+
+    def _rates(self) -> list[_Rated]:
+        """Return what is trained: name, parameter, and the factor of its learning rate."""
+        encoder = ENCODERS.get(self._record.network)
+        rated = [
+            (name, one, self._recipe.encoder_rate if encoder and name.startswith(encoder) else 1.0)
+            for name, one in self._network.named_parameters()
+            if one.requires_grad
+        ]
+        if isinstance(self._trained, WithAuxiliary):
+            rated += [(name, one, RATE) for name, one in self._trained.head.named_parameters()]
+        return rated
 
     def _summing(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Sum gradients over the workers once per step, with its last micro-batch."""
@@ -283,7 +319,7 @@ class Trainer:
         """Move the running mean of the weights; early on it forgets faster."""
         if self._average is None:
             return
-        decay = min(self._recipe.average, (1 + step) / (10 + step))
+        decay = min(self._recipe.ema_decay, (1 + step) / (10 + step))
         current, averages = self._network.state_dict(), self._average.state_dict()
         moved = [name for name, mean in averages.items() if mean.is_floating_point()]
         torch._foreach_lerp_(
@@ -306,17 +342,11 @@ def _freeze(network: nn.Module, name: str) -> list[nn.Module]:
     return [encoder]
 
 
-def _make_optimizer(
-    network: nn.Module, recipe: Recipe, encoder: str | None
-) -> torch.optim.Optimizer:
+def _make_optimizer(rated: Iterable[_Rated], recipe: Recipe) -> torch.optim.Optimizer:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter, rate in rated:
         kernel = parameter.ndim > 1
-        factor = 1.0 if kernel or not name.endswith("bias") else recipe.bias_rate
-        if encoder and name.startswith(encoder):
-            factor *= recipe.encoder_rate
+        factor = rate if kernel or not name.endswith("bias") else rate * recipe.bias_rate
         decay = recipe.weight_decay if kernel else 0.0
         groups.setdefault((decay, factor), []).append(parameter)
     given = [

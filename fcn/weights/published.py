@@ -106,6 +106,11 @@ def _in_googlenet(layer: str) -> str | None:
     return layer.removeprefix(trunk) if layer.startswith(trunk) else None
 
 
+def _in_backbone(layer: str) -> str | None:
+    backbone = "backbone."
+    return layer.removeprefix(backbone) if layer.startswith(backbone) else None
+
+
 def _in_pretrained_net(layer: str) -> str:
     place = _VGG16_LAYERS.get(layer)
     return f"pretrained_net.{place}" if place else layer
@@ -143,6 +148,19 @@ def _resnet(depth: int, *needs: str) -> Kind:
         scores="classifier.4",
         dropped=("aux_classifier.",),
         voc=True,
+    )
+
+
+def _resnet_classifier(depth: int, *needs: str) -> Kind:
+    return Kind(
+        name=f"torchvision's ResNet-{depth} classifier",
+        networks=(f"fcn_resnet{depth}",),
+        # Smaller ResNets have no third convolution in a block.
+        needs=frozenset({"conv1.weight", "layer1.0.conv3.weight", *needs}),
+        source_of=_in_backbone,
+        first="conv1",
+        preprocessing=_IMAGENET,
+        dropped=("fc.",),
     )
 
 
@@ -207,6 +225,8 @@ KINDS = (
         preprocessing=_LITE,
         dropped=("_conv_head.", "_bn1.", "_fc."),
     ),
+    _resnet_classifier(101, "layer3.22.conv1.weight"),
+    _resnet_classifier(50),
     _resnet(101, "backbone.layer3.22.conv1.weight"),
     _resnet(50),
     _port(
@@ -257,6 +277,8 @@ _TORCHVISION = (
     models.VGG16_Weights,
     models.AlexNet_Weights,
     models.GoogLeNet_Weights,
+    models.ResNet50_Weights,
+    models.ResNet101_Weights,
     segmentation.FCN_ResNet50_Weights,
     segmentation.FCN_ResNet101_Weights,
 )

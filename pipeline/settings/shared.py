@@ -75,6 +75,7 @@ class Group(Enum):
     INPUT_AND_OUTPUT = "input and output"
     NETWORK = "network"
     TRAINING = "training"
+    RECIPE = "recipe"
     LIMITS = "limits"
     SPEED = "speed"
     CLUSTER = "cluster"

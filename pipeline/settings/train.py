@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fcn.architectures import ARCHITECTURES, ENCODERS, WIDTH, check_choices
+from fcn.architectures import ARCHITECTURES, AUXILIARY, ENCODERS, WIDTH, check_choices
 from fcn.training.recipes import Recipe, find_recipe
 from pipeline.settings.label import LabellingSettings, LabelSettings
 from pipeline.settings.shared import (
@@ -168,16 +168,6 @@ class _ScheduleFields(NoSettings):
         "fcn_resnet*), which start weights may have brought; 0 leaves it as it is; default: the "
         "recipe's, 1",
     )
-    crop: tuple[int, int] | None = Field(
-        None,
-        description="[height,width] in pixels of what is cut out of a varied and scaled image; "
-        "default: the recipe's",
-    )
-    augment_scales: tuple[float, float] | None = Field(
-        None,
-        description="[least,most] factor by which the size of an image is varied; default: the "
-        "recipe's",
-    )
     augment: bool = Field(
         default=True, description="vary the images as the recipe does; else they pass whole"
     )
@@ -192,6 +182,92 @@ class _ScheduleFields(NoSettings):
         gt=0,
         description="seconds of training between two checkpoints: what a killed worker costs at "
         "most; the best weights so far are written with it",
+    )
+
+
+class VaryFields(NoSettings):
+    """How images are varied; what is not given is the recipe's."""
+
+    group = Group.RECIPE
+
+    crop: tuple[int, int] | None = Field(
+        None,
+        description="[height,width] in pixels of what is cut out of a varied and scaled image; "
+        "default: the recipe's",
+    )
+    augment_scales: tuple[float, float] | None = Field(
+        None,
+        description="[least,most] factor by which the size of an image is varied; default: the "
+        "recipe's",
+    )
+    augment_flip: bool | None = Field(
+        None, description="mirror half of the images left to right; default: the recipe's"
+    )
+    augment_color: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="largest change of brightness, contrast and saturation, as a share of 1; "
+        "default: the recipe's",
+    )
+
+
+class RecipeFields(NoSettings):
+    """Numbers of a recipe, under their names there; what is not given is the recipe's."""
+
+    group = Group.RECIPE
+
+    momentum: float | None = Field(
+        None, ge=0, lt=1, description="of SGD, at this batch size; default: the recipe's"
+    )
+    weight_decay: float | None = Field(
+        None, ge=0, le=1, description="of kernels, not of biases and norms; default: the recipe's"
+    )
+    schedule: Literal["fixed", "poly"] | None = Field(
+        None,
+        description="of the learning rate: fixed, or poly: (1 - progress)^0.9; default: the "
+        "recipe's",
+    )
+    warmup_steps: int | None = Field(
+        None,
+        ge=0,
+        description="steps over which the learning rate grows to its value; default: the recipe's",
+    )
+    balance: Literal["none", "sqrt"] | None = Field(
+        None,
+        description="of classes in the loss: none, or sqrt: as one over the root of their share of "
+        "the pixels; default: the recipe's",
+    )
+    max_class_weight: float | None = Field(
+        None, ge=1, description="largest weight of a class by balance; default: the recipe's"
+    )
+    ema_decay: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="decay per step of the running mean of the weights that is evaluated and kept; "
+        "0 keeps the weights themselves; default: the recipe's",
+    )
+    auxiliary_loss: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description="weight of the loss of an auxiliary head in the middle of the encoder, which "
+        "only training has (fcn_pyramid, fcn_lite0, fcn_resnet*); 0 has none; default: the "
+        "recipe's, 0.5 for fcn_resnet* with modern",
+    )
+    label_smoothing: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of a pixel's certainty that goes to all classes alike; default: the "
+        "recipe's, 0",
+    )
+    max_gradient_norm: float | None = Field(
+        None,
+        ge=0,
+        description="norm of a step's gradients to which larger ones are scaled down; 0 leaves "
+        "them; default: the recipe's, 0",
     )
 
 
@@ -250,6 +326,8 @@ class TrainSettings(
     _WorkerFields,
     _SpeedFields,
     _LimitFields,
+    VaryFields,
+    RecipeFields,
     _ScheduleFields,
     _NetworkFields,
     _DataFields,
@@ -262,15 +340,11 @@ class TrainSettings(
         if width is not None and WIDTH not in ARCHITECTURES.get(self.network, (WIDTH,)):
             raise ValueError(f"width={width} does not apply to {self.network}; leave it out")
         check_choices(self.network, self.effective_width, self.padding, self.upsampling)
-        if self.encoder_rate is not None and self.network not in ENCODERS:
-            raise ValueError(
-                f"encoder_rate={self.encoder_rate} is for networks with an encoder: "
-                f"{', '.join(ENCODERS)}"
-            )
         _check_one_way(self)
         if self.val_group is not None and not (self.val_fold or self.val_share):
             raise ValueError("val_group goes with val_fold or val_share; give one of them")
         recipe = find_recipe(self.recipe, self.network)
+        self._check_recipe(recipe)
         most = self.max_workers or self.num_workers
         if most < self.num_workers:
             raise ValueError(f"max_workers={most} is less than num_workers={self.num_workers}")
@@ -280,6 +354,23 @@ class TrainSettings(
         if self.crop and min(self.crop) < 1:
             raise ValueError(f"crop={self.crop}: height and width are from 1 up")
         return self
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        if self.encoder_rate is not None and self.network not in ENCODERS:
+            raise ValueError(
+                f"encoder_rate={self.encoder_rate} is for networks with an encoder: "
+                f"{', '.join(ENCODERS)}"
+            )
+        if self.auxiliary_loss and self.network not in AUXILIARY:
+            raise ValueError(
+                f"auxiliary_loss={self.auxiliary_loss} is for networks with a place for such a "
+                f"head: {', '.join(AUXILIARY)}"
+            )
+        if self.momentum is not None and recipe.optimizer != "sgd":
+            raise ValueError(
+                f"momentum={self.momentum} is SGD's; recipe={self.recipe} trains with "
+                f"{recipe.optimizer}; leave it out"
+            )
 
     def _check_shares(self, recipe: Recipe, most: int) -> None:
         batch_size = self.batch_size or recipe.batch_size

@@ -29,9 +29,12 @@ from pipeline.store.bucket_errors import (
     raise_store_error,
 )
 from pipeline.store.entry import WITHOUT_ETAG, Entry, changed_since
+from pipeline.store.in_flight import answers_of
 
 # Of pauses that a store asks for, all threads make one of at least this length.
 _THROTTLED_S = 1.0
+
+_REMOVED_AT_A_TIME = 64
 
 # Headers of an object, or its entry of a listing, by the names of boto: ETag, LastModified, ...
 Answer = Mapping[str, Any]
@@ -237,6 +240,12 @@ class Bucket:
         except BUCKET_ERRORS as error:
             if code_of(error) not in NO_OBJECT:
                 raise_store_error(error, uri)
+
+    def remove_folder(self, folder_uri: str) -> None:
+        """As `Storage.remove_folder`."""
+        uris = (entry.uri for entry in self.walk(folder_uri))
+        for _ in answers_of(self.remove, uris, _REMOVED_AT_A_TIME):
+            pass
 
     def remove_leftovers(self, folder_uri: str) -> None:
         """A PUT that did not end leaves nothing behind."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -161,6 +162,16 @@ class Local:
         """As `Storage.remove`."""
         self._requests.count("write")
         self._remove(local_path(uri))
+
+    def remove_folder(self, folder_uri: str) -> None:
+        """As `Storage.remove_folder`; the folder goes, too."""
+        self._requests.count("write")
+        try:
+            shutil.rmtree(local_path(folder_uri))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _raise_local(error, folder_uri)
 
     def remove_leftovers(self, folder_uri: str) -> None:
         """As `Storage.remove_leftovers`."""

@@ -190,6 +190,10 @@ class Storage:
         """Remove an object, if there is one. Raises StoreError."""
         self._backend(uri).remove(uri)
 
+    def remove_folder(self, folder_uri: str) -> None:
+        """Remove all objects below a folder, at any depth, if there are any. Raises StoreError."""
+        self._backend(folder_uri).remove_folder(as_folder(folder_uri))
+
     def remove_leftovers(self, folder_uri: str) -> None:
         """Remove what writes of killed processes left below a folder; a bucket has none."""
         self._backend(folder_uri).remove_leftovers(folder_uri)
@@ -231,4 +235,5 @@ class _Backend(Protocol):
     def walk(self, folder_uri: str) -> Iterator[Entry]: ...
     def children(self, folder_uri: str) -> list[str]: ...
     def remove(self, uri: str) -> None: ...
+    def remove_folder(self, folder_uri: str) -> None: ...
     def remove_leftovers(self, folder_uri: str) -> None: ...

@@ -23,7 +23,7 @@ from pipeline.inputs.data_set import Asked, DataSet, as_table
 from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share
 from pipeline.settings.shared import Mark
-from pipeline.settings.train import TrainSettings
+from pipeline.settings.train import RecipeFields, TrainSettings
 from pipeline.store.storage import Storage
 
 
@@ -195,23 +195,24 @@ def _recipe(settings: TrainSettings) -> Recipe:
     recipe = find_recipe(settings.recipe, settings.network)
     if settings.batch_size:
         recipe = recipe.with_batch_size(settings.batch_size)
+    names = ("epochs", "learning_rate", "encoder_rate", "micro_batch_size")
+    given = {name: getattr(settings, name) for name in (*names, *RecipeFields.model_fields)}
+    return dataclasses.replace(recipe, augmentation=_varied(recipe, settings), **_known(given))
+
+
+def _varied(recipe: Recipe, settings: TrainSettings) -> Augmentation:
+    given = {
+        "crop": settings.crop,
+        "scales": settings.augment_scales,
+        "flip": settings.augment_flip,
+        "colour": settings.augment_color,
+    }
     augmentation = recipe.augmentation if settings.augment else Augmentation()
-    if settings.crop or settings.augment_scales:
-        augmentation = dataclasses.replace(
-            augmentation,
-            crop=settings.crop or augmentation.crop,
-            scales=settings.augment_scales or augmentation.scales,
-        )
-    return dataclasses.replace(
-        recipe,
-        epochs=settings.epochs or recipe.epochs,
-        learning_rate=settings.learning_rate or recipe.learning_rate,
-        encoder_rate=recipe.encoder_rate
-        if settings.encoder_rate is None
-        else settings.encoder_rate,
-        micro_batch_size=settings.micro_batch_size or recipe.micro_batch_size,
-        augmentation=augmentation,
-    )
+    return dataclasses.replace(augmentation, **_known(given))
+
+
+def _known(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _record(

@@ -228,12 +228,18 @@ def test_the_writer_leaves_everything_else_alone():
 
 
 def test_the_cleaner_removes_runs_and_nothing_else(requests: set[Request]):
-    """The cleaner may delete what belongs to a run: no lock, no checkpoint, no input."""
+    """The cleaner may delete what belongs to a run, and archives: no lock, checkpoint, input.
+
+    It writes locks alone, and reads the output alone.
+    """
+    kinds = r"runs/|history/|(masks|images|class_statistics)/run="
     for _, arn, _ in requests:
-        of_run = re.search(r"/labelled/.*(runs/|(masks|images|class_statistics)/run=)", arn)
+        of_run = re.search(f"/labelled/.*({kinds})", arn)
         assert _allowed("CleanerPolicy", ("s3:DeleteObject", arn, False)) == bool(of_run)
-        assert not _allowed("CleanerPolicy", ("s3:PutObject", arn, True))
-        assert not _allowed("CleanerPolicy", ("s3:GetObject", arn, False))
+        is_lock = re.search("/labelled/.*locks/", arn)
+        assert _allowed("CleanerPolicy", ("s3:PutObject", arn, True)) == bool(is_lock)
+        is_read = arn.startswith(f"{_BUCKET}/labelled/")
+        assert _allowed("CleanerPolicy", ("s3:GetObject", arn, False)) == is_read
 
 
 def test_nothing_travels_unencrypted(requests: set[Request]):

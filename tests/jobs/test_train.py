@@ -334,6 +334,8 @@ def test_wrong_settings_end_before_any_work(
         ("--batch-size", 1, "--num-workers", 2): "leaves some of 2 workers without an image",
         ("--batch-size", 9, "--num-workers", 2, "--no-augment"): "can't be shared out evenly to 2",
         ("--encoder-rate", 0.1): "encoder_rate=0.1 is for networks with an encoder",
+        ("--auxiliary-loss", 0.4, "--network", "fcn8s_vgg16"): "place for such a head",
+        ("--momentum", 0.5): "momentum=0.5 is SGD's; recipe=modern trains with adamw",
         ("--val-fold", "9"): "a fold is K/N",
         ("--val-fold", "0/5", "--val-match", "a"): "val_match and val_fold each say what val is",
         ("--val-group", "a"): "val_group goes with val_fold or val_share",

@@ -27,8 +27,11 @@ share_batch_norms(network, torch.device("cpu"))
 part = slice(0, 1) if worker == 0 else slice(1, 4)
 images = given["images"][part].requires_grad_()
 (network(images) * given["factors"][part]).sum().backward()
+state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+with torch.no_grad():
+    half = network[1](given["factors"][part].bfloat16())
 gradients = {name: sum_over_workers(p.grad) for name, p in network.named_parameters()}
-torch.save({"images": images.grad, "gradients": gradients, "state": network.state_dict()},
+torch.save({"images": images.grad, "gradients": gradients, "state": state, "half": half},
            f"{folder}/{worker}.pt")
 """
 
@@ -45,7 +48,10 @@ def given() -> dict:
 
 
 def test_a_batch_norm_sees_the_images_of_all_workers(given: dict, tmp_path: Path):
-    """Two processes have the gradients and the running statistics of one that has all images."""
+    """Two processes have the gradients and the running statistics of one that has all images.
+
+    In half precision they say in half precision what it says.
+    """
     torch.save(given, tmp_path / "given.pt")
     workers = [
         subprocess.Popen(
@@ -69,6 +75,8 @@ def test_a_batch_norm_sees_the_images_of_all_workers(given: dict, tmp_path: Path
         )
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(found[1]["state"][name], tensor)
+    half = torch.cat([one["half"] for one in found])
+    torch.testing.assert_close(half, network[1](given["factors"].bfloat16()), rtol=1e-2, atol=1e-2)
 
 
 def test_alone_nothing_is_shared():
@@ -99,12 +107,14 @@ from fcn.training.trainer import Trainer
 from fcn.weights.files import random_network
 from fcn.training.distributed import sum_over_workers
 folder, number, worker = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+network, auxiliary_loss = sys.argv[4], float(sys.argv[5])
 torch.set_num_threads(1)
+torch.manual_seed(0)
 if number > 1:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=worker, world_size=number)
-record = Checkpoint("fcn_all_skips", numbered_classes(3), width=4)
+record = Checkpoint(network, numbered_classes(3), width=4)
 recipe = dataclasses.replace(RECIPES["paper"], batch_size=4, learning_rate=0.05)
-recipe = dataclasses.replace(recipe, micro_batch_size=None)
+recipe = dataclasses.replace(recipe, micro_batch_size=None, auxiliary_loss=auxiliary_loss)
 trainer = Trainer(random_network(record, 0), record, recipe, class_weights=(1.0, 2.0, 3.0))
 losses = []
 for step in range(6):
@@ -120,11 +130,11 @@ print(*counts.ravel())
 """
 
 
-def _train(folder: Path, number: int) -> list[list[float]]:
+def _train(folder: Path, number: int, *network: str) -> list[list[float]]:
     """Run the script above in some processes; give what the first one prints."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _TRAINER, str(folder), str(number), str(index)],
+            [sys.executable, "-c", _TRAINER, str(folder), str(number), str(index), *network],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,13 +145,17 @@ def _train(folder: Path, number: int) -> list[list[float]]:
     return [[float(word) for word in line.split()] for line in printed[0].splitlines()]
 
 
-@pytest.mark.parametrize("number", [2, 3])
-def test_workers_take_the_steps_of_one_with_batch_norm(number: int, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "network"), [(2, ("fcn_all_skips", "0")), (3, ("fcn_pyramid", "0.5"))]
+)
+def test_workers_take_the_steps_of_one_with_batch_norm(
+    number: int, network: tuple[str, str], tmp_path: Path
+):
     """A network with batch norm has the same losses and evaluation on two workers as on one.
 
-    So it has on three, which share four images unevenly.
+    So it has on three, which share four images unevenly, with an auxiliary head.
     """
-    one, many = _train(tmp_path, 1), _train(tmp_path, number)
+    one, many = _train(tmp_path, 1, *network), _train(tmp_path, number, *network)
 
     assert many[0] == pytest.approx(one[0], abs=1e-4)
     assert sum(many[1]) == sum(one[1]) == 4 * 33 * 40

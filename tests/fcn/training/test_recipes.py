@@ -107,6 +107,6 @@ def test_class_weights_follow_the_counted_pixels():
     assert weights is not None
     assert weights[1] / weights[0] == pytest.approx(4)
     assert (1600 * weights[0] + 100 * weights[1]) / 1700 == pytest.approx(1)
-    assert weights[2] == RECIPES["modern"].max_weight
+    assert weights[2] == RECIPES["modern"].max_class_weight
     assert class_weights(RECIPES["paper"], pixels) is None
     assert class_weights(RECIPES["modern"], [0, 0]) is None

@@ -153,8 +153,8 @@ def test_an_evaluation_is_what_a_replica_says():
 
 
 def test_the_running_mean_is_what_is_kept():
-    """With `average` the evaluated network lags behind the trained one, and is another one."""
-    recipe = dataclasses.replace(_RECIPE, average=0.9)
+    """With `ema_decay` the evaluated network lags behind the trained one, and is another one."""
+    recipe = dataclasses.replace(_RECIPE, ema_decay=0.9)
     trainer = Trainer(random_network(_WITH_NORM, 0), _WITH_NORM, recipe)
     start = trainer.network.state_dict()["classifier.weight"].clone()
 

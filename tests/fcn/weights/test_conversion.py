@@ -492,6 +492,32 @@ def test_images_of_other_channels_need_numbers_for_each() -> None:
     assert record.in_channels == 1
 
 
+@torch.no_grad()
+def test_resnet_becomes_the_backbone() -> None:
+    """Features are the source's where nothing is dilated; the classifier is dropped."""
+    source = _without_memory(models.resnet50)
+    imported = convert(source.state_dict(), Wanted("fcn_resnet50", num_classes=2))
+    images = _images(1, 3, 64, 96)
+    _assert_close(
+        _behind(imported.network, "backbone.layer2", images), _behind(source, "layer2", images)
+    )
+    assert imported.kind.name == "torchvision's ResNet-50 classifier"
+    assert imported.record.untrained_layers == ("classifier.0", "classifier.1", "classifier.4")
+    assert imported.dropped == ("fc.weight", "fc.bias")
+
+
+def test_resnets_are_told_apart() -> None:
+    """ResNet-101 is known by its depth, ResNet-152 refused for what it has beyond it."""
+    with torch.device("meta"):
+        assert recognise(models.resnet101().state_dict()).networks == ("fcn_resnet101",)
+        deeper = models.resnet152().state_dict()
+    deeper = {
+        name: torch.zeros((), dtype=one.dtype).expand(one.shape) for name, one in deeper.items()
+    }
+    with pytest.raises(CheckpointError, match=r"layer2\.4"):
+        convert(deeper, Wanted("fcn_resnet101", num_classes=2))
+
+
 def test_a_classifier_needs_classes() -> None:
     """The 1000 classes of ImageNet are nobody's masks: the number has to be said."""
     with pytest.raises(CheckpointError, match=r"VGG16 classifier, .* give num_classes or classes"):
@@ -664,7 +690,7 @@ def test_names_of_torchvision_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [models.vgg19, models.vgg16_bn, models.vgg13, models.vgg11, models.resnet50]
+    "make", [models.vgg19, models.vgg16_bn, models.vgg13, models.vgg11, models.resnet34]
 )
 def test_relatives_are_not_mistaken(make: Callable[[], nn.Module]) -> None:
     """Other classifiers of torchvision, with names much like these, are not recognised."""

@@ -142,6 +142,19 @@ def test_what_is_removed_is_gone(place: Place) -> None:
         assert not place.storage.exists(place.uri)
 
 
+def test_a_folder_that_is_removed_is_gone_with_all_below_it(place: Place) -> None:
+    """All below the prefix goes, at any depth, and nothing beside it; none is no error."""
+    for name in ("a/1", "a/b/2", "ab/3"):
+        place.storage.write(f"{place.bucket}/{name}", b"x")
+    for _ in range(2):
+        place.storage.remove_folder(f"{place.bucket}/a")
+
+    left = {
+        entry.uri.removeprefix(f"{place.bucket}/") for entry in place.storage.walk(place.bucket)
+    }
+    assert left == {"ab/3", "in/object"}
+
+
 @pytest.mark.parametrize(
     ("status", "code", "expected", "scope"),
     [

@@ -134,6 +134,20 @@ def test_what_is_removed_is_gone(place: Place) -> None:
     assert not place.storage.exists(place.uri)
 
 
+def test_a_folder_that_is_removed_is_gone_with_all_below_it(place: Place) -> None:
+    """All below the prefix goes, at any depth, and nothing beside it; none is no error."""
+    for name in ("a/1", "a/b/2", "ab/3"):
+        place.storage.write(f"{place.folder}/{name}", b"x")
+    for _ in range(2):
+        place.storage.remove_folder(f"{place.folder}/a")
+
+    left = {
+        entry.uri.removeprefix(f"{place.folder}/") for entry in place.storage.walk(place.folder)
+    }
+    assert {"ab/3"} <= left
+    assert not any(name.startswith("a/") for name in left)
+
+
 def test_a_page_that_is_no_xml_is_no_store_either(place: Place) -> None:
     """Most pages can't be parsed as XML; a store that has only ever sent such is none."""
     reply = page(b"<!DOCTYPE html><html><head><meta charset=utf-8><body>Log in<br>")

@@ -1,5 +1,6 @@
 """A training run's folder, where stores ignore put-if-absent and where they do not."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -75,6 +76,41 @@ def test_a_batch_of_more_images_than_there_are_is_warned_of(
     for batch_size, warned in ((2, False), (3, True)):
         _say_inspection(open_plan(TrainSettings(batch_size=batch_size, **fields)), found)
         assert ("batch_size=3 is more than the 2 images to train on" in caplog.text) == warned
+
+
+def test_every_number_of_a_recipe_is_a_setting(tmp_path: Path):
+    """What is given takes the place of the recipe's number; all fields of recipes can be given."""
+    data = {"data": str(scenes(tmp_path, 2, 1)), "output": str(tmp_path), "run_name": "run"}
+    given = {
+        "weight_decay": 0.5,
+        "schedule": "fixed",
+        "warmup_steps": 0,
+        "balance": "none",
+        "max_class_weight": 2.0,
+        "ema_decay": 0.0,
+        "auxiliary_loss": 0.3,
+        "label_smoothing": 0.1,
+        "max_gradient_norm": 1.0,
+        "encoder_rate": 0.0,
+        "epochs": 7,
+        "learning_rate": 1.0,
+        "micro_batch_size": 2,
+        "batch_size": 4,
+    }
+    varied = {"crop": (64, 96), "scales": (1.0, 2.0), "flip": False, "colour": 0.0}
+    names = {"scales": "augment_scales", "flip": "augment_flip", "colour": "augment_color"}
+    asked = {names.get(name, name): value for name, value in varied.items()}
+
+    plan = open_plan(TrainSettings(network="fcn_pyramid", **data, **given, **asked))
+
+    [stage] = plan.stages
+    found = dataclasses.asdict(stage.recipe)
+    augmentation = found.pop("augmentation")
+    assert {name: found[name] for name in given} == given
+    assert augmentation == varied
+    # What is no number of a user's: what the recipe is, and the loss that it was published with.
+    fixed = {"name", "optimizer", "bias_rate", "divisor", "stage_factors", "momentum"}
+    assert found.keys() - given.keys() == fixed
 
 
 def test_where_relative_paths_of_a_manifest_start_is_said(tmp_path: Path):

@@ -1,0 +1,173 @@
+"""Clean: find runs whose every answer newer ones have replaced, and take them away.
+
+In: the runs of an output. Out: those that nobody needs, and what an earlier removal has left. A run
+goes as a whole or stays as a whole, so that what is there stays something that `verify` can prove.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.labelling.archive import remove_archives
+from pipeline.labelling.history import History
+from pipeline.labelling.repair import unused
+from pipeline.labelling.runs import Manifest, Run, run_folder
+from pipeline.labelling.schema import IMAGES, OK
+from pipeline.labelling.staging import Staging
+from pipeline.store.storage import Storage
+
+_PUBLISHED = ("images", "class_statistics", "masks")
+# What a run has from its first shard on; before its record there is a plan alone.
+_BEGUN = {"commits", "sections", "manifest.json", "_SUCCESS"}
+
+_ROWS = pa.schema(
+    [
+        IMAGES.field("uri"),
+        IMAGES.field("labelled_at"),
+        ("labelled", pa.bool_()),
+        ("run", pa.int32()),
+        ("network", pa.string()),
+    ]
+)
+# An image keeps its newest row and, where that has no mask, the newest one that has.
+_NEEDED = """
+    SELECT DISTINCT unnest([
+        arg_max(run, (labelled_at, run)),
+        arg_max(run, (labelled_at, run)) FILTER (labelled)
+    ])
+    FROM answers GROUP BY uri, network
+"""
+
+
+@dataclass(frozen=True)
+class Removable:
+    """What a run that can go holds.
+
+    Attributes:
+        run_id: Of the run.
+        reason: Why it can go.
+        folders: URIs of all folders that it has in the output, in the order in which they go.
+    """
+
+    run_id: str
+    reason: str
+    folders: tuple[str, ...]
+
+
+def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
+    """Find the finished runs of which no image's answer is the newest one.
+
+    Args:
+        history: Of the output.
+        of_any_network: Whether another network's answers replace those of a run, too.
+
+    Returns:
+        The runs, oldest first; the newest finished one is never among them.
+
+    Raises:
+        InputError: There is no run, or a table of one is damaged.
+    """
+    runs = history.require(None)
+    pairs = list(zip(runs, history.manifests(runs), history.finished(runs), strict=True))
+    finished = [(run, manifest) for run, manifest, done in pairs if manifest and done]
+    needed = _needed(finished, of_any_network=of_any_network) | {len(finished) - 1}
+    return [
+        Removable(
+            run.run_id,
+            f"each of its {manifest.num_images:,} images has a newer answer",
+            _folders(history.output, run.run_id),
+        )
+        for index, (run, manifest) in enumerate(finished)
+        if index not in needed
+    ]
+
+
+def find_left(storage: Storage, output: str) -> list[Removable]:
+    """Find what is left of runs that have no record any more: a removal was cut off.
+
+    Args:
+        storage: Of the output.
+        output: URI of its folder.
+    """
+    # Before the records are looked for: a run has its record before it has anything else here.
+    names = {
+        name.removeprefix("run=")
+        for table in _PUBLISHED
+        for name in storage.children(f"{output}/{table}")
+        if name.startswith("run=")
+    }
+    for name in storage.children(f"{output}/runs"):
+        if not _BEGUN.isdisjoint(storage.children(run_folder(output, name))):
+            names.add(name)
+    return [
+        Removable(name, "a removal was cut off", _folders(output, name))
+        for name in sorted(names)
+        if not storage.exists(f"{run_folder(output, name)}/run.json")
+    ]
+
+
+def size_of(storage: Storage, found: Removable) -> tuple[int, int]:
+    """Count the files of a run, and their bytes, by listing them."""
+    sizes = [
+        entry.num_bytes
+        for folder in found.folders
+        if storage.children(folder)
+        for entry in storage.walk(folder)
+    ]
+    return len(sizes), sum(sizes)
+
+
+def remove_run(storage: Storage, output: str, found: Removable) -> None:
+    """Remove a run. Cut off at any moment, it leaves nothing that counts as a run.
+
+    Args:
+        storage: Of the output; it has to have the right to delete.
+        output: URI of its folder.
+        found: The run.
+
+    Raises:
+        LockHeld: Somebody is at work on the run's input and network.
+        StoreError: The store did not answer, or refuses.
+    """
+    with unused(storage, output, found.run_id):
+        # Archives hold what the run has said; after it, those that were written meanwhile.
+        remove_archives(storage, output)
+        storage.remove(f"{run_folder(output, found.run_id)}/run.json")
+        remove_archives(storage, output)
+        for folder in found.folders:
+            storage.remove_folder(folder)
+
+
+def _folders(output: str, run_id: str) -> tuple[str, ...]:
+    published = (f"{output}/{table}/run={run_id}" for table in _PUBLISHED)
+    return (*published, run_folder(output, run_id))
+
+
+def _needed(finished: Sequence[tuple[Run, Manifest]], *, of_any_network: bool) -> set[int]:
+    """Return the places of the runs that hold an image's newest answer, or its newest mask."""
+    staging = Staging()
+    try:
+        tables = (
+            rows
+            for index, (run, manifest) in enumerate(finished)
+            for rows in _rows(run, index, "" if of_any_network else manifest.fingerprint, manifest)
+        )
+        staging.fill("answers", _ROWS, tables)
+        return {index for (index,) in staging.run(_NEEDED) if index is not None}
+    finally:
+        staging.close()
+
+
+def _rows(run: Run, index: int, network: str, manifest: Manifest) -> Iterator[pa.Table]:
+    for table in run.published(manifest, ["uri", "labelled_at", "status"]):
+        number = table.num_rows
+        columns = [
+            table["uri"],
+            table["labelled_at"],
+            pc.equal(table["status"], OK),
+            pa.array([index] * number, pa.int32()),
+            pa.array([network] * number, pa.string()),
+        ]
+        yield pa.table(columns, schema=_ROWS)
