@@ -3,13 +3,14 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 from pipeline.errors import ErrorCode, InputError, Scope, SettingError, StoreError
-from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_uris
+from pipeline.inputs.inventory import INVENTORY_NAME, read_inventory
+from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_entries, manifest_uris
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 from pipeline.store.uri import (
@@ -69,7 +70,15 @@ def is_image(key: str) -> bool:
 class Sources:
     """The images of an input; iterate once, then read `num_ignored` and `num_masks`."""
 
-    def __init__(self, storage: Storage, input_uri: str, output_uri: str, threads: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        input_uri: str,
+        output_uri: str,
+        threads: int,
+        *,
+        trust_manifest: bool = False,
+    ) -> None:
         """Find out what kind of input it is, without listing it yet.
 
         Args:
@@ -77,11 +86,14 @@ class Sources:
             input_uri: What the user named, normalised.
             output_uri: Left out of a listing.
             threads: Look-ups at a time, for manifests.
+            trust_manifest: Whether a manifest says versions and sizes, so that nothing is looked
+                up.
         """
         self._storage = storage
         self._input = input_uri
         self._output = as_folder(output_uri)
         self._threads = threads
+        self._trust_manifest = trust_manifest
         self.num_ignored = self.num_masks = 0
 
     def __iter__(self) -> Iterator[Source]:
@@ -102,7 +114,9 @@ class Sources:
 
     def _find(self) -> Iterator[Source]:
         entry = self._single()
-        if entry is not None and entry.uri.lower().endswith(MANIFEST_ENDINGS):
+        if entry is not None and entry.uri.rpartition("/")[2] == INVENTORY_NAME:
+            yield from self._images(read_inventory(self._storage, entry.uri), "s3://")
+        elif entry is not None and entry.uri.lower().endswith(MANIFEST_ENDINGS):
             yield from self._manifest(entry.uri)
         elif entry is None and (parts := self._manifest_parts()):
             for uri in parts:
@@ -156,9 +170,12 @@ class Sources:
         return not entry.num_bytes
 
     def _folder(self, folder: str) -> Iterator[Source]:
-        prefix = as_folder(folder)
+        yield from self._images(self._storage.walk(folder), as_folder(folder))
+
+    def _images(self, entries: Iterable[Entry], prefix: str) -> Iterator[Source]:
+        """Choose what is an image by its name; its key is what follows the prefix."""
         output = self._output_below(prefix)
-        for entry in self._storage.walk(folder):
+        for entry in entries:
             # A name that is no UTF-8 can't stand in a table: its row says so, with \xe9 for a byte.
             uri = entry.uri.encode(errors="surrogateescape").decode(errors="backslashreplace")
             key = uri.removeprefix(prefix)
@@ -193,7 +210,13 @@ class Sources:
                 yield source
 
     def _manifest(self, manifest_uri: str) -> Iterator[Source]:
-        uris = manifest_uris(self._storage.read(manifest_uri), manifest_uri)
+        data = self._storage.read(manifest_uri)
+        if self._trust_manifest:
+            for text, etag, num_bytes in manifest_entries(data, manifest_uri):
+                uri = self._normalised(text)
+                yield Source(_key_of(uri), uri, etag, num_bytes)
+            return
+        uris = manifest_uris(data, manifest_uri)
         with ThreadPoolExecutor(self._threads) as pool:
             # A pool holds all that it is given, so it is given some at a time.
             while some := list(islice(uris, _LOOK_UPS_AT_A_TIME)):
@@ -204,11 +227,9 @@ class Sources:
         entry = self._stat_if_there(uri)
         for other in () if entry else other_spellings(uri):
             entry = entry or self._stat_if_there(other)
-        uri = entry.uri if entry else uri
-        key = uri.partition("://")[2].lstrip("/")
         if entry is None:
-            return Source(key, uri, None, None)
-        return Source(key, uri, entry.version, entry.num_bytes)
+            return Source(_key_of(uri), uri, None, None)
+        return Source(_key_of(entry.uri), entry.uri, entry.version, entry.num_bytes)
 
     def _normalised(self, text: str) -> str:
         try:
@@ -225,3 +246,8 @@ class Sources:
             if error.refused and error.scope is not Scope.STORE:
                 return None
             raise
+
+
+def _key_of(uri: str) -> str:
+    """Name an image of a manifest: all of its place."""
+    return uri.partition("://")[2].lstrip("/")

@@ -40,10 +40,37 @@ def manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
     """
     manifest = Manifest(manifest_uri, ("uri",), (), "one column `uri`")
     for row, values in enumerate(manifest.rows(data)):
-        uri = values["uri"]
-        if not isinstance(uri, str) or not uri.strip():
-            raise InputError(f"manifest {manifest_uri}, row {row}: uri is {uri!r}, not a text")
-        yield uri
+        yield _text_of(values, "uri", manifest_uri, row)
+
+
+def manifest_entries(data: bytes, manifest_uri: str) -> Iterator[tuple[str, str, int]]:
+    """Read the columns `uri`, `etag` and `num_bytes` of a manifest.
+
+    Args:
+        data: The manifest.
+        manifest_uri: Where it is, whose ending names the format.
+
+    Raises:
+        InputError: As `manifest_uris`, and a number of bytes is none.
+    """
+    columns = ("uri", "etag", "num_bytes")
+    needs = "one column each of `uri`, `etag` and `num_bytes` (trust_manifest)"
+    manifest = Manifest(manifest_uri, columns, (), needs, texts=("etag",))
+    for row, values in enumerate(manifest.rows(data)):
+        size = values["num_bytes"]
+        if not isinstance(size, int) or size < 0:
+            raise InputError(
+                f"manifest {manifest_uri}, row {row}: num_bytes is {size!r}, no number of bytes"
+            )
+        etag = _text_of(values, "etag", manifest_uri, row).strip('"')
+        yield _text_of(values, "uri", manifest_uri, row), etag, size
+
+
+def _text_of(values: Row, column: str, manifest_uri: str, row: int) -> str:
+    value = values[column]
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"manifest {manifest_uri}, row {row}: {column} is {value!r}, not a text")
+    return value
 
 
 @dataclass(frozen=True)
@@ -55,12 +82,14 @@ class Manifest:
         needed: Columns that it must have, once each.
         wanted: Columns that it may have.
         needs: The needed ones in words, for the message.
+        texts: Columns of which a CSV holds no numbers, even where all are digits.
     """
 
     uri: str
     needed: Sequence[str]
     wanted: Sequence[str]
     needs: str
+    texts: Sequence[str] = ()
 
     def rows(self, data: bytes) -> Iterator[Row]:
         """Read the rows; a value that is not there is None.
@@ -125,7 +154,7 @@ class Manifest:
         for line in lines:
             if line:
                 yield {
-                    name: _value(line[place]) if place < len(line) else None
+                    name: self._value(name, line[place]) if place < len(line) else None
                     for name, place in places.items()
                 }
 
@@ -150,7 +179,6 @@ class Manifest:
             raise InputError(f"manifest {self.uri} needs {self.needs}; it has {', '.join(names)}")
         return [*self.needed, *(name for name in self.wanted if name in names)]
 
-
-def _value(text: str) -> str | int:
-    """Read what a field holds: a column of numbers is no column of names."""
-    return int(text) if text.isdecimal() else text
+    def _value(self, name: str, text: str) -> str | int:
+        """Read what a field holds: a column of numbers is no column of names."""
+        return int(text) if text.isdecimal() and name not in self.texts else text

@@ -144,7 +144,8 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         SettingError: There is no room for the listing on the disk.
     """
     storage = history.storage.for_input()
-    sources = Sources(storage, settings.input, settings.output, settings.io_threads)
+    places = (settings.input, settings.output, settings.io_threads)
+    sources = Sources(storage, *places, trust_manifest=settings.trust_manifest)
     staging = Staging()
     staging.fill("listed", _LISTED, _chunks(sources, settings))
     [(num_repeated,)] = staging.run(_ONCE_EACH)

@@ -272,8 +272,13 @@ class LabellingSettings(
 
 class _InputFields(NoSettings):
     input: Annotated[str, AfterValidator(normalised_input)] = Field(
-        description="folder, bucket prefix, glob, one image, or a manifest with a column `uri` "
-        "(.parquet, .csv, .jsonl); local or in a bucket"
+        description="folder, bucket prefix, glob, one image, a manifest with a column `uri` "
+        "(.parquet, .csv, .jsonl), or manifest.json of an S3 Inventory; local or in a bucket"
+    )
+    trust_manifest: bool = Field(
+        default=False,
+        description="believe the columns `etag` and `num_bytes` of a manifest, in place of a "
+        "request for each image; one that has changed since then is a row, `changed`",
     )
 
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -409,6 +410,56 @@ def test_sparks_names_of_buckets_are_read(tmp_path: Path, s3: Server) -> None:
     _write_manifest(tmp_path / "list.csv", [f"s3a://{bucket}/p/a%20b.jpg"])
     [source] = Sources(storage, f"file://{tmp_path}/list.csv", "file:///out", 2)
     assert (source.uri, source.num_bytes) == (f"s3://{bucket}/p/a b.jpg", 9)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_manifest_that_is_trusted_costs_no_request_per_image(ending: str, tmp_path: Path) -> None:
+    """Its ETags and sizes are the sources', without quotes, and digits stay a text."""
+    table = pa.table(
+        {
+            "uri": ["s3://nowhere/b.jpg", "s3://nowhere/a b.jpg"],
+            "etag": ["00000000000000000000000000000012", '"3858f62230ac3c915f300c664312c63f-2"'],
+            "num_bytes": [12, 0],
+            "other": [1.5, None],
+        }
+    )
+    path = tmp_path / f"list.{ending}"
+    if ending == "csv":
+        pa.csv.write_csv(table, path)
+    elif ending == "parquet":
+        pq.write_table(table, path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    storage = Storage().counting()
+    place = (f"file://{path}", "file:///out", 2)
+
+    found = list(Sources(storage, *place, trust_manifest=True))
+
+    assert [(one.key, one.version, one.num_bytes) for one in found] == [
+        ("nowhere/b.jpg", "00000000000000000000000000000012", 12),
+        ("nowhere/a b.jpg", "3858f62230ac3c915f300c664312c63f-2", 0),
+    ]
+    assert storage.requests["look"] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"uri": "/a.jpg", "etag": "e"}, "needs one column each of `uri`, `etag` and `num_bytes`"),
+        ({"uri": "/a.jpg", "etag": None, "num_bytes": 1}, "row 0: etag is None, not a text"),
+        ({"uri": "/a.jpg", "etag": "e", "num_bytes": -1}, "row 0: num_bytes is -1, no number of"),
+        ({"uri": "/a.jpg", "etag": "e", "num_bytes": "1"}, "row 0: num_bytes is '1', no number of"),
+    ],
+)
+def test_what_can_not_be_trusted_is_refused(
+    row: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    """A manifest that lacks a column or a value is refused with its row."""
+    (tmp_path / "list.jsonl").write_text(json.dumps(row))
+    place = (f"file://{tmp_path}/list.jsonl", "file:///out", 2)
+
+    with pytest.raises(InputError, match=words):
+        list(Sources(Storage(), *place, trust_manifest=True))
 
 
 # Missing inputs
