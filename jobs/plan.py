@@ -4,8 +4,10 @@ from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 from pipeline.labelling.needs import Needs
 from pipeline.labelling.network import AUTO
+from pipeline.labelling.request_costs import labelling, verifying
 from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
+from pipeline.store.uri import BUCKETS
 
 
 def run(settings: LabelSettings) -> int:
@@ -40,6 +42,8 @@ def _describe(job: Job, found: Found) -> list[str]:
     ]
     lines.append(f"driver           needs {Needs.to_do(found)}")
     lines += _estimate(job, drafted.num_images)
+    for in_tars in (False, True):
+        lines += _requests(job, drafted.num_images, drafted.num_shards, in_tars=in_tars)
     if drafted.num_images:
         lines.append(f"first image      {drafted.first_uri}")
     return lines
@@ -67,7 +71,21 @@ def _describe_run(job: Job, found: Found) -> list[str]:
         done,
         f"fingerprint      {job.record.fingerprint}",
         *_estimate(job, todo.num_images),
+        *_requests(job, todo.num_images, len(todo), in_tars=run.masks_in_tars),
     ]
+
+
+def _requests(job: Job, num_images: int, num_shards: int, *, in_tars: bool) -> list[str]:
+    """Say what a bucket is asked for; a disk asks no price."""
+    if not job.output.startswith(BUCKETS):
+        return []
+    label, verify = (
+        reckon(num_images, num_shards, in_tars=in_tars) for reckon in (labelling, verifying)
+    )
+    kind = "masks in tars " if in_tars else "masks as files"
+    made = f"{label.writes:,} writes, {label.reads:,} reads"
+    cost = f"${label.dollars:,.2f} at S3's prices; verify ${verify.dollars:,.2f}"
+    return [f"{kind}   {made}: {cost}"]
 
 
 def _estimate(job: Job, num_images: int) -> list[str]:

@@ -149,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, stored.headers(), stored.data)
             return
         first, last = int(found[1]), min(int(found[2]), len(stored.data) - 1)
+        if first > last:
+            self._refuse(416, "InvalidRange")
+            return
         shown = {"Content-Range": f"bytes {first}-{last}/{len(stored.data)}"}
         self._answer(206, stored.headers() | shown, stored.data[first : last + 1])
 

@@ -1,12 +1,15 @@
 """Use the product as its users do, and read what it has written."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -81,12 +84,22 @@ def tables(run: Run) -> tuple[list[dict], list[dict]]:
 
 
 def mask_hashes(run: Run) -> dict[str, str]:
-    """Hash every file below the run's folder of masks."""
+    """Hash every file below the run's folder of masks, those in tars by their names as files."""
     prefix = run.masks_folder + "/"
-    return {
-        entry.uri.removeprefix(prefix): hashlib.sha256(run.storage.read(entry.uri)).hexdigest()
-        for entry in run.storage.walk(run.masks_folder)
-    }
+    found: dict[str, str] = {}
+    for entry in run.storage.walk(run.masks_folder):
+        data, name = run.storage.read(entry.uri), entry.uri.removeprefix(prefix)
+        for key, png in in_tar(data) if name.endswith(".tar") else [(name, data)]:
+            assert key not in found, f"{key} is there twice"
+            found[key] = hashlib.sha256(png).hexdigest()
+    return found
+
+
+def in_tar(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Read the members of a tar of masks, with the names that their masks have as files."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for member in tar:
+            yield unquote(member.name), tar.extractfile(member).read()
 
 
 def draw_photographs(folder: Path, number: int, size: tuple[int, int] = (40, 60)) -> Path:

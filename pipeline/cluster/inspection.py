@@ -19,7 +19,7 @@ def inspect(
 
     Args:
         look: What is looked at.
-        splits: image_uri and mask_uri of the samples, by split; at least one sample.
+        splits: The samples by split, as `as_table` lays them out; at least one.
         settings: They say how long to wait.
 
     Raises:
@@ -32,6 +32,8 @@ def inspect(
             split=split,
             image_uris=part["image_uri"].to_pylist(),
             mask_uris=part["mask_uri"].to_pylist(),
+            mask_offsets=part["mask_offset"].to_pylist(),
+            mask_bytes=part["mask_bytes"].to_pylist(),
         )
         for split, table in splits.items()
         for part in (

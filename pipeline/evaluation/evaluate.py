@@ -18,6 +18,7 @@ from pipeline.cluster.tasks import in_tasks
 from pipeline.evaluation.score import (
     IMAGE_SCORES,
     Score,
+    Scored,
     Scores,
     confusion_picture,
     confusion_table,
@@ -27,6 +28,7 @@ from pipeline.inputs.data_set import DataSet, as_table
 from pipeline.inputs.inspect import Inspect, check_truths
 from pipeline.inputs.samples import Sample
 from pipeline.labelling.session import Job
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
 _IMAGES_PER_CHUNK = 32
@@ -60,7 +62,7 @@ def score_masks(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> Score
     return Scores(matrix, outlines, table)
 
 
-def _masks(job: Job) -> dict[str, tuple[str, float]]:
+def _masks(job: Job) -> dict[str, tuple[Extent, float | None]]:
     """Return the newest mask of every image that finished runs have labelled, and how sure it is.
 
     An image that failed since has none, whatever an older run has made of it.
@@ -68,27 +70,33 @@ def _masks(job: Job) -> dict[str, tuple[str, float]]:
     job.history.refresh()  # the labelling has added to it
     runs = job.history.of_network(job.record.fingerprint)
     finished = list(compress(runs, job.history.finished(runs)))
-    columns = ["uri", "mask_uri", "mean_confidence"]
-    found: dict[str, tuple[str | None, float]] = {}
+    columns = ["uri", "mask_uri", "mask_offset", "mask_bytes", "mean_confidence"]
+    found: dict[str, tuple[Extent | None, float | None]] = {}
     for run, manifest in zip(finished, job.history.manifests(finished), strict=True):
         for table in run.published(manifest, columns) if manifest else ():
-            uris, masks, confidences = (table[name].to_pylist() for name in columns)
-            found |= dict(zip(uris, zip(masks, confidences, strict=True), strict=True))
+            for row in table.to_pylist():
+                mask = Extent.of_mask(row) if row["mask_uri"] else None
+                found[row["uri"]] = mask, row["mean_confidence"]
     return {uri: (mask, sure) for uri, (mask, sure) in found.items() if mask is not None}
 
 
 def _chunks(
-    masks: dict[str, tuple[str, float]], samples: Sequence[Sample]
-) -> Iterator[dict[str, list[Any]]]:
+    masks: dict[str, tuple[Extent, float | None]], samples: Sequence[Sample]
+) -> Iterator[Scored]:
     labelled = [sample for sample in samples if sample.image_uri in masks]
     for first in range(0, len(labelled), _IMAGES_PER_CHUNK):
         some = labelled[first : first + _IMAGES_PER_CHUNK]
-        yield {
-            "image_uris": [sample.image_uri for sample in some],
-            "truth_uris": [sample.mask_uri for sample in some],
-            "mask_uris": [masks[sample.image_uri][0] for sample in some],
-            "confidences": [masks[sample.image_uri][1] for sample in some],
-        }
+        theirs = [masks[sample.image_uri] for sample in some]
+        yield Scored(
+            image_uris=[sample.image_uri for sample in some],
+            truth_uris=[sample.mask_uri for sample in some],
+            truth_offsets=[sample.mask_offset for sample in some],
+            truth_bytes=[sample.mask_bytes for sample in some],
+            mask_uris=[mask.uri for mask, _ in theirs],
+            mask_offsets=[mask.offset for mask, _ in theirs],
+            mask_bytes=[mask.num_bytes for mask, _ in theirs],
+            confidences=[confidence for _, confidence in theirs],
+        )
 
 
 def write(

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import matplotlib.figure
 import numpy as np
@@ -18,6 +18,7 @@ from fcn.metrics import ConfusionMatrix
 from pipeline.errors import BrokenPromise, InputError
 from pipeline.images.ground_truth import Coding, TruthError, decode_truth
 from pipeline.images.masks import decode_mask
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
 IMAGE_SCORES = pa.schema(
@@ -25,6 +26,8 @@ IMAGE_SCORES = pa.schema(
         ("image_uri", pa.string()),
         ("truth_uri", pa.string()),
         ("mask_uri", pa.string()),
+        ("mask_offset", pa.int64()),
+        ("mask_bytes", pa.int64()),
         ("num_pixels", pa.int64()),
         ("pixel_accuracy", pa.float64()),
         ("mean_accuracy", pa.float64()),
@@ -59,11 +62,15 @@ class Scores:
 
 
 class Scored(TypedDict):
-    """What is to be compared: three URIs and the mean confidence per image, side by side."""
+    """What is to be compared: samples, their masks and the mean confidences, side by side."""
 
     image_uris: list[str]
     truth_uris: list[str]
+    truth_offsets: list[int | None]
+    truth_bytes: list[int | None]
     mask_uris: list[str]
+    mask_offsets: list[int | None]
+    mask_bytes: list[int | None]
     confidences: list[float | None]
 
 
@@ -87,15 +94,19 @@ class Score:
             BrokenPromise: A mask that the tables name is gone or damaged.
             StoreError: A truth is missing, or the store does not answer.
         """
-        rows = list(zip(chunk["image_uris"], chunk["truth_uris"], chunk["mask_uris"], strict=True))
+        truths, masks = _extents(chunk, "truth"), _extents(chunk, "mask")
         with ThreadPoolExecutor(self.threads) as pool:
-            found = list(pool.map(lambda row: self._compare(row[1], row[2]), rows))
+            found = list(pool.map(self._compare, truths, masks))
         matrices = [matrix for matrix, _ in found]
         total = sum(matrices, ConfusionMatrix.zeros(self.coding.num_classes))
         outlines = reduce(add, (outline for _, outline in found))
         scores = [
-            _row(uris, matrix) | {"mean_confidence": confidence}
-            for uris, matrix, confidence in zip(rows, matrices, chunk["confidences"], strict=True)
+            _places(*places) | _row(matrix) | {"mean_confidence": confidence}
+            for places, matrix, confidence in zip(
+                *(zip(chunk["image_uris"], truths, masks, strict=True), matrices),
+                chunk["confidences"],
+                strict=True,
+            )
         ]
         return {
             "counts": total.counts.tolist(),
@@ -103,42 +114,57 @@ class Score:
             "images": scores,
         }
 
-    def _compare(self, truth_uri: str, mask_uri: str) -> tuple[ConfusionMatrix, BoundaryCounts]:
-        mask = self._mask(mask_uri)
+    def _compare(self, place: Extent, of_mask: Extent) -> tuple[ConfusionMatrix, BoundaryCounts]:
+        mask = self._mask(of_mask)
         try:
-            truth = decode_truth(self.storage.read(truth_uri), self.coding)
+            truth = decode_truth(self.storage.read_extent(place), self.coding)
         except TruthError as error:
-            raise InputError(f"{truth_uri}: {error}") from error
+            raise InputError(f"{place}: {error}") from error
         if truth.shape != mask.shape:
             raise InputError(
-                f"{truth_uri} is {truth.shape}, its image is {mask.shape} (height, width); a truth "
+                f"{place} is {truth.shape}, its image is {mask.shape} (height, width); a truth "
                 "has the size of the upright image"
             )
         number = self.coding.num_classes
         return ConfusionMatrix.of(truth, mask, number), BoundaryCounts.of(truth, mask, number)
 
-    def _mask(self, uri: str) -> NDArray[np.uint8]:
-        data = self.storage.find(uri)
+    def _mask(self, place: Extent) -> NDArray[np.uint8]:
+        data = self.storage.find_extent(place)
         if data is None:
-            raise BrokenPromise(_broken(uri, "is gone"))
+            raise BrokenPromise(_broken(place, "is gone"))
         try:
             return decode_mask(data)
         except ValueError as error:
-            raise BrokenPromise(_broken(uri, f"can't be read: {error}")) from error
+            raise BrokenPromise(_broken(place, f"can't be read: {error}")) from error
 
 
-def _broken(uri: str, what: str) -> str:
+def _extents(chunk: Scored, of: Literal["truth", "mask"]) -> list[Extent]:
+    if of == "truth":
+        return list(map(Extent, chunk["truth_uris"], chunk["truth_offsets"], chunk["truth_bytes"]))
+    return list(map(Extent, chunk["mask_uris"], chunk["mask_offsets"], chunk["mask_bytes"]))
+
+
+def _broken(place: Extent, what: str) -> str:
     return (
-        f"mask {uri} {what}, and a finished run names it: `fcn verify` lists all that is broken. "
+        f"mask {place} {what}, and a finished run names it: `fcn verify` lists all that is broken. "
         "Remove the run's folders runs/RUN, masks/run=RUN, images/run=RUN and "
         "class_statistics/run=RUN and evaluate again"
     )
 
 
-def _row(uris: tuple[str, str, str], matrix: ConfusionMatrix) -> dict[str, Any]:
+def _places(image_uri: str, truth: Extent, mask: Extent) -> dict[str, Any]:
+    return {
+        "image_uri": image_uri,
+        "truth_uri": truth.uri,
+        "mask_uri": mask.uri,
+        "mask_offset": mask.offset,
+        "mask_bytes": mask.num_bytes,
+    }
+
+
+def _row(matrix: ConfusionMatrix) -> dict[str, Any]:
     metrics = matrix.metrics()
     return {
-        **dict(zip(("image_uri", "truth_uri", "mask_uri"), uris, strict=True)),
         "num_pixels": metrics.num_pixels,
         "pixel_accuracy": metrics.pixel_accuracy,
         "mean_accuracy": metrics.mean_accuracy,

@@ -30,7 +30,7 @@ def identity(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> str:
     """Hash what an evaluation depends on beside its images: network, ground truth, classes."""
     deciding = [
         job.record.fingerprint,
-        [sample.mask_uri for sample in samples],
+        [str(sample.mask) for sample in samples],
         [[one.name, *one.color] for one in data_set.classes],
         data_set.coding.described(),
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipeline.errors import ErrorCode, ImageError, InputError, Scope, StoreError
 from pipeline.export.newest import Row
 from pipeline.export.upright import for_readers
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
 _MAX_BYTES = 1 << 30
@@ -69,15 +70,15 @@ def is_of_one_image(error: ImageError | StoreError) -> bool:
 
 
 def _read_mask(storage: Storage, row: Row) -> bytes:
+    place = Extent.of_mask(row)
     try:
-        mask = storage.read(row["mask_uri"])
+        mask = storage.read_extent(place)
     except StoreError as error:
         if error.code is not ErrorCode.NOT_FOUND:
             raise StoreError(error.code, error.message, Scope.BUCKET) from error
         raise InputError(f"{error.message}; `fcn verify` says what else is missing") from error
     if sha256_hex(mask) != row["mask_sha256"]:
         raise InputError(
-            f"{row['mask_uri']} is not the mask that was written; `fcn verify` says what else is "
-            "damaged"
+            f"{place} is not the mask that was written; `fcn verify` says what else is damaged"
         )
     return mask

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.labelling.history import History
+from pipeline.labelling.mask_names import mask_key
 from pipeline.labelling.runs import ClassRecord, Manifest, Run, damaged, masks_folder
 from pipeline.labelling.schema import SELECTION
 from pipeline.store.parquet import DAMAGE, read_parquet
@@ -120,13 +121,21 @@ def _rows_of(run: Run, manifest: Manifest, *, with_shares: bool) -> Iterator[Row
             raise damaged(table, ValueError(f"{row['uri']} is not in order"))
         last = place
         if row["mask_uri"] is not None:
-            row["mask_key"] = row["mask_uri"].removeprefix(written_to)
-            row["mask_uri"] = f"{run.masks_folder}/{row['mask_key']}"
+            place = row["mask_uri"].removeprefix(written_to)
+            row["mask_uri"] = f"{run.masks_folder}/{place}"
+            row["mask_key"] = _mask_key(run, row, place)
         row["shares"] = {}
         if ahead is not None and ahead[0] == row["image_id"]:
             row["shares"] = ahead[1]
             ahead = next(shares, None)
         yield row
+
+
+def _mask_key(run: Run, row: Row, place: str) -> str:
+    """Return the place of a mask in its run, or the one that it would have outside of a tar."""
+    if row["mask_offset"] is None:
+        return place
+    return mask_key(row["key"], run.record.settings["mask_name"])
 
 
 def _shares_of(run: Run, manifest: Manifest) -> Iterator[tuple[str, dict[int, float]]]:

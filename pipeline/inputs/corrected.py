@@ -15,6 +15,7 @@ from pipeline.inputs.corrections import matched, named
 from pipeline.inputs.data_set import Asked, DataSet, open_data_set
 from pipeline.inputs.drawn import write_truths
 from pipeline.inputs.samples import Sample
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
 _log = logging.getLogger(__name__)
@@ -42,10 +43,13 @@ def open_corrected(storage: Storage, asked: Asked, corrections: str | None) -> D
         storage, Asked(corrections, None, drawn_to=asked.drawn_to, known=data.classes)
     )
     found = matched(data.found, named(theirs.found))
-    uris = _as_coded(storage, data, theirs, list(found.values()), asked.drawn_to)
-    truths = dict(zip(found, uris, strict=True))
+    coded = _as_coded(storage, data, theirs, list(found.values()), asked.drawn_to)
+    truths = {
+        image_uri: dataclasses.replace(one, image_uri=image_uri)
+        for image_uri, one in zip(found, coded, strict=True)
+    }
     splits = {
-        name: [Sample(one.image_uri, truths.get(one.image_uri, one.mask_uri)) for one in some]
+        name: [truths.get(one.image_uri, one) for one in some]
         for name, some in data.found.splits.items()
     }
     _log.info("%d corrections from %s take the place of labels of data", len(truths), corrections)
@@ -53,36 +57,37 @@ def open_corrected(storage: Storage, asked: Asked, corrections: str | None) -> D
 
 
 def _as_coded(
-    storage: Storage, data: DataSet, theirs: DataSet, uris: Sequence[str], drawn_to: str
-) -> Sequence[str]:
+    storage: Storage, data: DataSet, theirs: DataSet, samples: Sequence[Sample], drawn_to: str
+) -> Sequence[Sample]:
     """Bring corrections into the coding of the data: as they are, or written as class indices."""
     if theirs.coding.described() == data.coding.described():
-        return uris
+        return samples
     if data.coding.kind != "indices":
         raise SettingError(
             f"the ground truth of data is {data.coding.kind}, that of corrections "
             f"{theirs.coding.kind}; over others than class indices, corrections are of the same"
         )
     if theirs.coding.kind == "indices":  # tables that are not read are no difference
-        return uris
-    contents = [sha256_hex(_read(storage, uri)) for uri in uris]
+        return samples
+    contents = [sha256_hex(_read(storage, one.mask)) for one in samples]
     deciding = json.dumps([contents, theirs.coding.described()]).encode()
-    truths = (partial(_decoded, storage, uri, theirs.coding) for uri in uris)
+    truths = (partial(_decoded, storage, one.mask, theirs.coding) for one in samples)
     colours = [label.color for label in data.classes]
     folder = f"{drawn_to}/{sha256_hex(deciding)[:16]}"
-    return list(write_truths(storage, folder, truths, colours))
+    uris = write_truths(storage, folder, truths, colours)
+    return [Sample(one.image_uri, uri) for one, uri in zip(samples, uris, strict=True)]
 
 
-def _decoded(storage: Storage, uri: str, coding: Coding) -> NDArray[np.uint8]:
+def _decoded(storage: Storage, truth: Extent, coding: Coding) -> NDArray[np.uint8]:
     try:
-        return decode_truth(_read(storage, uri), coding)
+        return decode_truth(_read(storage, truth), coding)
     except TruthError as error:
-        raise InputError(f"{uri}: {error}") from error
+        raise InputError(f"{truth}: {error}") from error
 
 
-def _read(storage: Storage, uri: str) -> bytes:
+def _read(storage: Storage, truth: Extent) -> bytes:
     try:
-        return storage.read(uri)
+        return storage.read_extent(truth)
     except StoreError as error:
         if error.refused:
             raise InputError(f"correction {error.message}") from error

@@ -34,7 +34,7 @@ def _name(found: Labelled, sample: Sample) -> str:
     return _stem(sample.mask_uri.partition(_TRUTHS.get(found.layout, "\0"))[2])
 
 
-def matched(data: Labelled, corrections: Sequence[tuple[str, Sample]]) -> dict[str, str]:
+def matched(data: Labelled, corrections: Sequence[tuple[str, Sample]]) -> dict[str, Sample]:
     """Find the image of each correction.
 
     Args:
@@ -42,7 +42,7 @@ def matched(data: Labelled, corrections: Sequence[tuple[str, Sample]]) -> dict[s
         corrections: With their names.
 
     Returns:
-        The truth of people, by the URI of the image in the large set.
+        The corrections, by the URI of the image in the large set.
 
     Raises:
         InputError: A correction is of no image, of several, or not the only one of its image.
@@ -55,7 +55,7 @@ def matched(data: Labelled, corrections: Sequence[tuple[str, Sample]]) -> dict[s
         if not places
     ]
     _check(lonely, len(corrections), images)
-    found: dict[str, str] = {}
+    found: dict[str, Sample] = {}
     # Those of one image first: what they take, others with more to choose from are not of.
     order = sorted(range(len(candidates)), key=lambda index: len(candidates[index]) > 1)
     for index in order:
@@ -63,19 +63,19 @@ def matched(data: Labelled, corrections: Sequence[tuple[str, Sample]]) -> dict[s
     return found
 
 
-def _take(sample: Sample, places: Sequence[str], found: dict[str, str]) -> None:
+def _take(sample: Sample, places: Sequence[str], found: dict[str, Sample]) -> None:
     """Give a correction the one image that it can be of. Raises InputError."""
     free = [place for place in places if place not in found]
     if len(free) > 1:
         raise InputError(
-            f"the correction {sample.mask_uri} may be of {free[0]} or of {free[1]}; name the "
+            f"the correction {sample.mask} may be of {free[0]} or of {free[1]}; name the "
             "images with the folders that tell them apart"
         )
     if not free:
         raise InputError(
-            f"{found[places[0]]} and {sample.mask_uri} both correct {places[0]}; remove one"
+            f"{found[places[0]].mask} and {sample.mask} both correct {places[0]}; remove one"
         )
-    found[free[0]] = sample.mask_uri
+    found[free[0]] = sample
 
 
 def _check(lonely: Sequence[str], number: int, images: "_Images") -> None:
@@ -119,7 +119,8 @@ class _Images:
 def _names(sample: Sample) -> set[str]:
     """Return what an export may have made of an image's name, in a copy of its folders."""
     path = sample.image_uri.partition("://")[2]
-    own = sample.mask_uri.partition(_OWN_MASKS)[2].partition("/")[2]
+    in_tar = sample.mask.span is not None  # whose name is no image's
+    own = "" if in_tar else sample.mask_uri.partition(_OWN_MASKS)[2].partition("/")[2]
     return {path, _stem(path), _stem(own)} - {""}
 
 

@@ -156,11 +156,17 @@ def _colours(
 
 
 def as_table(samples: Sequence[Sample]) -> pa.Table:
-    """Lay samples out as a table with the columns image_uri and mask_uri."""
+    """Lay samples out as a table whose columns are the fields of `Sample`."""
+    types = {
+        "image_uri": pa.string(),
+        "mask_uri": pa.string(),
+        "mask_offset": pa.int64(),
+        "mask_bytes": pa.int64(),
+    }
     return pa.table(
         {
-            "image_uri": pa.array([sample.image_uri for sample in samples], pa.string()),
-            "mask_uri": pa.array([sample.mask_uri for sample in samples], pa.string()),
+            name: pa.array([getattr(sample, name) for sample in samples], kind)
+            for name, kind in types.items()
         }
     )
 
@@ -240,9 +246,9 @@ def _first(
     some = next(filter(None, found.splits.values()), None) if split is None else None
     first = (some or found.split(split or UNDIVIDED))[0]
     try:
-        return question(storage.read(first.mask_uri))
+        return question(storage.read_extent(first.mask))
     except TruthError as error:
-        raise InputError(f"{first.mask_uri}: {error}") from error
+        raise InputError(f"{first.mask}: {error}") from error
     except StoreError as error:
         if error.refused:
             hint = "; relative paths of a manifest start at the current directory"

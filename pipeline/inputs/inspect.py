@@ -20,7 +20,7 @@ from pipeline.images.decode import decode_image, read_orientation, read_upright_
 from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decode_truth
 from pipeline.images.likeness import NEAR, perceptual_hash
 from pipeline.images.masks import IGNORE_INDEX
-from pipeline.inputs.samples import TRAIN, VAL
+from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.store.storage import Storage, sha256_hex
 
 _MAX_SHOWN = 5
@@ -30,11 +30,13 @@ _OF_CLASSES = "classes.json says which classes there are, truth_coding how files
 
 
 class Chunk(TypedDict):
-    """Samples to inspect: their split and their two URIs, one after the other."""
+    """Samples to inspect: their split and their places, side by side, as in `Sample`."""
 
     split: str
     image_uris: list[str]
     mask_uris: list[str]
+    mask_offsets: list[int | None]
+    mask_bytes: list[int | None]
 
 
 class Finding(TypedDict):
@@ -94,28 +96,32 @@ class Inspect:
         Raises:
             StoreError: The store does not answer; a file that is not there is a finding.
         """
-        pairs = zip(chunk["image_uris"], chunk["mask_uris"], strict=True)
+        samples = map(
+            Sample,
+            *(chunk["image_uris"], chunk["mask_uris"]),
+            *(chunk["mask_offsets"], chunk["mask_bytes"]),
+        )
         with ThreadPoolExecutor(self.threads) as pool:
-            found = pool.map(lambda pair: self._inspect(chunk["split"], *pair), pairs)
+            found = pool.map(lambda sample: self._inspect(chunk["split"], sample), samples)
             return {"findings": list(found)}
 
-    def _inspect(self, split: str, image_uri: str, mask_uri: str) -> Finding:
-        finding = _nothing_found(split, image_uri)
-        uri = image_uri
+    def _inspect(self, split: str, sample: Sample) -> Finding:
+        finding = _nothing_found(split, sample.image_uri)
+        place = sample.image_uri
         try:
-            image = self._look_at(image_uri)
+            image = self._look_at(sample.image_uri)
             finding |= {"sha256": image.sha256, "likeness": image.likeness}
-            uri = mask_uri
-            truth = decode_truth(self.storage.read(mask_uri), self.coding)
+            place = str(sample.mask)
+            truth = decode_truth(self.storage.read_extent(sample.mask), self.coding)
         except StoreError as error:
             if error.refused or not error.code.transient:
                 return {**finding, "problem": error.message}
             raise
         except (ImageError, TruthError) as error:
             of_classes = isinstance(error, NoClassError)
-            return {**finding, "problem": f"{uri}: {error}", "of_classes": of_classes}
+            return {**finding, "problem": f"{place}: {error}", "of_classes": of_classes}
         if image.size not in (None, truth.shape):
-            return {**finding, "problem": f"{mask_uri} is {truth.shape}, its image is {image}"}
+            return {**finding, "problem": f"{place} is {truth.shape}, its image is {image}"}
         counts = np.bincount(truth.ravel(), minlength=IGNORE_INDEX + 1)
         finding["pixels"] = [*counts[: self.coding.num_classes].tolist(), int(counts[-1])]
         return finding

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 _NEEDS = "the columns image_uri and mask_uri, and may have split; or uri and mask_uri, as label's"
 _OWN = ("uri", "mask_uri")
+_IN_TAR = ("mask_offset", "mask_bytes")
 # OUTPUT/images/run=RUN, and a file of it.
 _TABLE = re.compile(r"(.+)/images/run=([^/]+)(?:/[^/]+\.parquet)?\Z")
 # OUTPUT/masks/run=RUN/KEY.
@@ -57,7 +58,7 @@ def read_manifest(storage: Storage, uri: str) -> Labelled:
         InputError: It lacks the columns, is damaged, or holds no image with a mask.
     """
     data = storage.read(uri)
-    manifest = Manifest(uri, ("image_uri", "mask_uri"), ("split",), _NEEDS)
+    manifest = Manifest(uri, ("image_uri", "mask_uri"), ("split", *_IN_TAR), _NEEDS)
     names = manifest.names(data)
     if "image_uri" not in names and set(_OWN) <= set(names):
         return _own_labelled(storage, _own_rows(uri, data), uri)
@@ -83,7 +84,18 @@ def _sample(row: Row, uri: str) -> Sample:
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"manifest {uri}: {column} is {value!r}, not a text")
         places.append(normalise_uri(value.strip(), column))
-    return Sample(places[0], places[1])
+    return Sample(places[0], places[1], *(_number(row.get(name), name, uri) for name in _IN_TAR))
+
+
+def _number(value: Any, column: str, uri: str) -> int | None:
+    """Read a number of bytes; programs that know no null of integers write NaN, or nothing."""
+    if value in (None, "") or value != value:  # noqa: PLR0124 - NaN is not itself
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or value < 0:
+        raise InputError(f"manifest {uri}: {column} is {value!r}, not a number of bytes")
+    return value
 
 
 def _classes_beside(storage: Storage, uri: str) -> str | None:
@@ -92,7 +104,7 @@ def _classes_beside(storage: Storage, uri: str) -> str | None:
 
 
 def _own_rows(uri: str, data: bytes) -> Iterator[Row]:
-    yield from Manifest(uri, _OWN, ("split", "fingerprint"), _NEEDS).rows(data)
+    yield from Manifest(uri, _OWN, ("split", "fingerprint", *_IN_TAR), _NEEDS).rows(data)
 
 
 def _own_labelled(storage: Storage, rows: Iterable[Row], uri: str) -> Labelled:

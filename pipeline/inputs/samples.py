@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import InputError
 from pipeline.inputs.coco import Coco
 from pipeline.inputs.labelmap import LabelMap
+from pipeline.store.extent import Extent
 
 TRAIN, VAL = "train", "val"
 # The split of a data set that knows of none, as CVAT and Datumaro call it.
@@ -14,10 +15,24 @@ UNDIVIDED = "default"
 
 @dataclass(frozen=True)
 class Sample:
-    """A labelled image."""
+    """A labelled image.
+
+    Attributes:
+        image_uri: The image.
+        mask_uri: Its ground truth, or the tar that holds it.
+        mask_offset: Where in the tar the file begins, in bytes; None without a tar.
+        mask_bytes: The size of the file in the tar; None without a tar.
+    """
 
     image_uri: str
     mask_uri: str
+    mask_offset: int | None = None
+    mask_bytes: int | None = None
+
+    @property
+    def mask(self) -> Extent:
+        """Where its ground truth lies."""
+        return Extent(self.mask_uri, self.mask_offset, self.mask_bytes)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Compare the row of an image with its mask."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import ErrorCode
@@ -8,6 +9,7 @@ from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import OK
+from pipeline.store.extent import Extent
 from pipeline.store.storage import sha256_hex
 
 _Found = list[tuple[str, str]]
@@ -30,13 +32,26 @@ def chosen(run: Run, image_id: str, share: float) -> bool:
     return int.from_bytes(place) < share * (1 << 64)
 
 
-def check_row(run: Run, row: dict[str, Any], *, read_mask: bool) -> _Found:
+def place_of_mask(run: Run, row: dict[str, Any]) -> Extent:
+    """Say where a mask lies now, be the output moved or a copy of what the tables point at.
+
+    Args:
+        run: Where it is.
+        row: Of an image with a mask.
+    """
+    uri = row["mask_uri"].replace(first_masks_folder(run), run.masks_folder, 1)
+    return Extent.of_mask(row | {"mask_uri": uri})
+
+
+def check_row(
+    run: Run, row: dict[str, Any], find: Callable[[Extent], bytes | None] | None
+) -> _Found:
     """Check what the commit record says of one image; runs in a thread.
 
     Args:
         run: Of the record.
         row: Of the image.
-        read_mask: Whether to compare it with its mask, too.
+        find: Reads its mask; None leaves that aside.
 
     Returns:
         What is broken: kinds, and what they were found at.
@@ -44,7 +59,7 @@ def check_row(run: Run, row: dict[str, Any], *, read_mask: bool) -> _Found:
     if row["status"] != OK:
         return _check_error(row)
     counts = {entry["class_id"]: entry["pixel_count"] for entry in row["classes"]}
-    found = _check_mask(run, row, counts) if read_mask else []
+    found = _check_mask(row, counts, place_of_mask(run, row), find) if find else []
     if any(kind in ("mask is missing", "mask is unreadable") for kind, _ in found):
         return found
     return found + _differing(
@@ -58,12 +73,15 @@ def _pixels(row: dict[str, Any]) -> int:
     return int(row["height"]) * int(row["width"])
 
 
-def _check_mask(run: Run, row: dict[str, Any], counts: dict[int, int]) -> _Found:
-    # Where the output is now, be it moved or a copy of what the tables point at.
-    uri = row["mask_uri"].replace(first_masks_folder(run), run.masks_folder, 1)
-    data = run.storage.find(uri)
+def _check_mask(
+    row: dict[str, Any],
+    counts: dict[int, int],
+    place: Extent,
+    find: Callable[[Extent], bytes | None],
+) -> _Found:
+    data = find(place)
     if data is None:
-        return [("mask is missing", uri)]
+        return [("mask is missing", str(place))]
     try:
         mask = decode_mask(data)
     except ValueError as error:

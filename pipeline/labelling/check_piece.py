@@ -6,6 +6,7 @@ Of the plan one file is in memory, of everything else some rows.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,9 @@ from pydantic import BaseModel, Field
 from pipeline.labelling.breaks import Breaks
 from pipeline.labelling.check_mask import check_row, chosen, first_masks_folder
 from pipeline.labelling.check_tables import TableCheck
+from pipeline.labelling.check_tars import TarMasks
 from pipeline.labelling.cost import Work
+from pipeline.labelling.mask_tar import is_tar_of, tar_uri
 from pipeline.labelling.pieces import Piece
 from pipeline.labelling.recount import Recount
 from pipeline.labelling.runs import Run
@@ -27,6 +30,7 @@ from pipeline.store.parquet import DAMAGE, read_parquet
 
 _ROWS_AT_A_TIME = 2_000
 _COMMITS_IN_FLIGHT = 16
+_PLACE_COLUMNS = ["image_id", "status", "mask_uri", "mask_offset", "mask_bytes"]
 _PLAN_COLUMNS = ["shard", "image_id", "key", "uri", "etag", "mask_key"]
 _Planned = dict[str, dict[str, Any]]
 
@@ -98,22 +102,35 @@ class Check:
                 _check_plan(self.run, commits, expected, found.breaks)
                 work = Work.of_metadata(commits.schema.metadata)
                 found.count.work.add(work, commits.num_rows)
-                yield from self._checked(commits, pool)
+                yield from self._checked(commits, pool, found.breaks)
             for planned in expected.values():
                 found.breaks.add("planned image without a row", str(planned["key"]))
 
     def _checked(
-        self, commits: pa.Table, pool: ThreadPoolExecutor
+        self, commits: pa.Table, pool: ThreadPoolExecutor, breaks: Breaks
     ) -> Iterator[tuple[dict[str, Any], list[tuple[str, str]]]]:
+        tars = self._tars(commits, breaks) if self.run.masks_in_tars else None
         for start in range(0, commits.num_rows, _ROWS_AT_A_TIME):
             rows = commits.slice(start, _ROWS_AT_A_TIME).to_pylist()
-            yield from zip(rows, pool.map(self._check_row, rows), strict=True)
+            yield from zip(rows, pool.map(partial(self._check_row, tars), rows), strict=True)
+
+    def _tars(self, commits: pa.Table, breaks: Breaks) -> TarMasks:
+        places = commits.select(_PLACE_COLUMNS).to_pylist()
+        read = [row for row in places if row["mask_uri"] and self._reads(row)]
+        tars = TarMasks(self.run, read, whole=self.share == 1)
+        for uri, reason in tars.torn:
+            breaks.add("tar is unreadable", f"{uri}: {reason}")
+        return tars
 
     def _reads(self, row: dict[str, Any]) -> bool:
         return row["status"] == OK and chosen(self.run, row["image_id"], self.share)
 
-    def _check_row(self, row: dict[str, Any]) -> list[tuple[str, str]]:
-        return check_row(self.run, row, read_mask=self._reads(row))
+    def _check_row(self, tars: TarMasks | None, row: dict[str, Any]) -> list[tuple[str, str]]:
+        if not self._reads(row):
+            return check_row(self.run, row, None)
+        if tars is None:
+            return check_row(self.run, row, self.run.storage.find_extent)
+        return [*check_row(self.run, row, tars.find), *tars.problems(row)]
 
     def _plan(self, part: PlanPart, breaks: Breaks) -> pa.Table:
         """Read a file of the plan; nothing, if it can't be read."""
@@ -124,11 +141,12 @@ class Check:
     def _planned(self, plan: pa.Table, shard: int) -> _Planned:
         """Take what a file of the plan says of a shard."""
         masks = first_masks_folder(self.run)
+        tar = tar_uri(masks, shard) if self.run.masks_in_tars else None
         rows = plan.filter(pc.equal(plan["shard"], shard)).to_pylist()
         return {
             row["image_id"]: {
                 **{name: row[name] for name in ("shard", "key", "uri", "etag")},
-                "mask_uri": f"{masks}/{row['mask_key']}",
+                "mask_uri": tar or f"{masks}/{row['mask_key']}",
             }
             for row in rows
         }
@@ -173,6 +191,8 @@ def _check_plan(run: Run, commits: pa.Table, expected: _Planned, breaks: Breaks)
         elif row["mask_uri"]:
             # A run that was resumed after its output was moved or copied has both places.
             row["mask_uri"] = row["mask_uri"].replace(here, first, 1)
+            if run.masks_in_tars and is_tar_of(row["mask_uri"], first, planned["shard"]):
+                planned["mask_uri"] = row["mask_uri"]
         for name, value in planned.items():
             if row[name] != value:
                 breaks.add("row differs from the plan", f"{name}: {row[name]}, planned {value}")

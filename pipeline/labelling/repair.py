@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.images.masks import UnreadableMask, decode_mask
+from pipeline.labelling.mask_tar import TornTarError, spans_of, tar_uri
 from pipeline.labelling.runs import Run, find_run, run_folder
 from pipeline.store.entry import Entry
 from pipeline.store.lock import Lock
@@ -63,7 +64,8 @@ def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[
         if reason:
             return [_whole_run(storage, output, run_id, f"{uri}: {reason}")]
     with ThreadPoolExecutor(threads) as pool:
-        return [*_torn_masks(run, pool), *_torn_commits(run), *_torn_tables(run)]
+        torn = _torn_tars(run, pool) if run.masks_in_tars else _torn_masks(run, pool)
+        return [*torn, *_torn_commits(run), *_torn_tables(run)]
 
 
 @contextmanager
@@ -141,20 +143,64 @@ def _torn_masks(run: Run, pool: ThreadPoolExecutor) -> Iterator[Torn]:
     def look(row: dict[str, Any]) -> Torn | None:
         uri = f"{run.masks_folder}/{row['mask_key']}"
         data = run.storage.find(uri)
-        try:
-            if data is not None:
-                decode_mask(data)
-        except UnreadableMask as error:
-            commit = (*_unfinish(run), run.commit_uri(row["shard"]))
-            return Torn(uri, str(error), (*(commit if row["shard"] in commits else ()), uri))
-        except ValueError:
-            pass  # whole, and something else
-        return None
+        reason = "" if data is None else _torn(data)
+        if not reason:
+            return None
+        commit = (*_unfinish(run), run.commit_uri(row["shard"]))
+        return Torn(uri, reason, (*(commit if row["shard"] in commits else ()), uri))
 
     for uri in _plan_uris(run):
         table, _ = _read(run.storage, uri)
         rows = table.select(["shard", "mask_key"]).to_pylist() if table is not None else ()
         yield from (torn for torn in pool.map(look, rows) if torn is not None)
+
+
+def _torn_tars(run: Run, pool: ThreadPoolExecutor) -> Iterator[Torn]:
+    """Find tars that can't be read: with each go all of its shard, and the commit, as above."""
+    commits = set(run.committed())
+
+    def look(shard: int) -> list[Torn]:
+        found = _tars(run, shard)
+        if not any(reason for _, reason in found):
+            return []
+        commit = (*_unfinish(run), run.commit_uri(shard)) if shard in commits else ()
+        goes = (*commit, *(uri for uri, _ in found))
+        return [Torn(uri, reason, goes) for uri, reason in found if reason]
+
+    for part in run.record.plan:
+        shards = range(part.first_shard, part.first_shard + len(part.num_images))
+        for torn in pool.map(look, shards):
+            yield from torn
+
+
+def _tars(run: Run, shard: int) -> list[tuple[str, str]]:
+    """Read the tars of a shard; each with what its reader says, if it can't be read."""
+    found: list[tuple[str, str]] = []
+    while True:
+        uri = tar_uri(run.masks_folder, shard, len(found))
+        data = run.storage.find(uri)
+        if data is None:
+            return found
+        found.append((uri, _damage(data)))
+
+
+def _damage(tar: bytes) -> str:
+    """Say why a tar, or the first of its masks that is torn, can't be read."""
+    try:
+        masks = [tar[span.start : span.stop] for span in spans_of(tar).values()]
+    except TornTarError as error:
+        return str(error)
+    return next(filter(None, map(_torn, masks)), "")
+
+
+def _torn(mask: bytes) -> str:
+    try:
+        decode_mask(mask)
+    except UnreadableMask as error:
+        return str(error)
+    except ValueError:
+        pass  # whole, and something else
+    return ""
 
 
 def _torn_commits(run: Run) -> Iterator[Torn]:

@@ -185,8 +185,13 @@ class Run:
 
     @property
     def masks_folder(self) -> str:
-        """URI below which the masks lie by `mask_key`."""
+        """URI below which the masks lie: by `mask_key`, or in tars by shard."""
         return masks_folder(self.output, self.run_id)
+
+    @property
+    def masks_in_tars(self) -> bool:
+        """Whether the masks of a shard lie in a tar; runs of earlier versions have files."""
+        return bool(self.record.settings.get("masks") == "tar")
 
     def table_folder(self, table: str) -> str:
         """URI of the folder of a table's files, one of `TABLES`."""
@@ -341,7 +346,7 @@ def run_folder(output: str, run_id: str) -> str:
 
 
 def masks_folder(output: str, run_id: str) -> str:
-    """URI below which the masks of a run lie by `mask_key`."""
+    """URI below which the masks of a run lie: by `mask_key`, or in tars by shard."""
     return f"{output}/masks/run={run_id}"
 
 

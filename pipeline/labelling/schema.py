@@ -41,6 +41,9 @@ IMAGES = pa.schema(
         ("error_message", pa.string()),
         ("mask_uri", pa.string()),
         ("mask_sha256", pa.string()),
+        # Where the mask lies in a tar; null where it is a file of its own.
+        ("mask_offset", pa.int64()),
+        ("mask_bytes", pa.int64()),
         ("mean_confidence", pa.float64()),
         ("shard", pa.int32()),
         ("run_id", pa.string()),
@@ -83,6 +86,7 @@ SELECTION = pa.schema(
             for name in (
                 *("mean_confidence", "status", "error_code", "error_message", "key", "image_id"),
                 *("etag", "num_bytes", "height", "width", "mask_uri", "mask_sha256"),
+                *("mask_offset", "mask_bytes"),
                 *("run_id", "fingerprint", "labelled_at"),
             )
         ),
@@ -90,7 +94,7 @@ SELECTION = pa.schema(
 )
 
 # What tables of earlier versions have not: there they are null.
-_ADDED = frozenset({"attempts"})
+_ADDED = frozenset({"attempts", "mask_offset", "mask_bytes"})
 
 
 def of_any_version(table: pa.Table, schema: pa.Schema) -> pa.Table:

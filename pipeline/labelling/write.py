@@ -2,18 +2,16 @@
 
 In: a ShardRow with `png`. Out: a receipt of what stands in the commit record.
 
-Every object is put-if-absent. Whichever attempt writes a mask first has written it for good; an
-attempt that finds another one's mask counts that one's pixels, so that statistics and masks agree
-also where two attempts of a nondeterministic device do not.
+Every object is put-if-absent (put_masks.py). An attempt that finds another one's mask counts that
+one's pixels, so that statistics and masks agree also where two attempts of a nondeterministic
+device do not.
 """
 
 import io
 import uuid
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +22,7 @@ from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work
 from pipeline.labelling.mishaps import Mishaps, stop_if_everywhere
+from pipeline.labelling.put_masks import Put, put_files, put_tar
 from pipeline.labelling.runs import Run, damaged
 from pipeline.labelling.schema import (
     COMMIT,
@@ -63,8 +62,9 @@ class Write:
         """
         work, storage = Work(**shard.get("work", {})), self._run.storage.counting()
         work.attempt = self._run.attempt
-        with work.timed("write"), ThreadPoolExecutor(self._threads) as pool:
-            rows = list(pool.map(partial(self._put_mask, storage), shard["images"]))
+        with work.timed("write"):
+            put = self._put_masks(storage, shard)
+            rows = [_row(image, put.get(image["mask_key"])) for image in shard["images"]]
         work.written_bytes = sum(len(image.get("png") or b"") for image in shard["images"])
         work.retried(storage.retries)
         now = datetime.now(UTC)
@@ -99,19 +99,16 @@ class Write:
             }
         return row
 
-    def _put_mask(self, storage: Storage, image: ImageRow) -> dict[str, Any]:
-        # A plan of an earlier version does not number attempts.
-        row: dict[str, Any] = {"attempts": 1, **image}
-        png = image.get("png")
-        if png is None:
-            return {**row, "status": ERROR}
-        uri = f"{self._run.masks_folder}/{image['mask_key']}"
-        row |= {"status": OK, "mask_uri": uri}
-        if not storage.create(uri, png):
-            png = storage.read(uri)
-            row["classes"] = _recount(uri, png, image["classes"])
-        row["mask_sha256"] = sha256_hex(png)
-        return row
+    def _put_masks(self, storage: Storage, shard: ShardRow) -> dict[str, Put]:
+        folder = self._run.masks_folder
+        masks = {
+            image["mask_key"]: png
+            for image in shard["images"]
+            if (png := image.get("png")) is not None
+        }
+        if self._run.masks_in_tars:
+            return put_tar(storage, folder, shard["shard"], masks)
+        return put_files(storage, folder, self._threads, masks)
 
     def _commit(self, shard: int, table: pa.Table, work: Work) -> pa.Table:
         # The write-id makes the bytes this attempt's own: see Storage.create on lost answers.
@@ -125,11 +122,29 @@ class Write:
         return self._run.commit(shard)
 
 
-def _recount(uri: str, png: bytes, own: list[ClassPixels]) -> list[ClassPixels]:
+def _row(image: ImageRow, put: Put | None) -> dict[str, Any]:
+    # A plan of an earlier version does not number attempts.
+    row: dict[str, Any] = {"attempts": 1, **image}
+    png = image.get("png")
+    if png is None:
+        return {**row, "status": ERROR}
+    assert put is not None, "each mask was put"
+    if put.png != png:
+        row["classes"] = _recount(put, image["classes"])
+    return row | {
+        "status": OK,
+        "mask_uri": put.place.uri,
+        "mask_offset": put.place.offset,
+        "mask_bytes": put.place.num_bytes,
+        "mask_sha256": sha256_hex(put.png),
+    }
+
+
+def _recount(put: Put, own: list[ClassPixels]) -> list[ClassPixels]:
     try:
-        mask = decode_mask(png)
+        mask = decode_mask(put.png)
     except ValueError as error:
-        raise damaged(uri, error) from error
+        raise damaged(str(put.place), error) from error
     confidence = {entry["class_id"]: entry["mean_confidence"] for entry in own}
     return [
         ClassPixels(class_id=index, pixel_count=count, mean_confidence=confidence.get(index))

@@ -283,6 +283,12 @@ class _InputFields(NoSettings):
 
 
 class _MaskFields(NoSettings):
+    masks: Literal["files", "tar"] = Field(
+        "files",
+        description="files: a file for each mask; tar: one tar for all masks of a shard, which "
+        "costs a bucket one write in place of one per image, and which WebDataset reads; "
+        "`plan` says what both cost. A run that is gone on with keeps what it began with",
+    )
     mask_colors: Literal["palette", "none"] = Field(
         "palette",
         description="palette: masks are palette PNGs that show the classes' colours; none: grey "

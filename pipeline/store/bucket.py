@@ -19,6 +19,7 @@ from pipeline.store.bucket_errors import (
     NO_OBJECT,
     NOT_FOUND,
     NOT_IMPLEMENTED,
+    OUT_OF_RANGE,
     PRECONDITION,
     THROTTLED,
     UNSAID,
@@ -80,8 +81,14 @@ class Pages(Protocol):
 class Client(Protocol):
     """One request to a bucket each, tried once. Raises one of `BUCKET_ERRORS`, or StoreError."""
 
-    def get(self, uri: str, if_match: str | None, max_bytes: int | None) -> tuple[Answer, bytes]:
-        """Read an object of this ETag, if it is not larger than that."""
+    def get(
+        self,
+        uri: str,
+        if_match: str | None,
+        max_bytes: int | None,
+        span: range | None = None,
+    ) -> tuple[Answer, bytes]:
+        """Read an object of this ETag, if it is not larger than that; or a span of its bytes."""
 
     def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
         """Write an object, or only if there is none."""
@@ -138,6 +145,21 @@ class Bucket:
         if version is not None and not is_version(answer, len(data), version):
             raise changed_since(uri, version, version_of(answer, len(data)))
         return data
+
+    def read_span(self, uri: str, span: range) -> bytes:
+        """As `Storage.read_extent`."""
+
+        def get() -> bytes:
+            answer, data = self._client.get(uri, None, None, span)
+            check_content(answer, data, None)
+            return data
+
+        try:
+            return self._ask("read", get)
+        except BUCKET_ERRORS as error:
+            if code_of(error) in OUT_OF_RANGE:
+                return b""
+            raise_store_error(error, uri)
 
     def write(self, uri: str, data: bytes) -> None:
         """As `Storage.write`."""

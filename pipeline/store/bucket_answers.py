@@ -80,6 +80,19 @@ def check_page(page: Mapping[str, Any]) -> None:
         raise BodyBrokeError("the answer is no listing")
 
 
+def check_span(data: bytes, span: range, num_bytes: int) -> None:
+    """Refuse less than was asked for of an object. Raises BodyBrokeError.
+
+    Args:
+        data: What came.
+        span: The bytes of the object that were asked for.
+        num_bytes: The object's size.
+    """
+    expected = max(0, min(span.stop, num_bytes) - span.start)
+    if len(data) != expected:
+        raise BodyBrokeError(f"{len(data)} bytes came of the {expected} that were asked for")
+
+
 def check_content(answer: Mapping[str, Any], data: bytes, num_bytes: int | None) -> None:
     """Refuse a body that is not the object's. Raises BodyBrokeError.
 

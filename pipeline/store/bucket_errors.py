@@ -19,6 +19,8 @@ from pipeline.errors import ErrorCode, Scope, StoreError
 
 PRECONDITION = {"412", "PreconditionFailed", "ConditionNotMet", "BlobAlreadyExists"}
 NOT_IMPLEMENTED = {"501", "NotImplemented"}
+# The first byte that is asked for is beyond the end.
+OUT_OF_RANGE = {"416", "InvalidRange"}
 # Another conditional write was under way; S3 asks to try again.
 CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
 THROTTLED = {

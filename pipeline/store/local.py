@@ -62,6 +62,20 @@ class Local:
             raise changed_since(uri, version, after)
         return data
 
+    def read_span(self, uri: str, span: range) -> bytes:
+        """As `Storage.read_extent`."""
+        self._requests.count("read")
+        path = local_path(uri)
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is not a regular file")
+            with fsspec.filesystem("file").open(path, "rb") as file:
+                file.seek(span.start)
+                data: bytes = file.read(len(span))
+        except OSError as error:
+            _raise_local(error, uri)
+        return data
+
     def write(self, uri: str, data: bytes) -> None:
         """As `Storage.write`."""
         self._requests.count("write")

@@ -11,6 +11,7 @@ import obstore
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.store.bucket import Answer, key_of
+from pipeline.store.bucket_answers import check_span
 from pipeline.store.bucket_errors import BodyBrokeError, UnclearError
 from pipeline.store.entry import check_size
 from pipeline.store.obstore_errors import OBSTORE_ERRORS, translated
@@ -64,18 +65,29 @@ class ObstoreClient:
         self._opens = opens
         self._condition = '"{}"' if quotes_etags else "{}"
 
-    def get(self, uri: str, if_match: str | None, max_bytes: int | None) -> tuple[Answer, bytes]:
+    def get(
+        self,
+        uri: str,
+        if_match: str | None,
+        max_bytes: int | None,
+        span: range | None = None,
+    ) -> tuple[Answer, bytes]:
         """As `Client.get`."""
         options: GetOptions = {}
         if if_match is not None:
             options["if_match"] = self._condition.format(if_match)
+        if span is not None:
+            options["range"] = (span.start, span.stop)
 
         def get() -> tuple[Answer, bytes]:
             result = obstore.get(opened_for_reading(self._opens), _name(uri), options=options)
             answer = _answer(result)
             check_size(uri, answer["ContentLength"], max_bytes)
             # Pieces as small as they come, else obstore waits for more of what drips.
-            return answer, _read_all(result.stream(min_chunk_size=1), self._opens.timeout_s)
+            data = _read_all(result.stream(min_chunk_size=1), self._opens.timeout_s)
+            if span is not None:
+                check_span(data, span, answer["ContentLength"])
+            return answer, data
 
         return asked(get)
 

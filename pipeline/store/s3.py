@@ -74,9 +74,15 @@ class S3:
         self._addresses: dict[str, Address] = {}
         self._through_s3fs: set[str] = set()
 
-    def get(self, uri: str, if_match: str | None, max_bytes: int | None) -> tuple[Answer, bytes]:
+    def get(
+        self,
+        uri: str,
+        if_match: str | None,
+        max_bytes: int | None,
+        span: range | None = None,
+    ) -> tuple[Answer, bytes]:
         """As `Client.get`."""
-        return self._ask(uri, lambda client: client.get(uri, if_match, max_bytes))
+        return self._ask(uri, lambda client: client.get(uri, if_match, max_bytes, span))
 
     def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
         """As `Client.put`."""

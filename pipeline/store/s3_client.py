@@ -16,7 +16,7 @@ from fsspec.asyn import sync
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.store.access import Access
 from pipeline.store.bucket import Answer, Page, bucket_of, key_of
-from pipeline.store.bucket_answers import check_answer, check_page, version_of
+from pipeline.store.bucket_answers import check_answer, check_page, check_span, version_of
 from pipeline.store.bucket_errors import BodyBrokeError
 from pipeline.store.entry import Entry, check_size
 from pipeline.store.s3_pages import parse_pages_fast
@@ -70,9 +70,17 @@ class S3Client:
         # botocore and s3fs retry a few times within seconds, which a burst of 503 outlives.
         self._fs.retries = 1
 
-    def get(self, uri: str, if_match: str | None, max_bytes: int | None) -> tuple[Answer, bytes]:
+    def get(
+        self,
+        uri: str,
+        if_match: str | None,
+        max_bytes: int | None,
+        span: range | None = None,
+    ) -> tuple[Answer, bytes]:
         """As `Client.get`."""
         condition = {} if if_match is None else {"IfMatch": if_match}
+        if span is not None:
+            condition["Range"] = f"bytes={span.start}-{span.stop - 1}"
 
         async def get() -> tuple[Answer, bytes]:
             # The public call_s3 waits for the answer alone; the body must be read in the loop.
@@ -84,7 +92,7 @@ class S3Client:
                     data = await _read_all(body, uri, max_bytes, self._timeout_s)
                 except (OSError, BotoCoreError, aiohttp.ClientError) as error:
                     raise BodyBrokeError(f"the answer broke off: {error!r}") from error
-                return answer, data
+                return answer, data if span is None else _of_span(answer, data, span)
 
         answered: tuple[Answer, bytes] = sync(self._fs.loop, get)
         return answered
@@ -232,6 +240,16 @@ async def _read_all(body: Any, uri: str, max_bytes: int | None, timeout_s: float
         check_size(uri, len(data), max_bytes)
         speed.check(len(data))
     return bytes(data)
+
+
+def _of_span(answer: Answer, data: bytes, span: range) -> bytes:
+    """Return the bytes that were asked for; some stores answer with the whole object."""
+    given = answer.get("ContentRange")
+    if not given:
+        return data[span.start : span.stop]
+    num_bytes = given.rpartition("/")[2]
+    check_span(data, span, int(num_bytes) if num_bytes.isdecimal() else span.stop)
+    return data
 
 
 def _entry(bucket: str, found: Answer) -> Entry:

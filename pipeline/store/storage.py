@@ -17,6 +17,7 @@ from pipeline.store.attempts import Asking, Pace, Patience, Tally
 from pipeline.store.bucket import Bucket, Client, bucket_of
 from pipeline.store.clouds import Azure, Cloud, Google
 from pipeline.store.entry import Entry
+from pipeline.store.extent import Extent
 from pipeline.store.http import Http
 from pipeline.store.local import Local
 from pipeline.store.s3 import open_s3
@@ -80,8 +81,24 @@ class Storage:
 
     def find(self, uri: str) -> bytes | None:
         """Read a whole object; None if there is none. Raises StoreError."""
+        return self.find_extent(Extent(uri))
+
+    def read_extent(self, extent: Extent) -> bytes:
+        """Read an object or a part of one; of a part beyond its end, what is there.
+
+        Raises:
+            StoreError: There is no such object, or the store did not answer.
+        """
+        if extent.span is None:
+            return self.read(extent.uri)
+        if extent.uri.startswith(WEB):
+            return self.read(extent.uri)[extent.span.start : extent.span.stop]
+        return self._backend(extent.uri).read_span(extent.uri, extent.span)
+
+    def find_extent(self, extent: Extent) -> bytes | None:
+        """Read an object or a part of one; None if there is no object. Raises StoreError."""
         try:
-            return self.read(uri)
+            return self.read_extent(extent)
         except StoreError as error:
             if error.code is ErrorCode.NOT_FOUND:
                 return None
@@ -210,6 +227,7 @@ class _Backend(Protocol):
     def read(
         self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
     ) -> bytes: ...
+    def read_span(self, uri: str, span: range) -> bytes: ...
     def write(self, uri: str, data: bytes) -> None: ...
     def create(self, uri: str, data: bytes) -> bool: ...
     def stat(self, uri: str) -> Entry: ...

@@ -93,7 +93,7 @@ class Reader:
         """
         try:
             image = decode_image(self.storage.read(sample.image_uri), self.max_image_pixels)
-            truth = decode_truth(self.storage.read(sample.mask_uri), self.coding)
+            truth = decode_truth(self.storage.read_extent(sample.mask), self.coding)
         except (ImageError, TruthError) as error:
             raise InputError(f"{sample.image_uri} or its truth: {error}") from error
         return image, truth
@@ -173,7 +173,7 @@ def steps(
 
     Args:
         load: Loads a step.
-        table: image_uri and mask_uri of all samples.
+        table: All samples, as `as_table` lays them out.
         share: The worker's.
         first: Number of the first step.
         last: None goes on for ever.
@@ -199,7 +199,7 @@ def samples(load: Load, table: pa.Table) -> Iterator[Loaded]:
 
     Args:
         load: Loads some.
-        table: image_uri and mask_uri of each.
+        table: As `as_table` lays them out.
 
     Raises:
         PipelineError: As `Reader`.

@@ -45,7 +45,7 @@ class TrainingPlan:
         folder: URI of the run's folder.
         classes: Of the data set.
         coding: Of its ground truth.
-        train: image_uri, mask_uri of the training samples.
+        train: The training samples, as `as_table` lays them out.
         val: The same of those that judge; may be empty.
         stages: What is trained, in order.
         start: URI of the checkpoint to start from.
@@ -271,8 +271,10 @@ def _deciding(
 
 
 def _hash(table: pa.Table) -> str:
+    """Hash samples; those without a tar as versions did that knew none."""
     digest = hashlib.sha256()
     for column in table.columns:
         for value in column.to_pylist():
-            digest.update(value.encode() + b"\0")
+            if value is not None:
+                digest.update(str(value).encode() + b"\0")
     return digest.hexdigest()

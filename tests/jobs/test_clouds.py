@@ -79,9 +79,12 @@ def _busy(proxy: Proxy) -> None:
         proxy.faults.append(busy)
 
 
-@pytest.mark.parametrize("disturb", [_cut_off, _busy])
+@pytest.mark.parametrize(
+    ("disturb", "kind"), [(_cut_off, "files"), (_busy, "files"), (_cut_off, "tar")]
+)
 def test_no_fault_of_a_cloud_costs_an_image(
     disturb: Callable[[Proxy], None],
+    kind: str,
     cloud: CloudServer,
     photographs: Path,
     masks: dict[str, str],
@@ -90,7 +93,8 @@ def test_no_fault_of_a_cloud_costs_an_image(
     """Answers that are lost and bursts of refusals are outlasted, and nothing is done twice."""
     do_without_ray(monkeypatch)
     bucket = _fill(cloud, photographs)
-    with _behind_a_proxy(cloud) as (proxy, flags):
+    with _behind_a_proxy(cloud) as (proxy, endpoint):
+        flags = (*endpoint, "--masks", kind)
         disturb(proxy)
         assert label(f"{bucket}/in", f"{bucket}/out", *flags) == 0
         assert all(fault.struck for fault in proxy.faults), "it never struck"
@@ -99,13 +103,13 @@ def test_no_fault_of_a_cloud_costs_an_image(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("path", ["masks", "commits", "manifest"])
+@pytest.mark.parametrize("path", ["masks", r"masks.*\.tar", "commits", "manifest"])
 def test_a_kill_loses_nothing(
     path: str, cloud: CloudServer, photographs: Path, tmp_path: Path
 ) -> None:
     """Killed when this is written, the same command ends with every image in one whole run."""
     bucket = _fill(cloud, photographs)
-    with _behind_a_proxy(cloud) as (proxy, flags):
+    with _behind_a_proxy(cloud) as (proxy, endpoint):
         killed = threading.Event()
 
         def kill() -> None:
@@ -113,6 +117,7 @@ def test_a_kill_loses_nothing(
             killed.set()
 
         proxy.faults.append(Fault("PUT", path, "after", kill))
+        flags = (*endpoint, "--masks", "tar" if path.endswith("tar") else "files")
         command = label_flags(f"{bucket}/in", f"{bucket}/out", *flags)
         process = start(command, tmp_path / "log")
         assert killed.wait(200), (tmp_path / "log").read_text()

@@ -1,5 +1,6 @@
 """`evaluate` on a real Ray, against an independent computation from the files."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from fcn.weights.files import random_network, save
 from fcn.weights.record import Checkpoint
 from jobs.__main__ import main
 from tests.jobs.training_product import scenes, scenes_in_bucket
+from tests.product import in_tar
 from tests.servers import Server
 
 _NUM_CLASSES = 6
@@ -58,13 +60,20 @@ def counts(folder: Path) -> np.ndarray:
     return matrix
 
 
+def _mask(output: Path, name: str) -> np.ndarray:
+    """Read the one mask whose place ends so, out of a tar or as a file."""
+    files = [path.read_bytes() for path in output.glob(f"masks/*/**/{name}")]
+    tars = [path.read_bytes() for path in output.glob("masks/*/*.tar")]
+    [png] = [*files, *(png for tar in tars for key, png in in_tar(tar) if key.endswith(name))]
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
 def by_numpy(data: Path, output: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Count n_ij pixel by pixel from the PNGs, in another way than the product."""
     total = np.zeros((_NUM_CLASSES, _NUM_CLASSES), np.int64)
     per_image = {}
     for path in sorted((data / "val/masks").iterdir()):
-        [mask_path] = output.glob(f"masks/*/**/{path.stem}.png.png")
-        truth, mask = np.asarray(Image.open(path)), np.asarray(Image.open(mask_path))
+        truth, mask = np.asarray(Image.open(path)), _mask(output, f"{path.stem}.png.png")
         matrix = np.array(
             [
                 [((truth == i) & (mask == j)).sum() for j in range(_NUM_CLASSES)]
@@ -111,9 +120,10 @@ def test_the_matrix_is_that_of_the_files(
 def test_an_evaluation_rests_on_the_masks_that_are_there(
     data: Path, weights: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
 ):
-    """What `label` has written is scored and not labelled again; a second call gives the same."""
+    """What `label` has written is scored, here out of tars; a second call gives the same."""
     images = ["--input", str(data / "val/images"), "--output", str(tmp_path)]
-    assert main(["label", *images, "--weights", str(weights), "--mask-name", "full"]) == 0
+    kind = ["--mask-name", "full", "--masks", "tar"]
+    assert main(["label", *images, "--weights", str(weights), *kind]) == 0
     num_runs = len(list((tmp_path / "runs").iterdir()))
 
     assert evaluate(data, tmp_path, weights) == 0

@@ -27,6 +27,8 @@ _FLAGS = ("--max-shard-images", 4, "--lock-lease-s", 2)
 _RANDOM_SEEDS = (1, 2, 3, 4, 5)
 # `make test-faults` does them all, each of which takes half a minute.
 _RARER = pytest.mark.faults
+# What differs between masks as files and the same masks in tars.
+_PLACES = {"mask_uri", "mask_offset", "mask_bytes"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ def _without(rows: list[dict], names: set[str]) -> list[dict]:
         pytest.param("PUT", r"/run\.json", "after", id="after the plan", marks=_RARER),
         pytest.param("PUT", r"/masks/.*photo_017", "before", id="amid the masks of a shard"),
         pytest.param(
+            *("PUT", r"/masks/.*shard-000003\.tar", "before"), id="before a tar", marks=_RARER
+        ),
+        pytest.param("PUT", r"/masks/.*shard-000003\.tar", "after", id="between tar and commit"),
+        pytest.param(
             *("PUT", r"/commits/shard-000003", "before"), id="before a commit", marks=_RARER
         ),
         pytest.param(
@@ -109,7 +115,8 @@ def test_a_kill_at_a_named_moment_loses_nothing(
             killed.set()
 
         proxy.faults.append(Fault(method, path, when, kill))
-        flags = (*_FLAGS, "--s3-endpoint-url", proxy.endpoint_url)
+        kind = "tar" if "tar" in path else "files"
+        flags = (*_FLAGS, "--s3-endpoint-url", proxy.endpoint_url, "--masks", kind)
         process = start(label_flags(*places, *flags), tmp_path / "log")
         assert killed.wait(120), (tmp_path / "log").read_text()
 
@@ -119,27 +126,35 @@ def test_a_kill_at_a_named_moment_loses_nothing(
     assert main(["verify", places[1], "--s3-endpoint-url", s3.endpoint_url]) == 0
     assert len(storage.children(f"{places[1]}/runs")) == 1
     # The photographs are the same, in another place.
-    assert_same(the_run(places[1], storage), undisturbed, but_for={"uri", "etag", "image_id"})
+    assert_same(
+        the_run(places[1], storage), undisturbed, but_for={"uri", "etag", "image_id", *_PLACES}
+    )
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=[_RARER] if seed > 1 else []) for seed in _RANDOM_SEEDS]
+    ("seed", "kind"),
+    [
+        pytest.param(seed, kind, marks=[] if (seed, kind) == (1, "files") else [_RARER])
+        for seed in _RANDOM_SEEDS
+        for kind in ("files", "tar")
+    ],
 )
 def test_a_kill_at_a_random_moment_loses_nothing(
-    undisturbed: Undisturbed, tmp_path: Path, seed: int
+    undisturbed: Undisturbed, tmp_path: Path, seed: int, kind: str
 ):
     """Killed whenever, the same command finishes on a disk what an undisturbed run leaves."""
     output = tmp_path / "out"
-    process = start(label_flags(undisturbed.photographs, output, *_FLAGS), tmp_path / "log")
+    flags = (*_FLAGS, "--masks", kind)
+    process = start(label_flags(undisturbed.photographs, output, *flags), tmp_path / "log")
     # From the plan on, at a moment in the next 12 seconds, in which the whole run lies.
     while not list(output.glob("runs/*/run.json")) and process.poll() is None:
         time.sleep(0.01)
     time.sleep(random.Random(seed).uniform(0, 12))
     kill_everything(process)
 
-    assert label(undisturbed.photographs, output, *_FLAGS) == 0
+    assert label(undisturbed.photographs, output, *flags) == 0
 
     assert main(["verify", str(output)]) == 0
     assert len(list((output / "runs").iterdir())) == 1
     assert not list(output.rglob("*fcn-tmp*"))
-    assert_same(the_run(f"file://{output}"), undisturbed, but_for=set())
+    assert_same(the_run(f"file://{output}"), undisturbed, but_for=_PLACES)

@@ -320,11 +320,12 @@ def test_a_killed_replica_does_not_end_the_run(tmp_path: Path):
     assert main(["verify", str(output)]) == 0
 
 
-def test_two_at_once_do_the_work_once(tmp_path: Path, ray_session: str):
+@pytest.mark.parametrize("kind", ["files", pytest.param("tar", marks=pytest.mark.faults)])
+def test_two_at_once_do_the_work_once(tmp_path: Path, ray_session: str, kind: str):
     """Of the same command started twice one finishes the run; the other ends with 7 or 0."""
     folder, output = draw_photographs(tmp_path / "in", 24), tmp_path / "out"
     flags = label_flags(folder, output, "--max-shard-images", 2, "--ray-address", ray_session,
-                        "--lock-lease-s", 5)  # fmt: skip
+                        "--lock-lease-s", 5, "--masks", kind)  # fmt: skip
     both = [start(flags, tmp_path / f"log{index}") for index in range(2)]
 
     codes = sorted(process.wait(200) for process in both)

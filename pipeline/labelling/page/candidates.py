@@ -19,7 +19,10 @@ from pipeline.store.parquet import DAMAGE, read_parquet
 _MAX_FILES = 10
 # A class is shown where it is more than a speck.
 _LEAST_SHARE = 0.01
-_COLUMNS = ["image_id", "key", "uri", "etag", "status", "mask_uri", "mean_confidence"]
+_COLUMNS = [
+    *("image_id", "key", "uri", "etag", "status", "mean_confidence"),
+    *("mask_uri", "mask_offset", "mask_bytes"),
+]
 _OF_CLASSES = ["image_id", "class_id", "pixel_fraction", "mean_confidence"]
 
 # A row of the images table, its mask's place as the output lies now.

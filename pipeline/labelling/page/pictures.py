@@ -18,6 +18,7 @@ from pipeline.images.masks import decode_mask
 from pipeline.images.overlay import shrink, shrink_mask
 from pipeline.labelling.page.candidates import Row
 from pipeline.labelling.runs import Run
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
 # As wide as two beside each other are shown on a fine screen.
@@ -93,7 +94,7 @@ class Pictures:
 def _read(storage: Storage, row: Row) -> Picture:
     data = storage.for_input().read_version(row["uri"], row["etag"], _MAX_BYTES)
     pixels = shrink(decode_image(data, _MAX_PIXELS), _SIDE)
-    mask = shrink_mask(decode_mask(storage.read(row["mask_uri"])), _SIDE)
+    mask = shrink_mask(decode_mask(storage.read_extent(Extent.of_mask(row))), _SIDE)
     if mask.shape != pixels.shape[:2]:
         raise ValueError(f"its mask has another shape: {mask.shape}, not {pixels.shape[:2]}")
     return Picture(row, pixels, mask, perceptual_hash(pixels))

@@ -18,6 +18,7 @@ from pipeline.labelling.plan import start_run as write_plan
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run
 from pipeline.settings.label import LabelSettings
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 from tests.disk_runs import (
     RedPredictor,
@@ -63,11 +64,13 @@ def pictures(seed: int) -> dict[str, bytes]:
     return drawn
 
 
-def label(place: str, source: str, run_id: str, endpoint: str | None = None) -> Run:
+def label(
+    place: str, source: str, run_id: str, endpoint: str | None = None, masks: str = "files"
+) -> Run:
     """Label an input into `place`/out, and publish the run."""
     settings = LabelSettings(
         input=source, output=f"{place}/out", weights="random:0", run_id=run_id,
-        max_shard_images=4, s3_endpoint_url=endpoint,
+        max_shard_images=4, s3_endpoint_url=endpoint, masks=masks,
     )  # fmt: skip
     network, history = network_record(), History(settings.storage(), settings.output)
     drafted = draft(history, settings, network)
@@ -77,19 +80,21 @@ def label(place: str, source: str, run_id: str, endpoint: str | None = None) -> 
     return run
 
 
-def two_nights(place: str, storage: Storage, endpoint: str | None = None) -> None:
+def two_nights(
+    place: str, storage: Storage, endpoint: str | None = None, masks: str = "files"
+) -> None:
     """Label twice: then one image has changed, one is new, and another has another ending."""
     source = f"{place}/in"
     first = {**pictures(0), "broken.jpg": b"<html>", "later/broken.png": pictures(7)["deep/d.png"]}
     for name, data in first.items():
         storage.write(f"{source}/{name}", data)
-    label(place, source, "night-1", endpoint)
+    label(place, source, "night-1", endpoint, masks)
     storage.write(f"{source}/a.jpg", pictures(100)["a.jpg"])
     storage.write(f"{source}/new one.png", pictures(200)["deep/d.png"])
     storage.write(f"{source}/later/broken.png", b"<html>, and longer")
     storage.write(f"{source}/e.png", pictures(300)["deep/d.png"])
     with _away(f"{source}/e.tif", f"{place}/e.tif", storage):
-        label(place, source, "night-2", endpoint)
+        label(place, source, "night-2", endpoint, masks)
 
 
 @contextmanager
@@ -115,7 +120,7 @@ def truth(place: str, storage: Storage) -> dict[str, NDArray[np.uint8]]:
         for table in run.commits():
             newest |= {row["key"]: row for row in table.to_pylist()}
     return {
-        key: decode_mask(storage.read(row["mask_uri"]))
+        key: decode_mask(storage.read_extent(Extent.of_mask(row)))
         for key, row in newest.items()
         if row["status"] == "ok"
     }

@@ -81,6 +81,22 @@ def test_voc_is_read_by_its_indices_and_by_its_colours(place: Path, tmp_path: Pa
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_masks_in_tars_give_the_same_export(place: Path, tmp_path: Path, form: str) -> None:
+    """The files are those of an export of masks in files, names included."""
+    two_nights(on_disk(tmp_path), Storage(), masks="tar")
+    assert list(tmp_path.glob("out/masks/run=night-*/*.tar"))
+    folders = [_export(one, tmp_path / one.name / form, form) for one in (place, tmp_path)]
+    files = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in folders
+    ]
+    for found, one in zip(files, (place, tmp_path), strict=True):
+        for name in found:
+            found[name] = found[name].replace(str(one).encode(), b"")
+    assert files[0] == files[1]
+
+
 def test_voc_has_images_that_every_reader_shows_upright(place: Path, tmp_path: Path) -> None:
     """JPEGs end in .jpg, the rest are PNGs, of their masks' sizes and the pixels labelled."""
     folder = _export(place, tmp_path / "voc", "voc")

@@ -17,11 +17,11 @@ from tests.pipeline.export.labelled_output import on_disk, truth, two_nights
 from tests.servers import Server
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["files", "tar"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with in/ and out/, of two nights, and all.parquet, which selects all."""
     folder = tmp_path_factory.mktemp("nights")
-    two_nights(on_disk(folder), Storage())
+    two_nights(on_disk(folder), Storage(), masks=request.param)
     assert main(["select", str(folder / "out"), "--to", str(folder / "all.parquet")]) == 0
     return folder
 
@@ -34,7 +34,7 @@ def opened(place: Path, corrections: Path, to: Path) -> DataSet:
 
 def _masks(data_set: DataSet) -> dict[str, np.ndarray]:
     return {
-        one.image_uri: decode_truth(Storage().read(one.mask_uri), data_set.coding)
+        one.image_uri: decode_truth(Storage().read_extent(one.mask), data_set.coding)
         for one in data_set.found.split("train")
     }
 

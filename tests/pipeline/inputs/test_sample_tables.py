@@ -4,17 +4,21 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import main
 from pipeline.errors import InputError
+from pipeline.images.masks import decode_mask
 from pipeline.inputs.data_set import Asked, open_data_set
 from pipeline.inputs.layouts import find_labelled
+from pipeline.inputs.samples import Sample
 from pipeline.store.storage import Storage
 from tests.disk_runs import NUM_CLASSES
-from tests.pipeline.export.labelled_output import on_disk, two_nights
+from tests.pipeline.export.labelled_output import on_disk, truth, two_nights
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +107,47 @@ def test_what_is_no_finished_table_is_named(place: Path, tmp_path: Path):
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "two.parquet")
     refused(tmp_path / "two.parquet", "different classes, as .*night-1/run.json and .*night-2")
+
+
+def test_a_manifest_may_name_parts_of_objects(tmp_path: Path):
+    """Offsets come as numbers, as text, or as floats with NaN for none; others are refused."""
+    uris = [f"file://{tmp_path}/{name}" for name in ("a.jpg", "b.jpg")]
+    places = {"mask_offset": [512, None], "mask_bytes": [90, None]}
+    table = pa.table({"image_uri": uris, "mask_uri": uris, **places})
+    floats = table.cast(
+        pa.schema([*list(table.schema)[:2], *(pa.field(name, pa.float64()) for name in places)])
+    )
+    pq.write_table(table, tmp_path / "numbers.parquet")
+    pq.write_table(
+        floats.set_column(2, "mask_offset", [[512.0, float("nan")]]), tmp_path / "floats.parquet"
+    )
+    pacsv.write_csv(table, tmp_path / "text.csv")
+    expected = [Sample(uris[0], uris[0], 512, 90), Sample(uris[1], uris[1])]
+    for name in ("numbers.parquet", "floats.parquet", "text.csv"):
+        assert find_labelled(Storage(), f"file://{tmp_path}/{name}").split("train") == expected
+
+    (tmp_path / "bad.csv").write_text(f"image_uri,mask_uri,mask_offset\n{uris[0]},{uris[0]},-1\n")
+    with pytest.raises(InputError, match="mask_offset is '-1', not a number of bytes"):
+        find_labelled(Storage(), f"file://{tmp_path}/bad.csv")
+
+
+def test_a_selection_of_masks_in_tars_is_a_data_set(tmp_path: Path):
+    """Each of its samples is read where the row says; so are those of the table of a copied run."""
+    two_nights(on_disk(tmp_path), Storage(), masks="tar")
+    expected = {
+        f"file://{tmp_path}/in/{key}": mask
+        for key, mask in truth(on_disk(tmp_path), Storage()).items()
+    }
+    assert main(["select", str(tmp_path / "out"), "--to", str(tmp_path / "look.parquet")]) == 0
+    found = find_labelled(Storage(), f"file://{tmp_path}/look.parquet").split("train")
+    assert {one.image_uri for one in found} == set(expected)
+    for one in found:
+        assert one.mask_uri.endswith(".tar")
+        np.testing.assert_array_equal(
+            decode_mask(Storage().read_extent(one.mask)), expected[one.image_uri]
+        )
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "out")
+    for one in find_labelled(Storage(), f"file://{tmp_path}/copy/images/run=night-2").split("val"):
+        mask = decode_mask(Storage().read_extent(one.mask))
+        np.testing.assert_array_equal(mask, expected[one.image_uri])

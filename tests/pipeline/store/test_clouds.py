@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import ErrorCode, Scope, SettingError, StoreError
 from pipeline.settings.label import LabelSettings
 from pipeline.store.access import Access
+from pipeline.store.extent import Extent
 from pipeline.store.probe import probe_conditional_put, writable_storage
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, Proxy, fault_proxy, page, refusal
@@ -80,6 +81,14 @@ def test_a_version_is_read_or_has_changed(place: Place) -> None:
     with pytest.raises(StoreError) as caught:
         place.storage.read_version(place.uri, None, 6)
     assert caught.value.code is ErrorCode.TOO_MANY_BYTES
+
+
+def test_a_part_of_an_object_is_read(place: Place) -> None:
+    """What is asked for comes, of what lies beyond the end only what is there."""
+    spans = {(0, 3): b"con", (3, 4): b"tent", (5, 9): b"nt", (7, 1): b"", (70, 5): b""}
+    for (offset, number), expected in spans.items():
+        assert place.storage.read_extent(Extent(place.uri, offset, number)) == expected
+    assert place.storage.find_extent(Extent(f"{place.uri}-none", 0, 3)) is None
 
 
 def test_a_listing_has_every_page(place: Place) -> None:

@@ -12,6 +12,7 @@ from pipeline.errors import ErrorCode, Scope, StoreError
 from pipeline.settings.label import LabelSettings
 from pipeline.store.access import Access
 from pipeline.store.attempts import Pace
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, Proxy, Reply, fault_proxy, page, refusal
 from tests.servers import Server
@@ -263,6 +264,32 @@ def test_a_body_that_is_not_whole_is_asked_for_anew(place: Place) -> None:
         place.proxy.faults = [Fault("GET", "object", "after", times=1, change=change)]
         assert place.storage.read_version(place.uri, version, 100, 7) == b"content"
         assert place.proxy.faults[0].struck == 1
+
+
+def test_a_part_of_an_object_is_read(place: Place) -> None:
+    """What is asked for comes, of what lies beyond the end only what is there."""
+    spans = {(0, 3): b"con", (3, 4): b"tent", (5, 9): b"nt", (7, 1): b"", (70, 5): b""}
+    for (offset, number), expected in spans.items():
+        assert place.storage.read_extent(Extent(place.uri, offset, number)) == expected
+    assert place.storage.read_extent(Extent(place.uri)) == b"content"
+    assert place.storage.find_extent(Extent(f"{place.uri}-none", 0, 3)) is None
+    assert {one.get("range") for one in place.proxy.headers} >= {"bytes=0-2", "bytes=70-74"}
+
+
+def test_a_part_that_is_not_whole_is_asked_for_anew(place: Place) -> None:
+    """A body of fewer bytes than were asked for, and than there are, is no part of an object."""
+    fault = Fault("GET", "object", "after", change=lambda one: replace(one, body=one.body[:2]))
+    place.proxy.faults.append(fault)
+    assert place.storage.read_extent(Extent(place.uri, 1, 4)) == b"onte"
+    assert (fault.struck, place.storage.retries) == (1, {"body": 1})
+
+
+def test_a_store_that_gives_the_whole_object_is_understood(place: Place) -> None:
+    """Where the range is passed over, the part is taken out of what came."""
+    place.change(
+        lambda one: replace(one, status=200, body=b"content").without("Content-Range"), "GET"
+    )
+    assert place.storage.read_extent(Extent(place.uri, 1, 4)) == b"onte"
 
 
 def test_a_body_that_drips_is_asked_for_anew(place: Place) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.store.entry import Entry
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.store.uri import has_wildcard, local_path, normalise_uri
 
@@ -108,6 +109,18 @@ def test_another_version_is_changed(change: object, tmp_path: Path) -> None:
         _STORAGE.read_version(_uri(path), version, 100)
     assert caught.value.code == ErrorCode.CHANGED
     assert _STORAGE.stat(_uri(path)).version in caught.value.message
+
+
+def test_a_part_of_an_object_is_read(tmp_path: Path) -> None:
+    """What is asked for comes, of what lies beyond the end only what is there."""
+    uri = f"file://{tmp_path}/object"
+    Storage().write(uri, b"content")
+    spans = {(0, 3): b"con", (5, 9): b"nt", (7, 1): b"", (70, 5): b""}
+    for (offset, number), expected in spans.items():
+        assert Storage().read_extent(Extent(uri, offset, number)) == expected
+    assert Storage().read_extent(Extent(uri)) == b"content"
+    assert Storage().find_extent(Extent(f"{uri}-none", 0, 3)) is None
+    assert (str(Extent(uri)), str(Extent(uri, 1, 4))) == (uri, f"{uri} (bytes 1 to 4)")
 
 
 def test_a_large_object_is_not_read(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Training images: in one order for any number of workers, from any step on."""
 
+import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +14,10 @@ from pipeline.images.augment import Augment
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.data_set import as_table
 from pipeline.inputs.samples import Sample
+from pipeline.labelling.mask_tar import pack, spans_of
 from pipeline.store.storage import Storage
-from pipeline.training.ingest import Load, Order, Reader, Share, _row, steps
+from pipeline.training.ingest import Load, Order, Reader, Share, _row, samples, steps
+from pipeline.training.plan import _hash
 
 _COLUMNS = ("image_uri", "mask_uri")
 
@@ -82,6 +86,35 @@ def test_rows_come_in_order_however_long_they_take(ray_session: str, tmp_path: P
         assert list(batch.places) == list(places)
         assert [int(image[0, 0, 0]) for image in batch.images] == order.samples(3 * step, 3)
     assert len(found) == 40
+
+
+def test_truths_are_read_out_of_a_tar(ray_session: str, tmp_path: Path):
+    """A sample whose truth lies in a tar is loaded as any other, beside one that does not."""
+    drawn = [_drawn(tmp_path, index) for index in range(3)]
+    tar = pack({f"{index}.png": Path(drawn[index].mask_uri).read_bytes() for index in (1, 2)})
+    (tmp_path / "masks.tar").write_bytes(tar)
+    in_tar = [
+        Sample(one.image_uri, str(tmp_path / "masks.tar"), span.start, len(span))
+        for one, span in zip(drawn[1:], spans_of(tar).values(), strict=True)
+    ]
+    table = as_table([drawn[0], *in_tar])
+
+    found = list(samples(Load(_reader(), Augment(), seed=3), table))
+
+    assert [(int(image[0, 0, 0]), int(truth[0, 0])) for image, truth in found] == [
+        (index, index) for index in range(3)
+    ]
+
+
+def test_samples_without_tars_are_hashed_as_before():
+    """The fingerprint of a training whose truths are files is that of versions without tars."""
+    some = [Sample(f"s3://a/{index}.jpg", f"s3://b/{index}.png") for index in range(3)]
+    text = "".join(
+        f"{uri}\0" for uri in [*(one.image_uri for one in some), *(one.mask_uri for one in some)]
+    )
+    assert _hash(as_table(some)) == hashlib.sha256(text.encode()).hexdigest()
+    in_tar = [*some[:2], replace(some[2], mask_offset=512, mask_bytes=90)]
+    assert _hash(as_table(in_tar)) != _hash(as_table(some))
 
 
 def test_a_sample_that_is_gone_ends_the_training_with_its_name(ray_session: str, tmp_path: Path):

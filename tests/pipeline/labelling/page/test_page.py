@@ -93,6 +93,17 @@ def test_a_picture_that_cannot_be_read_is_a_note(tmp_path: Path) -> None:
         assert re.search(rf"<li>{name}: .{{10,}}</li>", page)
 
 
+def test_masks_in_tars_are_shown(tmp_path: Path) -> None:
+    """A page of a run with tars has as many pictures as one with files, and none is missing."""
+    numbers = []
+    for kind in ("files", "tar"):
+        (tmp_path / kind).mkdir()
+        page = _page(_run(tmp_path / kind, masks=kind)[0])
+        assert "could not be read" not in page
+        numbers.append(page.count("data:image/webp;base64,"))
+    assert numbers[0] == numbers[1] > 0
+
+
 def test_tables_that_cannot_be_read_are_a_note(tmp_path: Path) -> None:
     """Without its tables a run has its numbers and charts, and no pictures."""
     run, manifest = _run(tmp_path)
