@@ -4,7 +4,7 @@ from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 from pipeline.labelling.needs import Needs
 from pipeline.labelling.network import AUTO
-from pipeline.labelling.request_costs import labelling, verifying
+from pipeline.labelling.request_costs import priced
 from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
 from pipeline.store.uri import BUCKETS
@@ -39,9 +39,9 @@ def _describe(job: Job, found: Found) -> list[str]:
         done,
         f"other files      {drafted.num_ignored:,} (no images by their name)",
         f"fingerprint      {_fingerprint(job)}",
+        f"driver           needs {Needs.to_do(found)}",
+        *_estimate(job, drafted.num_images),
     ]
-    lines.append(f"driver           needs {Needs.to_do(found)}")
-    lines += _estimate(job, drafted.num_images)
     for in_tars in (False, True):
         lines += _requests(job, drafted.num_images, drafted.num_shards, in_tars=in_tars)
     if drafted.num_images:
@@ -77,15 +77,8 @@ def _describe_run(job: Job, found: Found) -> list[str]:
 
 def _requests(job: Job, num_images: int, num_shards: int, *, in_tars: bool) -> list[str]:
     """Say what a bucket is asked for; a disk asks no price."""
-    if not job.output.startswith(BUCKETS):
-        return []
-    label, verify = (
-        reckon(num_images, num_shards, in_tars=in_tars) for reckon in (labelling, verifying)
-    )
-    kind = "masks in tars " if in_tars else "masks as files"
-    made = f"{label.writes:,} writes, {label.reads:,} reads"
-    cost = f"${label.dollars:,.2f} at S3's prices; verify ${verify.dollars:,.2f}"
-    return [f"{kind}   {made}: {cost}"]
+    said = priced(num_images, num_shards, in_tars=in_tars)
+    return [f"masks {said}"] if job.output.startswith(BUCKETS) else []
 
 
 def _estimate(job: Job, num_images: int) -> list[str]:

@@ -9,12 +9,12 @@ from jobs.doctor.estimate import estimate
 from jobs.logs.output import say
 from pipeline.cluster.connect import connect
 from pipeline.errors import EXIT_OK, PipelineError, SettingError
-from pipeline.labelling.finding import Finding, Level, as_table, change, note, ok
+from pipeline.labelling.finding import Finding, Level, as_table, change
 from pipeline.labelling.needs import Needs
 from pipeline.labelling.places import DRIVER, Places, look, look_at_weights, look_for_images
 from pipeline.labelling.precision import decided
 from pipeline.labelling.replicas import Replicas
-from pipeline.labelling.session import Found, open_job
+from pipeline.labelling.session import open_job
 from pipeline.settings.cluster import DoctorSettings
 
 _log = logging.getLogger(__name__)
@@ -60,20 +60,12 @@ def _examine(settings: DoctorSettings) -> Iterator[Finding]:
         yield from _estimate(settings, replicas)
 
 
-def _needs(found: Found) -> Finding:
-    needs = Needs.to_do(found)
-    short = needs.short_of_memory()
-    if short is None:
-        return ok("driver", f"needs {needs}")
-    return note("driver", f"needs {needs}; {short}", "give its pod or machine more memory")
-
-
 def _estimate(settings: DoctorSettings, replicas: Replicas) -> Iterator[Finding]:
     _log.info("listing the input and labelling a sample of it")
     try:
         job = decided(open_job(settings))
         found = job.look()
-        yield _needs(found)
+        yield Needs.to_do(found).finding()
         yield from estimate(settings, job, found, replicas)
     except PipelineError as error:
         # What a listing as a whole shows: names that collide, a run of another fingerprint.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pipeline.labelling.finding import Finding, note, ok
 from pipeline.labelling.session import Found
 from pipeline.memory import available_memory
 
@@ -56,9 +57,10 @@ class Needs:
             "while it plans"
         )
 
-    def short_of_memory(self) -> str | None:
-        """Say that this machine, or this container, has less memory free; None if it has it."""
+    def finding(self) -> Finding:
+        """Compare them with the memory that is free here, on this machine or in this container."""
         free = available_memory()
         if free is None or free >= self.memory_bytes:
-            return None
-        return f"{free / 1e9:.1f} GB are free here"
+            return ok("driver", f"needs {self}")
+        less = f"needs {self}; {free / 1e9:.1f} GB are free here"
+        return note("driver", less, "give its pod or machine more memory")

@@ -25,6 +25,23 @@ class Requests(NamedTuple):
         return self.writes * DOLLARS_PER_WRITE + self.reads * DOLLARS_PER_READ
 
 
+def priced(num_images: int, num_shards: int, *, in_tars: bool) -> str:
+    """Say to a person what a run asks for, and what that costs.
+
+    Args:
+        num_images: That are labelled.
+        num_shards: Of these images.
+        in_tars: Whether their masks lie in tars.
+    """
+    label = labelling(num_images, num_shards, in_tars=in_tars)
+    verify = verifying(num_images, num_shards, in_tars=in_tars)
+    kind = "in tars " if in_tars else "as files"
+    return (
+        f"{kind}   {label.writes:,} writes, {label.reads:,} reads: "
+        f"${label.dollars:,.2f} at S3's prices; verify ${verify.dollars:,.2f}"
+    )
+
+
 def labelling(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:
     """Reckon what `label` asks for.
 

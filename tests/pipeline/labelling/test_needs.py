@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.labelling import needs
+from pipeline.labelling.finding import Level
 from pipeline.labelling.needs import Needs
 from pipeline.memory import available_memory
 
@@ -23,9 +24,11 @@ def test_needs_grow_to_a_bound_in_memory_and_go_on_on_disk():
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch):
     """Too little memory is named; enough of it, or a machine that does not say, is not."""
     asked = Needs.of(10**6, 4_000)
-    for free, said in ((10**8, "0.1 GB are free here"), (10**9, None), (None, None)):
+    for free, level in ((10**8, Level.NOTE), (10**9, Level.OK), (None, Level.OK)):
         monkeypatch.setattr(needs, "available_memory", lambda found=free: found)
-        assert asked.short_of_memory() == said
+        found = asked.finding()
+        assert found.level is level
+        assert ("0.1 GB are free here" in found.found) == (level is Level.NOTE)
 
 
 @pytest.mark.parametrize(
