@@ -30,6 +30,8 @@ _URI = re.compile(r"^ *(https?://[^/ ]+)/.*,$", re.MULTILINE)
 # Who gives machines their credentials, where nothing else does.
 _METADATA = ("http://metadata.google.internal", "http://metadata", "http://169.254.169.254")
 _REASON = re.compile(r'^ *(?:message|error): "(.*)",$', re.MULTILINE)
+# What some stores answer with nothing, obstore itself refuses.
+_BEYOND_THE_END = re.compile(r"^ *source: StartTooLarge \{$", re.MULTILINE)
 _BARE_REDIRECT = re.compile("^ *inner: BareRedirect,$", re.MULTILINE)
 # The headers had come.
 _OF_BODIES = ("Interrupted", "Decode")
@@ -55,6 +57,8 @@ def translated(error: Exception) -> OSError:
         return _cut_off(kind[1], server, said, fields)
     if _BARE_REDIRECT.search(fields):
         return RefusedError(301, "", "")
+    if _BEYOND_THE_END.search(fields):
+        return RefusedError(416, "", "")
     # A batch of removals says no more.
     is_missing = isinstance(error, FileNotFoundError)
     return RefusedError(404, "", "") if is_missing else UnclearError(said or str(error))
