@@ -4,6 +4,7 @@
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test-faults  the whole matrix of what stores do wrong, of kills, and of what ends a training
 # make test    the tests, two files at a time; WORKERS=0 for one after the other, in one process
+# make test-runs  the tests of whole runs and trainings: kills, faults, photographs, the loop
 # make coverage  the tests that take minutes, and the share of the code that they run
 # make azurite  install a server of Azure's kind for the tests, with npm; without it they are skipped
 # make check   ruff, mypy and import-linter
@@ -20,10 +21,11 @@ DOCS := .venv-docs
 AZURITE := 3.37.0
 # Processes that run the tests.
 WORKERS ?= 2
+IN_TWO := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: gpu-rehearsal azurite install check test test-cluster test-faults check-infra coverage docs docs-settings demo \
+.PHONY: gpu-rehearsal azurite install check test test-runs test-cluster test-faults check-infra coverage docs docs-settings demo \
 	demo-weights demo-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
@@ -60,7 +62,10 @@ check: install
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: install
-	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest $(IN_TWO)
+
+test-runs: install
+	$(RUN) -m pytest $(IN_TWO) -m "runs and not cluster and not faults" tests/jobs
 
 # Of one process: what Ray's workers run is not seen. The floor is what there was on 2026-11-26.
 coverage: install

@@ -1,7 +1,7 @@
 """`clean`: remove the runs of an output that newer ones have replaced."""
 
 from jobs.logs.output import say
-from pipeline.errors import EXIT_OK
+from pipeline.errors import EXIT_OK, LockHeld
 from pipeline.labelling.clean import Removable, find_left, find_replaced, remove_run, size_of
 from pipeline.labelling.history import History
 from pipeline.settings.clean import CleanSettings
@@ -15,26 +15,29 @@ def run(settings: CleanSettings) -> int:
         settings: From file, environment and flags.
 
     Returns:
-        The exit code.
+        0, or 7 where somebody is at work on a run's input and network.
 
     Raises:
-        InputError: There is no run, or a table is damaged.
-        LockHeld: Somebody is at work on a run's input and network.
+        InputError: A table is damaged.
     """
     storage, output = settings.storage(), settings.output
     found = find_left(storage, output)
     if settings.keep_newest:
-        history = History(storage, output)
-        found += find_replaced(history, of_any_network=settings.any_network)
-    for one in found:
-        _clean(storage, settings, one)
+        found += find_replaced(History(storage, output), of_any_network=settings.any_network)
+    gone = sum(_clean(storage, settings, one) for one in found)
     again = "; --no-dry-run removes them" if found and settings.dry_run else ""
-    say(f"{len(found)} run(s) {'can go' if settings.dry_run else 'are gone'}{again}")
-    return EXIT_OK
+    say(f"{gone} run(s) {'can go' if settings.dry_run else 'are gone'}{again}")
+    return EXIT_OK if gone == len(found) else LockHeld.exit_code
 
 
-def _clean(storage: Storage, settings: CleanSettings, found: Removable) -> None:
+def _clean(storage: Storage, settings: CleanSettings, found: Removable) -> bool:
+    """Return whether it can go, or is gone."""
     files, num_bytes = size_of(storage, found)
     say(f"run {found.run_id}: {found.reason}; {files:,} files, {num_bytes / 1e6:,.1f} MB")
-    if not settings.dry_run:
-        remove_run(storage, settings.output, found)
+    try:
+        if not settings.dry_run:
+            remove_run(storage, settings.output, found)
+    except LockHeld as error:
+        say(f"  it stays: {error}")
+        return False
+    return True

@@ -2,12 +2,11 @@
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
+from pipeline.labelling import request_costs
 from pipeline.labelling.needs import Needs
 from pipeline.labelling.network import AUTO
-from pipeline.labelling.request_costs import priced
 from pipeline.labelling.session import Found, Job, open_job
 from pipeline.settings.label import LabelSettings
-from pipeline.store.uri import BUCKETS
 
 
 def run(settings: LabelSettings) -> int:
@@ -42,8 +41,9 @@ def _describe(job: Job, found: Found) -> list[str]:
         f"driver           needs {Needs.to_do(found)}",
         *_estimate(job, drafted.num_images),
     ]
-    for in_tars in (False, True):
-        lines += _requests(job, drafted.num_images, drafted.num_shards, in_tars=in_tars)
+    listed = drafted.num_images + drafted.num_skipped
+    numbers = (listed, drafted.num_images, drafted.num_shards)
+    lines += request_costs.lines(job.settings, *numbers, kinds=(False, True))
     if drafted.num_images:
         lines.append(f"first image      {drafted.first_uri}")
     return lines
@@ -63,6 +63,7 @@ def _describe_run(job: Job, found: Found) -> list[str]:
     done = f"already done     {num_done:,} of this run, {run.record.num_skipped:,} by earlier ones"
     [finished] = job.history.finished([run])
     state = "is finished" if finished else "would be continued"
+    numbers = (0, todo.num_images, len(todo))
     return [
         f"run {run.run_id} {state}",
         f"images to do     {todo.num_images:,} of {run.record.num_images:,}",
@@ -71,14 +72,8 @@ def _describe_run(job: Job, found: Found) -> list[str]:
         done,
         f"fingerprint      {job.record.fingerprint}",
         *_estimate(job, todo.num_images),
-        *_requests(job, todo.num_images, len(todo), in_tars=run.masks_in_tars),
+        *request_costs.lines(job.settings, *numbers, kinds=[run.masks_in_tars]),
     ]
-
-
-def _requests(job: Job, num_images: int, num_shards: int, *, in_tars: bool) -> list[str]:
-    """Say what a bucket is asked for; a disk asks no price."""
-    said = priced(num_images, num_shards, in_tars=in_tars)
-    return [f"masks {said}"] if job.output.startswith(BUCKETS) else []
 
 
 def _estimate(job: Job, num_images: int) -> list[str]:

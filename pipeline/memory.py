@@ -33,8 +33,11 @@ def available_memory(root: Path = Path("/")) -> int | None:
         return None
     group = root / "sys/fs/cgroup"
     try:
-        limit, taken = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
-        return min(free, max(0, int(limit) - int(taken)))
+        limit, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        # Pages of files are let go when there is need.
+        lines = (group / "memory.stat").read_text().splitlines()
+        [cached] = [int(line.split()[1]) for line in lines if line.startswith("inactive_file ")]
+        return min(free, max(0, limit - taken + cached))
     except (OSError, ValueError):  # no group, or a limit that is `max`
         return free
 

@@ -85,4 +85,6 @@ def share_batch_norms(network: nn.Module, device: torch.device) -> nn.Module:
 def _shared(norm: nn.BatchNorm2d) -> CrossWorkerBatchNorm:
     shared = CrossWorkerBatchNorm(norm.num_features, norm.eps, norm.momentum)
     shared.load_state_dict(norm.state_dict())
+    # The same parameters: frozen ones stay so.
+    shared.weight, shared.bias = norm.weight, norm.bias
     return shared.train(norm.training)

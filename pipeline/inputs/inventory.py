@@ -4,6 +4,7 @@ Amazon S3 User Guide, "Locating your inventory list": manifest.json names the so
 files of the list, in CSV (packed by gzip, keys encoded as in URLs), Apache ORC or Apache Parquet.
 """
 
+import gzip
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from pipeline.errors import InputError
+from pipeline.store.bucket_answers import etag_of
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 
@@ -113,6 +115,8 @@ class _Table:
 
     def _csv(self, data: bytes) -> Iterator[pa.RecordBatch]:
         names = [name.strip() for name in self.schema.split(",")]
+        if not gzip.decompress(data):
+            return
         wanted = self._wanted([name for name, theirs in _IN_CSV.items() if theirs in names])
         columns = [_IN_CSV[name] for name in wanted]
         lines = pa.csv.open_csv(
@@ -128,7 +132,9 @@ class _Table:
         file = pa.orc.ORCFile(pa.BufferReader(data))
         wanted = self._wanted(file.schema.names)
         for stripe in range(file.nstripes):
-            yield file.read_stripe(stripe, wanted).select(wanted)
+            rows = file.read_stripe(stripe, wanted).select(wanted)
+            for first in range(0, rows.num_rows, _ROWS_AT_A_TIME):
+                yield rows.slice(first, _ROWS_AT_A_TIME)
 
     def _parquet(self, data: bytes) -> Iterator[pa.RecordBatch]:
         file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
@@ -155,9 +161,11 @@ def _entries(inventory: _Inventory, table: _Table, data: bytes) -> Iterator[Entr
         for key, size, etag, is_latest, is_deleted in rows:
             if _is("false", is_latest) or _is("true", is_deleted):
                 continue
-            name = unquote_plus(key) if is_csv else key
-            version = (etag or "").strip('"')
-            yield Entry(f"s3://{inventory.source_bucket}/{name}", version, int(size or 0))
+            uri = f"s3://{inventory.source_bucket}/{unquote_plus(key) if is_csv else key}"
+            version = etag_of({"ETag": etag})
+            if not version:
+                raise InputError(f"{table.uri}: {uri} has no ETag; take the next inventory")
+            yield Entry(uri, version, int(size or 0))
 
 
 def _is(word: str, value: str | bool | None) -> bool:  # noqa: FBT001 - a cell of a table

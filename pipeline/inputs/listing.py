@@ -212,9 +212,10 @@ class Sources:
     def _manifest(self, manifest_uri: str) -> Iterator[Source]:
         data = self._storage.read(manifest_uri)
         if self._trust_manifest:
-            for text, etag, num_bytes in manifest_entries(data, manifest_uri):
+            for text, version, num_bytes in manifest_entries(data, manifest_uri):
                 uri = self._normalised(text)
-                yield Source(_key_of(uri), uri, etag, num_bytes)
+                known = Source(_key_of(uri), uri, version, num_bytes)
+                yield self._look_up(text) if version is None else known
             return
         uris = manifest_uris(data, manifest_uri)
         with ThreadPoolExecutor(self._threads) as pool:

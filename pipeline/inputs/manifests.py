@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.store.bucket_answers import etag_of
 
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
@@ -43,8 +44,10 @@ def manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
         yield _text_of(values, "uri", manifest_uri, row)
 
 
-def manifest_entries(data: bytes, manifest_uri: str) -> Iterator[tuple[str, str, int]]:
-    """Read the columns `uri`, `etag` and `num_bytes` of a manifest.
+def manifest_entries(
+    data: bytes, manifest_uri: str
+) -> Iterator[tuple[str, str | None, int | None]]:
+    """Read the columns `uri`, `etag` and `num_bytes` of a manifest; the last two may be null.
 
     Args:
         data: The manifest.
@@ -57,13 +60,18 @@ def manifest_entries(data: bytes, manifest_uri: str) -> Iterator[tuple[str, str,
     needs = "one column each of `uri`, `etag` and `num_bytes` (trust_manifest)"
     manifest = Manifest(manifest_uri, columns, (), needs, texts=("etag",))
     for row, values in enumerate(manifest.rows(data)):
-        size = values["num_bytes"]
-        if not isinstance(size, int) or size < 0:
+        etag, size = values["etag"], values["num_bytes"]
+        if etag is None and size is None:
+            yield _text_of(values, "uri", manifest_uri, row), None, None
+            continue
+        if type(size) is not int or not 0 <= size < 1 << 63:
             raise InputError(
                 f"manifest {manifest_uri}, row {row}: num_bytes is {size!r}, no number of bytes"
             )
-        etag = _text_of(values, "etag", manifest_uri, row).strip('"')
-        yield _text_of(values, "uri", manifest_uri, row), etag, size
+        version = etag_of({"ETag": _text_of(values, "etag", manifest_uri, row)})
+        if not version:
+            raise InputError(f"manifest {manifest_uri}, row {row}: etag is {etag!r}, not a text")
+        yield _text_of(values, "uri", manifest_uri, row), version, size
 
 
 def _text_of(values: Row, column: str, manifest_uri: str, row: int) -> str:

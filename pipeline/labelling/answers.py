@@ -87,14 +87,17 @@ def stage_answers(
 
 
 def _fill(staging: Staging, history: History, fingerprint: str) -> None:
-    """Make the table `earlier`, by way of the archive if that is whole."""
+    """Make the table `earlier`, by way of the archive if that is whole.
+
+    A run, too, may have been removed since it was looked at: then all is looked at again, once.
+    """
     try:
         staging.fill("earlier", ANSWERS, _earlier_rows(history, fingerprint))
     except (InputError, StoreError) as error:
         gone = isinstance(error, InputError) or error.code is ErrorCode.NOT_FOUND
-        if history.archive is None or not gone:
+        if not gone:
             raise
-        _log.warning("the archive of earlier runs can't be used, so each is read: %s", error)
+        _log.warning("earlier runs are read again, each by itself: %s", error)
         history.leave_archive_aside()
         staging.run("DROP TABLE earlier")
         staging.fill("earlier", ANSWERS, _earlier_rows(history, fingerprint))

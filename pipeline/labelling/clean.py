@@ -4,6 +4,7 @@ In: the runs of an output. Out: those that nobody needs, and what an earlier rem
 goes as a whole or stays as a whole, so that what is there stays something that `verify` can prove.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,15 +13,15 @@ import pyarrow.compute as pc
 
 from pipeline.labelling.archive import remove_archives
 from pipeline.labelling.history import History
-from pipeline.labelling.repair import unused
-from pipeline.labelling.runs import Manifest, Run, run_folder
+from pipeline.labelling.repair import LEASE_S
+from pipeline.labelling.runs import Manifest, Run, is_left_over, run_folder
 from pipeline.labelling.schema import IMAGES, OK
 from pipeline.labelling.staging import Staging
+from pipeline.settings.shared import RUN_ID_PATTERN
+from pipeline.store.lock import Lock
 from pipeline.store.storage import Storage
 
-_PUBLISHED = ("images", "class_statistics", "masks")
-# What a run has from its first shard on; before its record there is a plan alone.
-_BEGUN = {"commits", "sections", "manifest.json", "_SUCCESS"}
+_PUBLISHED = ("masks", "images", "class_statistics")
 
 _ROWS = pa.schema(
     [
@@ -49,11 +50,13 @@ class Removable:
         run_id: Of the run.
         reason: Why it can go.
         folders: URIs of all folders that it has in the output, in the order in which they go.
+        identity: Of its input and network, by which it is locked; None of what is left of a run.
     """
 
     run_id: str
     reason: str
     folders: tuple[str, ...]
+    identity: str | None = None
 
 
 def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
@@ -67,9 +70,9 @@ def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
         The runs, oldest first; the newest finished one is never among them.
 
     Raises:
-        InputError: There is no run, or a table of one is damaged.
+        InputError: A record or table is damaged.
     """
-    runs = history.require(None)
+    runs = history.runs()
     pairs = list(zip(runs, history.manifests(runs), history.finished(runs), strict=True))
     finished = [(run, manifest) for run, manifest, done in pairs if manifest and done]
     needed = _needed(finished, of_any_network=of_any_network) | {len(finished) - 1}
@@ -78,6 +81,7 @@ def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
             run.run_id,
             f"each of its {manifest.num_images:,} images has a newer answer",
             _folders(history.output, run.run_id),
+            run.record.identity,
         )
         for index, (run, manifest) in enumerate(finished)
         if index not in needed
@@ -85,26 +89,16 @@ def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
 
 
 def find_left(storage: Storage, output: str) -> list[Removable]:
-    """Find what is left of runs that have no record any more: a removal was cut off.
+    """Find what is left of runs whose removal was cut off: their folder goes last of all.
 
     Args:
         storage: Of the output.
         output: URI of its folder.
     """
-    # Before the records are looked for: a run has its record before it has anything else here.
-    names = {
-        name.removeprefix("run=")
-        for table in _PUBLISHED
-        for name in storage.children(f"{output}/{table}")
-        if name.startswith("run=")
-    }
-    for name in storage.children(f"{output}/runs"):
-        if not _BEGUN.isdisjoint(storage.children(run_folder(output, name))):
-            names.add(name)
     return [
         Removable(name, "a removal was cut off", _folders(output, name))
-        for name in sorted(names)
-        if not storage.exists(f"{run_folder(output, name)}/run.json")
+        for name in storage.children(f"{output}/runs")
+        if re.fullmatch(RUN_ID_PATTERN, name) and is_left_over(storage, output, name)
     ]
 
 
@@ -120,7 +114,7 @@ def size_of(storage: Storage, found: Removable) -> tuple[int, int]:
 
 
 def remove_run(storage: Storage, output: str, found: Removable) -> None:
-    """Remove a run. Cut off at any moment, it leaves nothing that counts as a run.
+    """Remove a run, or what is left of one. Cut off at any moment, nothing counts as a run.
 
     Args:
         storage: Of the output; it has to have the right to delete.
@@ -131,18 +125,29 @@ def remove_run(storage: Storage, output: str, found: Removable) -> None:
         LockHeld: Somebody is at work on the run's input and network.
         StoreError: The store did not answer, or refuses.
     """
-    with unused(storage, output, found.run_id):
+    if found.identity is None:
+        # Since it was found, the name may have been used again.
+        if is_left_over(storage, output, found.run_id):
+            _remove_folders(storage, found)
+        return
+    with Lock(storage, f"{output}/locks/{found.identity}", LEASE_S):
         # Archives hold what the run has said; after it, those that were written meanwhile.
         remove_archives(storage, output)
         storage.remove(f"{run_folder(output, found.run_id)}/run.json")
         remove_archives(storage, output)
-        for folder in found.folders:
-            storage.remove_folder(folder)
+        _remove_folders(storage, found)
+
+
+def _remove_folders(storage: Storage, found: Removable) -> None:
+    for folder in found.folders:
+        storage.remove_folder(folder)
 
 
 def _folders(output: str, run_id: str) -> tuple[str, ...]:
     published = (f"{output}/{table}/run={run_id}" for table in _PUBLISHED)
-    return (*published, run_folder(output, run_id))
+    # The rest of the run's folder tells that there is something left.
+    folder = run_folder(output, run_id)
+    return (*published, f"{folder}/plan", folder)
 
 
 def _needed(finished: Sequence[tuple[Run, Manifest]], *, of_any_network: bool) -> set[int]:

@@ -20,6 +20,7 @@ from pipeline.labelling.runs import (
     Run,
     RunRecord,
     find_run,
+    is_left_over,
     new_run_id,
     run_folder,
 )
@@ -94,10 +95,16 @@ def start_run(
     """Write the plan, then the run's record: from then on the run can be continued.
 
     Raises:
+        SettingError: A run of this name is half removed.
         StoreError: The output can't be written.
     """
     now = datetime.now(UTC)
     run_id = settings.run_id or new_run_id(now)
+    if settings.run_id and is_left_over(storage, settings.output, run_id):
+        raise SettingError(
+            f"run_id={run_id!r}: the removal of a run of this name was cut off; "
+            "`fcn clean OUTPUT --no-dry-run` ends it, or give another run_id"
+        )
     parts = list(_write_plan(storage, f"{run_folder(settings.output, run_id)}/plan", drafted))
     drafted.staging.close()
     record = RunRecord(

@@ -22,7 +22,7 @@ from pipeline.store.lock import Lock
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
 
-_LEASE_S = 30.0
+LEASE_S = 30.0
 _PUBLISHED = ("masks", "images", "class_statistics")
 
 
@@ -87,7 +87,7 @@ def unused(storage: Storage, output: str, run_id: str) -> Iterator[None]:
     if run is None:  # nobody can be
         yield
         return
-    with Lock(storage, f"{output}/locks/{run.record.identity}", _LEASE_S):
+    with Lock(storage, f"{output}/locks/{run.record.identity}", LEASE_S):
         yield
 
 

@@ -5,7 +5,13 @@ Counted by `python -m tests.benchmarks mask_kinds`. Left out are some thirty req
 is asked again, and the pictures of the report.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.inputs.inventory import INVENTORY_NAME
+from pipeline.inputs.manifests import MANIFEST_ENDINGS
+from pipeline.settings.label import LabelSettings
+from pipeline.store.uri import BUCKETS
 
 # S3 Standard in us-east-1, dollars per request: https://aws.amazon.com/s3/pricing/
 DOLLARS_PER_WRITE = 0.005 / 1000  # PUT, COPY, POST, LIST
@@ -13,11 +19,16 @@ DOLLARS_PER_READ = 0.0004 / 1000  # GET, HEAD and all others
 _KEYS_PER_PAGE = 1000
 
 
-class Requests(NamedTuple):
+@dataclass(frozen=True)
+class Requests:
     """Requests by what they cost: writes and pages of listings, and reads."""
 
     writes: int
     reads: int
+
+    def __add__(self, other: "Requests") -> "Requests":
+        """Add them up."""
+        return Requests(self.writes + other.writes, self.reads + other.reads)
 
     @property
     def dollars(self) -> float:
@@ -25,25 +36,55 @@ class Requests(NamedTuple):
         return self.writes * DOLLARS_PER_WRITE + self.reads * DOLLARS_PER_READ
 
 
-def priced(num_images: int, num_shards: int, *, in_tars: bool) -> str:
-    """Say to a person what a run asks for, and what that costs.
+def lines(
+    settings: LabelSettings,
+    num_listed: int,
+    num_images: int,
+    num_shards: int,
+    *,
+    kinds: Sequence[bool],
+) -> list[str]:
+    """Say to a person what a run asks for, and what that costs; a disk has no price.
 
     Args:
+        settings: Of the command.
+        num_listed: Images of the input; 0 where it was listed before.
         num_images: That are labelled.
         num_shards: Of these images.
-        in_tars: Whether their masks lie in tars.
+        kinds: Whether masks lie in tars: a line for each.
     """
-    label = labelling(num_images, num_shards, in_tars=in_tars)
+    if not settings.output.startswith(BUCKETS):
+        return []
+    found = finding(settings, num_listed)
+    return [_line(found, num_images, num_shards, in_tars=in_tars) for in_tars in kinds]
+
+
+def _line(found: Requests, num_images: int, num_shards: int, *, in_tars: bool) -> str:
+    label = found + labelling(num_images, num_shards, in_tars=in_tars)
     verify = verifying(num_images, num_shards, in_tars=in_tars)
     kind = "in tars " if in_tars else "as files"
     return (
-        f"{kind}   {label.writes:,} writes, {label.reads:,} reads: "
+        f"masks {kind}   {label.writes:,} writes, {label.reads:,} reads: "
         f"${label.dollars:,.2f} at S3's prices; verify ${verify.dollars:,.2f}"
     )
 
 
+def finding(settings: LabelSettings, num_listed: int) -> Requests:
+    """Reckon what it takes to find the images of an input: pages, or a look at each.
+
+    Args:
+        settings: Of the command.
+        num_listed: Images of the input.
+    """
+    if settings.input.endswith(f"/{INVENTORY_NAME}"):
+        return Requests(0, 0)
+    if settings.input.lower().endswith(MANIFEST_ENDINGS):
+        return Requests(0, 0 if settings.trust_manifest else num_listed)
+    return Requests(-(-num_listed // _KEYS_PER_PAGE), 0)
+
+
 def labelling(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:
-    """Reckon what `label` asks for.
+    """Reckon what `label` asks for once it has found the images.
 
     Args:
         num_images: That are labelled.
@@ -51,9 +92,8 @@ def labelling(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:
         in_tars: Whether their masks lie in tars.
     """
     masks = num_shards if in_tars else num_images
-    pages = -(-num_images // _KEYS_PER_PAGE)
     # A shard has a mark and a commit record, which is looked up and read when it is published.
-    return Requests(pages + masks + 2 * num_shards, num_images + 2 * num_shards)
+    return Requests(masks + 2 * num_shards, num_images + 2 * num_shards)
 
 
 def verifying(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:

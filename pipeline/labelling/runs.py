@@ -30,6 +30,7 @@ _COMMITS_IN_FLIGHT = 64
 TABLES = ("images", "class_statistics")
 # Failed images that a manifest names, so that a report reads no table.
 NUM_FAILED_KEPT = 20
+_AFTER_THE_RECORD = {"commits", "marks", "sections", "manifest.json", "_SUCCESS", "report.html"}
 _REPAIR = (
     "restore it, or let `fcn verify OUTPUT --repair` say what has to go, so that label does its "
     "images again"
@@ -343,6 +344,20 @@ def new_run_id(now: datetime | None = None) -> str:
 def run_folder(output: str, run_id: str) -> str:
     """URI of what belongs to one run alone: its record, plan, commits and manifest."""
     return f"{output}/runs/{run_id}"
+
+
+def is_left_over(storage: Storage, output: str, run_id: str) -> bool:
+    """Whether a folder is what a removal that was cut off has left of a run.
+
+    A run has its record before anything but its plan, and loses it first.
+
+    Args:
+        storage: Of the output.
+        output: URI of its folder.
+        run_id: Name of the run.
+    """
+    names = storage.children(run_folder(output, run_id))
+    return "run.json" not in names and not _AFTER_THE_RECORD.isdisjoint(names)
 
 
 def masks_folder(output: str, run_id: str) -> str:

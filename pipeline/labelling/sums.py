@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ErrorCode
 from pipeline.images.masks import IGNORE_COLOR, IGNORE_INDEX
@@ -50,11 +50,14 @@ class Sums(BaseModel):
         confidence: Sum of the images' mean confidences.
         num_confident: Images that it is a sum of.
         confidences: Images by the bin of their mean confidence.
-        class_confidence: Sum of the confidences of the pixels of each class, as `ClassTotals` has
-            it.
+        class_confidence_units: Sum of the confidences of the pixels of each class, as
+            `ClassTotals` has it.
         finished_at: When the last of them was written.
         work: What they have cost.
     """
+
+    # What was summed up in other units, by a version before, is refused.
+    model_config = ConfigDict(extra="forbid")
 
     num_images: int = 0
     num_ok: int = 0
@@ -68,7 +71,7 @@ class Sums(BaseModel):
     confidence: Fraction = Fraction(0)
     num_confident: int = 0
     confidences: list[int] = [0] * NUM_BINS
-    class_confidence: Counter[int] = Field(default_factory=Counter)
+    class_confidence_units: Counter[int] = Field(default_factory=Counter)
     finished_at: datetime | None = None
     work: WorkSum = Field(default_factory=WorkSum)
 
@@ -83,7 +86,7 @@ class Sums(BaseModel):
         self.num_confident += other.num_confident
         pairs = zip(self.confidences, other.confidences, strict=True)
         self.confidences = [one + more for one, more in pairs]
-        self.class_confidence.update(other.class_confidence)
+        self.class_confidence_units.update(other.class_confidence_units)
         self.errors.update(other.errors)
         self.pixels.update(other.pixels)
         self.images.update(other.images)
@@ -138,7 +141,7 @@ class Sums(BaseModel):
         return [*network.classes, *([ignored] if self.pixels[IGNORE_INDEX] else [])]
 
     def _of_class(self, label: ClassRecord) -> ClassTotal:
-        pixels, confidence = self.pixels[label.id], self.class_confidence.get(label.id)
+        pixels, confidence = self.pixels[label.id], self.class_confidence_units.get(label.id)
         return ClassTotal(
             id=label.id,
             name=label.name,
@@ -176,7 +179,7 @@ def sums_of(commits: pa.Table, statistics: pa.Table, work: WorkSum) -> Sums:
         confidence=_exact(confidences.to_pylist()),
         num_confident=len(confidences),
         confidences=count_confidences(confidences),
-        class_confidence=classes.confidence,
+        class_confidence_units=classes.confidence,
         finished_at=pc.max(commits["labelled_at"]).as_py(),
         work=work,
     )

@@ -366,6 +366,11 @@ class TrainSettings(
                 f"auxiliary_loss={self.auxiliary_loss} is for networks with a place for such a "
                 f"head: {', '.join(AUXILIARY)}"
             )
+        if self.auxiliary_loss and self.encoder_rate == 0:
+            raise ValueError(
+                f"auxiliary_loss={self.auxiliary_loss} is for an encoder that learns, and "
+                "encoder_rate=0 leaves it as it is; leave one of them out"
+            )
         if self.momentum is not None and recipe.optimizer != "sgd":
             raise ValueError(
                 f"momentum={self.momentum} is SGD's; recipe={self.recipe} trains with "

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -153,7 +152,7 @@ class Local:
         self._requests.count("list")
         try:
             return sorted(name for name in os.listdir(local_path(folder_uri)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             _raise_local(error, folder_uri)
@@ -166,12 +165,12 @@ class Local:
     def remove_folder(self, folder_uri: str) -> None:
         """As `Storage.remove_folder`; the folder goes, too."""
         self._requests.count("write")
-        try:
-            shutil.rmtree(local_path(folder_uri))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            _raise_local(error, folder_uri)
+        path = local_path(folder_uri).rstrip("/")
+        # What others remove meanwhile is gone as well.
+        for folder, folders, names in os.walk(os.path.realpath(path), topdown=False):
+            for name in (*names, *folders, ""):
+                self._remove(os.path.join(folder, name).rstrip("/"))
+        self._remove(path)
 
     def remove_leftovers(self, folder_uri: str) -> None:
         """As `Storage.remove_leftovers`."""
@@ -182,7 +181,8 @@ class Local:
 
     def _remove(self, path: str) -> None:
         try:
-            os.unlink(path)
+            is_folder = os.path.isdir(path) and not os.path.islink(path)
+            (os.rmdir if is_folder else os.unlink)(path)
         except FileNotFoundError:
             pass  # another process removes leftovers too
         except OSError as error:

@@ -197,7 +197,11 @@ def _recipe(settings: TrainSettings) -> Recipe:
         recipe = recipe.with_batch_size(settings.batch_size)
     names = ("epochs", "learning_rate", "encoder_rate", "micro_batch_size")
     given = {name: getattr(settings, name) for name in (*names, *RecipeFields.model_fields)}
-    return dataclasses.replace(recipe, augmentation=_varied(recipe, settings), **_known(given))
+    recipe = dataclasses.replace(recipe, augmentation=_varied(recipe, settings), **_known(given))
+    if not recipe.encoder_rate and settings.auxiliary_loss is None:
+        # The head would teach layers that don't learn.
+        recipe = dataclasses.replace(recipe, auxiliary_loss=0.0)
+    return recipe
 
 
 def _varied(recipe: Recipe, settings: TrainSettings) -> Augmentation:

@@ -85,6 +85,7 @@ def by_numpy(data: Path, output: Path) -> tuple[np.ndarray, dict[str, np.ndarray
     return total, per_image
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_the_matrix_is_that_of_the_files(
     data: Path, weights: Path, tmp_path: Path, ray_session: str, replicas: int
@@ -224,6 +225,7 @@ def test_what_is_unknown_is_null(
     assert "mean IU unknown" in capfd.readouterr().out
 
 
+@pytest.mark.runs
 def test_a_mask_that_is_gone_is_a_broken_promise(
     weights: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
 ):

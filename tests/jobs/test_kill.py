@@ -21,6 +21,8 @@ from tests.fault_proxy import Fault, fault_proxy
 from tests.product import draw_photographs, label, label_flags, mask_hashes, start, tables, the_run
 from tests.servers import Server
 
+pytestmark = pytest.mark.runs
+
 _NUM_PHOTOGRAPHS = 40
 _FLAGS = ("--max-shard-images", 4, "--lock-lease-s", 2)
 # Ray is up after some 8 s; the moments of the random kills lie around its work.

@@ -160,6 +160,7 @@ def test_a_named_run_with_nothing_new_exists_afterwards(labelled: Path, photogra
     assert main(["verify", str(labelled)]) == 0
 
 
+@pytest.mark.runs
 def test_a_run_may_take_several_datasets(
     photographs: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -237,6 +238,7 @@ def test_lost_answers_and_throttling_lose_nothing(photographs: Path, s3: Server)
     assert main(["verify", f"s3://{bucket}/out", "--s3-endpoint-url", s3.endpoint_url]) == 0
 
 
+@pytest.mark.runs
 def test_a_store_that_stays_away_ends_with_5(photographs: Path, s3: Server):
     """When masks can't be written the run ends with 5, and the same command finishes it."""
     bucket = upload(s3, photographs)
@@ -251,6 +253,7 @@ def test_a_store_that_stays_away_ends_with_5(photographs: Path, s3: Server):
     assert main(["verify", f"s3://{bucket}/out", "--s3-endpoint-url", s3.endpoint_url]) == 0
 
 
+@pytest.mark.runs
 def test_failed_images_are_taken_up_again(photographs: Path, s3: Server):
     """The next run labels the images whose failure was transient, unless it is told not to."""
     bucket = upload(s3, photographs)
@@ -293,6 +296,7 @@ def test_an_image_changed_or_deleted_after_the_plan_is_a_row(photographs: Path, 
     assert [row["error_code"] for row in images[:3]] == ["changed", "not_found", None]
 
 
+@pytest.mark.runs
 def test_a_killed_replica_does_not_end_the_run(tmp_path: Path):
     """SIGKILL to the process of the replica costs a restart, not the run."""
     folder, output = draw_photographs(tmp_path / "in", 60, (200, 300)), tmp_path / "out"
@@ -320,6 +324,7 @@ def test_a_killed_replica_does_not_end_the_run(tmp_path: Path):
     assert main(["verify", str(output)]) == 0
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("kind", ["files", pytest.param("tar", marks=pytest.mark.faults)])
 def test_two_at_once_do_the_work_once(tmp_path: Path, ray_session: str, kind: str):
     """Of the same command started twice one finishes the run; the other ends with 7 or 0."""
@@ -336,6 +341,7 @@ def test_two_at_once_do_the_work_once(tmp_path: Path, ray_session: str, kind: st
     assert main(["verify", str(output)]) == 0
 
 
+@pytest.mark.runs
 def test_sigterm_ends_in_order_and_can_be_continued(tmp_path: Path, ray_session: str):
     """SIGTERM ends the command with 5 within seconds; the same command finishes the run."""
     folder, output = draw_photographs(tmp_path / "in", 80, (200, 300)), tmp_path / "out"

@@ -13,6 +13,8 @@ from jobs.__main__ import main
 from jobs.demo.scenes import CLASSES
 from tests.jobs.training_product import scenes, train
 
+pytestmark = pytest.mark.runs
+
 _NETWORK = ("--width", 4, "--crop", "[32,48]", "--learning-rate", 0.005)
 
 

@@ -15,6 +15,8 @@ from jobs.__main__ import main
 from pipeline.images.decode import decode_image
 from tests.disk_runs import random_pixels
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:

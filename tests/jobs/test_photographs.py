@@ -12,7 +12,7 @@ from pipeline.store.uri import local_path
 from tests.product import label, label_flags, mask_hashes, snapshot, start, tables, the_run
 from tests.servers import Server
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.runs, pytest.mark.usefixtures("ray_session")]
 
 _NUM_PHOTOGRAPHS = 468
 

@@ -10,6 +10,8 @@ from jobs.demo.scenes import draw_scene
 from pipeline.labelling.runs import Run
 from tests.product import draw_photographs, label, label_flags, mask_hashes, start, tables, the_run
 
+pytestmark = pytest.mark.runs
+
 _POISON = Path(__file__).parents[1] / "poison"
 # As the poison reads them.
 _HEIGHTS = {"segv": 51, "kill": 52, "hang": 53, "lock": 54}

@@ -72,6 +72,7 @@ def position(data: bytes):
     return where
 
 
+@pytest.mark.runs
 def test_two_workers_take_the_steps_of_one(data: Path, undisturbed: Path, tmp_path: Path):
     """Two workers with 4 images each have, step by step, the losses of one with 8."""
     assert train(data, tmp_path, "two", *_STEPS, "--num-workers", 2) == 0
@@ -100,6 +101,7 @@ def test_a_killed_worker_costs_at_most_a_checkpoint(data: Path, undisturbed: Pat
     assert losses(found) == pytest.approx(losses(lines(undisturbed)), abs=1e-4)
 
 
+@pytest.mark.runs
 def test_a_killed_run_is_resumed_from_a_bucket(undisturbed: Path, s3: Server, tmp_path: Path):
     """SIGKILL to everything: the same command resumes, and ends as if nothing had happened.
 
@@ -277,6 +279,7 @@ def test_tensorboard_shows_what_is_measured(undisturbed: Path):
     assert (strip.height, strip.width) == (32, 3 * 48)
 
 
+@pytest.mark.runs
 def test_staged_trains_three_networks_one_after_the_other(
     data: Path, tmp_path: Path, ray_session: str
 ):
@@ -335,6 +338,7 @@ def test_wrong_settings_end_before_any_work(
         ("--batch-size", 9, "--num-workers", 2, "--no-augment"): "can't be shared out evenly to 2",
         ("--encoder-rate", 0.1): "encoder_rate=0.1 is for networks with an encoder",
         ("--auxiliary-loss", 0.4, "--network", "fcn8s_vgg16"): "place for such a head",
+        ("--auxiliary-loss", 0.4, "--encoder-rate", 0, "--network", "fcn_pyramid"): "that learns",
         ("--momentum", 0.5): "momentum=0.5 is SGD's; recipe=modern trains with adamw",
         ("--val-fold", "9"): "a fold is K/N",
         ("--val-fold", "0/5", "--val-match", "a"): "val_match and val_fold each say what val is",
@@ -352,6 +356,7 @@ def test_wrong_settings_end_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.runs
 def test_data_that_does_not_fit_its_classes_ends_with_3(
     data: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
 ):

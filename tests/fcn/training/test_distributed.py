@@ -88,6 +88,19 @@ def test_alone_nothing_is_shared():
     assert type(share_batch_norms(network, torch.device("cpu"))[0]) is nn.BatchNorm2d
 
 
+def test_a_frozen_batch_norm_stays_frozen(monkeypatch: pytest.MonkeyPatch):
+    """Shared over workers it keeps its parameters themselves, and so what is trained of them."""
+    monkeypatch.setattr("fcn.training.batch_norm.world_size", lambda: 2)
+    network = nn.Sequential(nn.BatchNorm2d(2).requires_grad_(requires_grad=False))
+    before = list(network.parameters())
+
+    share_batch_norms(network, torch.device("cpu"))
+
+    assert isinstance(network[0], CrossWorkerBatchNorm)
+    assert all(one is other for one, other in zip(network.parameters(), before, strict=True))
+    assert not any(one.requires_grad for one in network.parameters())
+
+
 def test_a_shared_batch_norm_alone_is_a_batch_norm():
     """Without other workers, and in evaluation, it computes what PyTorch's does."""
     images = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))

@@ -163,6 +163,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.runs
 def test_a_whole_run_in_a_terminal_is_lines(photographs: Path, tmp_path: Path):
     """No bar, a line per committed shard with what its record says, and each of the run.
 
@@ -222,6 +223,7 @@ def test_a_log_for_people_has_no_line_per_shard(
     assert "is committed" not in caplog.text
 
 
+@pytest.mark.runs
 def test_a_training_says_which_it_is(
     ray_session: str,
     tmp_path: Path,

@@ -162,6 +162,19 @@ def test_another_manifest_json_is_refused(
     assert "a manifest of images is .parquet, .csv or .jsonl" in str(raised.value)
 
 
+def test_a_file_without_rows_is_no_error(s3: Server, bucket: str):
+    """A file of the list may be empty; the others are read."""
+    uri = _write(s3, bucket, "CSV")
+    storage = Storage(s3_endpoint_url=s3.endpoint_url)
+    manifest = json.loads(storage.read(uri))
+    empty = gzip.compress(b"")
+    s3.put(uri.split("/")[2], manifest["files"][0]["key"], empty)
+    manifest["files"][0]["MD5checksum"] = hashlib.md5(empty).hexdigest()
+    storage.write(uri, json.dumps(manifest).encode())
+
+    assert len(list(_sources(s3, uri, bucket))) == 1
+
+
 def test_a_file_that_can_not_be_read_is_refused(s3: Server, bucket: str):
     """A file of another format than the manifest says is named."""
     manifest = _write(s3, bucket, "Parquet", fileFormat="ORC")

@@ -442,11 +442,26 @@ def test_a_manifest_that_is_trusted_costs_no_request_per_image(ending: str, tmp_
     assert storage.requests["look"] == 1
 
 
+def test_what_a_trusted_manifest_does_not_know_is_looked_up(tmp_path: Path) -> None:
+    """A row without ETag and size is one for which there was nothing to say."""
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    row = {"uri": f"{tmp_path}/a.jpg", "etag": None, "num_bytes": None}
+    (tmp_path / "list.jsonl").write_text(json.dumps(row))
+    place = (f"file://{tmp_path}/list.jsonl", "file:///out", 2)
+
+    [source] = Sources(Storage(), *place, trust_manifest=True)
+
+    assert source.num_bytes == 3
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
         ({"uri": "/a.jpg", "etag": "e"}, "needs one column each of `uri`, `etag` and `num_bytes`"),
         ({"uri": "/a.jpg", "etag": None, "num_bytes": 1}, "row 0: etag is None, not a text"),
+        ({"uri": "/a.jpg", "etag": '""', "num_bytes": 1}, "row 0: etag is '\"\"', not a text"),
+        ({"uri": "/a.jpg", "etag": "e", "num_bytes": True}, "row 0: num_bytes is True, no number"),
+        ({"uri": "/a.jpg", "etag": "e", "num_bytes": 10**20}, "num_bytes is 1000.*, no number of"),
         ({"uri": "/a.jpg", "etag": "e", "num_bytes": -1}, "row 0: num_bytes is -1, no number of"),
         ({"uri": "/a.jpg", "etag": "e", "num_bytes": "1"}, "row 0: num_bytes is '1', no number of"),
     ],

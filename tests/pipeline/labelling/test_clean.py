@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
+from pipeline.errors import SettingError
 from pipeline.labelling.clean import find_left, find_replaced, remove_run
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
@@ -146,7 +147,7 @@ def test_a_run_at_work_is_left_alone(
     nights: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Where a command holds the lock of the run's input and network, nothing is removed: 7."""
-    monkeypatch.setattr("pipeline.labelling.repair._LEASE_S", 3.0)
+    monkeypatch.setattr("pipeline.labelling.clean.LEASE_S", 3.0)
     record = nights[0].record
     with Lock(Storage(), f"file://{tmp_path}/out/locks/{record.identity}", 3.0):
         assert _clean(tmp_path, "--keep-newest", "--no-dry-run") == 7
@@ -163,3 +164,72 @@ def test_what_was_removed_is_labelled_anew(nights: list[Run], tmp_path: Path):
 
     names = {run.run_id for run in History(Storage(), output).runs()}
     assert names == {run.run_id for run in nights[1:]}
+
+
+def test_folders_of_others_are_left_alone(nights: list[Run], tmp_path: Path):
+    """Without a run's folder nothing is a run's, whatever it is called; no stray file disturbs."""
+    for name in ("masks/run=", "images/run=2026-11-01/front", "masks/run=..", "runs/someone's"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "file").write_text("theirs")
+    (tmp_path / "out/runs/.DS_Store").write_text("")
+
+    assert _clean(tmp_path, "--no-dry-run") == 0
+
+    assert all(run.finished() for run in nights)
+    assert len(list(tmp_path.rglob("file"))) == 4
+
+
+def test_the_name_of_a_half_removed_run_is_not_used_again(tmp_path: Path):
+    """A run of that name would find commits of another: it is refused until the rest is gone."""
+    draw_images(tmp_path, 2)
+    run = start_run(tmp_path, tmp_path / "in", run_id="nightly")
+    label_run(run)
+    (tmp_path / "out/runs/nightly/run.json").unlink()
+
+    with pytest.raises(SettingError, match=r"removal of a run .* cut off; `fcn clean"):
+        start_run(tmp_path, tmp_path / "in", run_id="nightly")
+    assert _clean(tmp_path, "--no-dry-run") == 0
+
+    assert start_run(tmp_path, tmp_path / "in", run_id="nightly").missing().num_images == 2
+
+
+def test_a_run_that_was_begun_since_is_left_alone(tmp_path: Path):
+    """What was left of a run, and is one of that name by now, is no leftover any more."""
+    draw_images(tmp_path, 1)
+    run = start_run(tmp_path, tmp_path / "in", run_id="nightly")
+    label_run(run)
+    record = tmp_path / "out/runs/nightly/run.json"
+    kept = record.read_bytes()
+    record.unlink()
+    storage, output = Storage(), f"file://{tmp_path}/out"
+    [found] = find_left(storage, output)
+    record.write_bytes(kept)
+
+    remove_run(storage, output, found)
+
+    assert len(run.committed()) == 1
+
+
+def test_a_run_that_is_locked_does_not_keep_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The others go; the exit code says that something stays: 7."""
+    monkeypatch.setattr("pipeline.labelling.clean.LEASE_S", 3.0)
+    draw_images(tmp_path, 1)
+    nights = [_night(tmp_path), _night(tmp_path, network_record("random:1"))]
+    _night(tmp_path, None, 0)
+    _night(tmp_path, network_record("random:1"))
+    with Lock(Storage(), f"file://{tmp_path}/out/locks/{nights[0].record.identity}", 3.0):
+        assert _clean(tmp_path, "--keep-newest", "--no-dry-run") == 7
+
+    assert [run.finished() for run in nights] == [True, False]
+
+
+def test_a_linked_folder_of_masks_goes_with_what_is_in_it(nights: list[Run], tmp_path: Path):
+    """Somebody has moved a run's masks to another disk, and linked them."""
+    masks = tmp_path / f"out/masks/run={nights[0].run_id}"
+    masks.rename(tmp_path / "elsewhere")
+    masks.symlink_to(tmp_path / "elsewhere")
+
+    assert _clean(tmp_path, "--keep-newest", "--no-dry-run") == 0
+
+    assert not masks.is_symlink()
+    assert not (tmp_path / "elsewhere").exists()

@@ -34,9 +34,13 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [("max", 8 * _GIB), (str(3 * _GIB), 2 * _GIB), (str(_GIB // 2), 0), (None, 8 * _GIB)],
+    ids=str,
 )
 def test_a_container_has_what_its_limit_leaves(limit: str | None, expected: int, tmp_path: Path):
-    """The machine's free memory, or what a group's limit leaves of it, whichever is less."""
+    """The machine's free memory, or what a group's limit leaves, whichever is less.
+
+    Pages of files count as free: the kernel lets go of them.
+    """
     (tmp_path / "proc").mkdir()
     assert available_memory(tmp_path) is None
     (tmp_path / "proc/meminfo").write_text(
@@ -46,6 +50,7 @@ def test_a_container_has_what_its_limit_leaves(limit: str | None, expected: int,
     if limit is not None:
         group.mkdir(parents=True)
         (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text(f"{_GIB}\n")
+        (group / "memory.current").write_text(f"{2 * _GIB}\n")
+        (group / "memory.stat").write_text(f"anon 5\ninactive_file {_GIB}\nactive_file 7\n")
 
     assert available_memory(tmp_path) == expected

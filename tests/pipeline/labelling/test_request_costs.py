@@ -11,7 +11,7 @@ from pipeline.labelling.draft import draft
 from pipeline.labelling.history import History
 from pipeline.labelling.plan import start_run
 from pipeline.labelling.publish import publish
-from pipeline.labelling.request_costs import Requests, labelling, verifying
+from pipeline.labelling.request_costs import Requests, finding, labelling, verifying
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.disk_runs import encode, label_run, network_record, random_pixels
@@ -70,6 +70,7 @@ def test_requests_are_as_reckoned(kind: str, s3: Server) -> None:
     """
     in_tars = kind == "tar"
     few, many = (_counted(s3, number, kind) for number in (8, 16))
+    # All are on one page of the listing.
     for reckon, marks, less, more in zip((labelling, verifying), (2, 0), few, many, strict=True):
         fewer, others = (reckon(n, n // _PER_SHARD, in_tars=in_tars) for n in (8, 16))
         assert more.reads - less.reads == others.reads - fewer.reads
@@ -78,10 +79,30 @@ def test_requests_are_as_reckoned(kind: str, s3: Server) -> None:
 
 def test_a_million_masks_cost_less_in_tars() -> None:
     """At S3's prices and 256 images per shard."""
-    files, tars = (labelling(10**6, 3907, in_tars=in_tars).dollars for in_tars in (False, True))
+    found = finding(LabelSettings(input="s3://b", output="s3://b/out", weights="random:0"), 10**6)
+    files, tars = (
+        (found + labelling(10**6, 3907, in_tars=in_tars)).dollars for in_tars in (False, True)
+    )
     assert (round(files, 2), round(tars, 2)) == (5.45, 0.47)
     checks = [verifying(10**6, 3907, in_tars=in_tars).dollars for in_tars in (False, True)]
     assert [round(one, 3) for one in checks] == [0.402, 0.003]
+
+
+@pytest.mark.parametrize(
+    ("place", "trusted", "expected"),
+    [
+        ("s3://b/photos", False, Requests(100_000, 0)),
+        ("s3://b/list.parquet", False, Requests(0, 10**8)),
+        ("s3://b/list.parquet", True, Requests(0, 0)),
+        ("s3://b/inventory/manifest.json", False, Requests(0, 0)),
+    ],
+)
+def test_finding_the_images_has_its_price(place: str, trusted: bool, expected: Requests) -> None:  # noqa: FBT001 - a case
+    """A listing costs a page per 1,000 images, a manifest a look at each unless it is trusted."""
+    settings = LabelSettings(
+        input=place, output="s3://b/out", weights="random:0", trust_manifest=trusted
+    )
+    assert finding(settings, 10**8) == expected
 
 
 def test_plan_says_what_both_cost(

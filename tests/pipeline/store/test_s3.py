@@ -84,6 +84,16 @@ def test_an_object_is_read_in_its_version(change: Callable[[Reply], Reply], plac
     assert found.num_bytes == 7
 
 
+def test_another_size_of_the_same_version_is_a_change(place: Place) -> None:
+    """A manifest may say a wrong size: a store that says another three times is believed."""
+    version = place.storage.stat(place.uri).version
+    before = len(place.proxy.requests)
+    with pytest.raises(StoreError, match="of 9 bytes and is the same of 7") as caught:
+        place.storage.read_version(place.uri, version, 100, 9)
+    assert caught.value.code is ErrorCode.CHANGED
+    assert len(place.proxy.requests) == before + 3
+
+
 def test_without_an_etag_another_version_is_told_by_time_and_size(place: Place) -> None:
     """Where a server sends no ETag, another size is another version."""
     place.change(_without_etag)

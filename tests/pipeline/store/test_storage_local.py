@@ -484,3 +484,25 @@ def test_a_disk_that_can_not_sync_folders_is_written_to(
     monkeypatch.setattr(os, "fsync", refuse)
     assert Storage().create(_uri(tmp_path / "a" / "b"), b"data")
     assert (tmp_path / "a" / "b").read_bytes() == b"data"
+
+
+def test_a_folder_is_removed_whatever_others_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is gone before its turn is no error, and all else goes; links go and not their ends."""
+    for name in ("gone/a/1", "gone/a/2", "gone/b/3", "kept/4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "gone/link").symlink_to(tmp_path / "kept")
+    real = os.unlink
+
+    def unlink(path: str) -> None:
+        if (tmp_path / "gone/a/2").exists():
+            real(tmp_path / "gone/a/2")
+        real(path)
+
+    monkeypatch.setattr("pipeline.store.local.os.unlink", unlink)
+    Storage().remove_folder(f"file://{tmp_path}/gone")
+    Storage().remove_folder(f"file://{tmp_path}/nowhere")
+
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["4", "kept"]

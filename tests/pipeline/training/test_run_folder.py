@@ -91,7 +91,7 @@ def test_every_number_of_a_recipe_is_a_setting(tmp_path: Path):
         "auxiliary_loss": 0.3,
         "label_smoothing": 0.1,
         "max_gradient_norm": 1.0,
-        "encoder_rate": 0.0,
+        "encoder_rate": 0.5,
         "epochs": 7,
         "learning_rate": 1.0,
         "micro_batch_size": 2,
