@@ -97,7 +97,9 @@ def _fill(staging: Staging, history: History, fingerprint: str) -> None:
         gone = isinstance(error, InputError) or error.code is ErrorCode.NOT_FOUND
         if not gone:
             raise
-        _log.warning("earlier runs are read again, each by itself: %s", error)
+        _log.warning(
+            "what earlier runs have said is gone or damaged, so each is read again: %s", error
+        )
         history.leave_archive_aside()
         staging.run("DROP TABLE earlier")
         staging.fill("earlier", ANSWERS, _earlier_rows(history, fingerprint))

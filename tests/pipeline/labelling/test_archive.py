@@ -1,6 +1,7 @@
 """The archive: a start that costs the same after any number of nights, and knows the same."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,19 @@ def test_archives_can_be_removed(tmp_path: Path) -> None:
     assert _history(tmp_path).archive is None
     _history(tmp_path).keep_archive(1)
     assert _history(tmp_path).archive is not None
+
+
+def test_a_run_that_goes_while_others_plan_is_left_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`clean` may remove a run that a draft has looked at already: it is looked at again."""
+    runs = [_night(tmp_path, number) for number in range(2)]
+    history = History(Storage(), _output(tmp_path))
+    assert all(history.manifests(history.runs()))
+    shutil.rmtree(tmp_path / "out/images" / f"run={runs[0].run_id}")
+    (tmp_path / "out/runs" / runs[0].run_id / "run.json").unlink()
+
+    found = _said(_draft(tmp_path, history))
+
+    assert "so each is read again" in caplog.text
+    assert found == _said(_draft(tmp_path, History(Storage(), _output(tmp_path))))
