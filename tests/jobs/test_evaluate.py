@@ -139,6 +139,7 @@ def test_an_evaluation_rests_on_the_masks_that_are_there(
         assert words in shown
 
 
+@pytest.mark.runs
 def test_a_bad_image_is_left_out_and_said(
     data: Path, weights: Path, tmp_path: Path, ray_session: str, capfd: pytest.CaptureFixture[str]
 ):

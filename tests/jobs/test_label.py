@@ -114,6 +114,7 @@ def test_the_same_command_again_changes_nothing(labelled: Path, photographs: Pat
     assert snapshot(labelled) == before
 
 
+@pytest.mark.runs
 def test_only_new_and_changed_images_are_labelled(tmp_path: Path):
     """After one photograph was added and one overwritten, a new run labels these two."""
     folder, output = draw_photographs(tmp_path / "in", 5), tmp_path / "out"
@@ -133,6 +134,7 @@ def test_only_new_and_changed_images_are_labelled(tmp_path: Path):
     assert main(["verify", str(output)]) == 0
 
 
+@pytest.mark.runs
 def test_a_named_run_is_idempotent(tmp_path: Path):
     """With --run-id the finished run stays as it is, also when photographs have come since."""
     folder, output = draw_photographs(tmp_path / "in", 3), tmp_path / "out"
@@ -185,6 +187,7 @@ def test_another_network_is_refused_under_the_same_name(tmp_path: Path):
     assert snapshot(output) == before
 
 
+@pytest.mark.runs
 def test_bucket_and_disk_give_the_same(labelled: Path, photographs: Path, s3: Server):
     """Through an S3 server that honours If-None-Match the masks are those of the disk."""
     bucket = upload(s3, photographs)
@@ -277,6 +280,7 @@ def test_failed_images_are_taken_up_again(photographs: Path, s3: Server):
     assert label(*places, "--s3-endpoint-url", s3.endpoint_url) == 0
 
 
+@pytest.mark.runs
 def test_an_image_changed_or_deleted_after_the_plan_is_a_row(photographs: Path, s3: Server):
     """What the plan names is what is labelled: another version or none is an error row."""
     bucket = upload(s3, photographs)
