@@ -88,6 +88,8 @@ def ray_session() -> Iterator[str]:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # A test before may have called a command that started a Ray of its own.
+    ray.shutdown()
     context = ray.init(
         num_cpus=2,
         include_dashboard=False,

@@ -18,7 +18,7 @@ from tests.jobs.test_store_faults import do_without_ray
 from tests.product import draw_photographs, label, label_flags, mask_hashes, start, tables, the_run
 from tests.servers import CloudServer
 
-pytestmark = pytest.mark.runs
+pytestmark = [pytest.mark.runs, pytest.mark.usefixtures("ray_session")]
 
 _NUM_IMAGES = 12
 _FLAGS = ("--max-shard-images", 4, "--lock-lease-s", 2, "--io-timeout-s", 5)

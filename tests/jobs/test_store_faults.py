@@ -27,7 +27,7 @@ from tests.fault_proxy import Fault, Reply, fault_proxy, page, refusal
 from tests.product import draw_photographs, label, mask_hashes, tables, the_run
 from tests.servers import Server
 
-pytestmark = pytest.mark.runs
+pytestmark = [pytest.mark.runs, pytest.mark.usefixtures("ray_session")]
 
 _NUM_IMAGES = 12
 _IMAGES = r"/in/photo"
