@@ -6,6 +6,7 @@ files of the list, in CSV (packed by gzip, keys encoded as in URLs), Apache ORC 
 
 import gzip
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -110,12 +111,12 @@ class _Table:
         }
         try:
             yield from readers[file_format](data)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, EOFError) as error:
             raise InputError(f"{self.uri} can't be read: {error}") from error
 
     def _csv(self, data: bytes) -> Iterator[pa.RecordBatch]:
         names = [name.strip() for name in self.schema.split(",")]
-        if not gzip.decompress(data):
+        if not gzip.GzipFile(fileobj=io.BytesIO(data)).read(1):
             return
         wanted = self._wanted([name for name, theirs in _IN_CSV.items() if theirs in names])
         columns = [_IN_CSV[name] for name in wanted]

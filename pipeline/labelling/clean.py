@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.archive import remove_archives
 from pipeline.labelling.history import History
 from pipeline.labelling.repair import LEASE_S
@@ -49,7 +50,7 @@ class Removable:
     Attributes:
         run_id: Of the run.
         reason: Why it can go.
-        folders: URIs of all folders that it has in the output, in the order in which they go.
+        folders: URIs of all folders that it has in the output, its own last.
         identity: Of its input and network, by which it is locked; None of what is left of a run.
     """
 
@@ -103,14 +104,17 @@ def find_left(storage: Storage, output: str) -> list[Removable]:
 
 
 def size_of(storage: Storage, found: Removable) -> tuple[int, int]:
-    """Count the files of a run, and their bytes, by listing them."""
-    sizes = [
-        entry.num_bytes
-        for folder in found.folders
-        if storage.children(folder)
-        for entry in storage.walk(folder)
-    ]
-    return len(sizes), sum(sizes)
+    """Count the files of a run, and their bytes, by listing them once."""
+    files = num_bytes = 0
+    for folder in found.folders:
+        try:
+            for entry in storage.walk(folder):
+                files, num_bytes = files + 1, num_bytes + entry.num_bytes
+        except StoreError as error:
+            # A disk says so of a folder that there is not, a bucket shows nothing in it.
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+    return files, num_bytes
 
 
 def remove_run(storage: Storage, output: str, found: Removable) -> None:
@@ -139,15 +143,15 @@ def remove_run(storage: Storage, output: str, found: Removable) -> None:
 
 
 def _remove_folders(storage: Storage, found: Removable) -> None:
-    for folder in found.folders:
-        storage.remove_folder(folder)
+    *published, folder = found.folders
+    # The rest of the run's folder tells that there is something left.
+    for one in (*published, f"{folder}/plan", folder):
+        storage.remove_folder(one)
 
 
 def _folders(output: str, run_id: str) -> tuple[str, ...]:
     published = (f"{output}/{table}/run={run_id}" for table in _PUBLISHED)
-    # The rest of the run's folder tells that there is something left.
-    folder = run_folder(output, run_id)
-    return (*published, f"{folder}/plan", folder)
+    return (*published, run_folder(output, run_id))
 
 
 def _needed(finished: Sequence[tuple[Run, Manifest]], *, of_any_network: bool) -> set[int]:
