@@ -177,6 +177,13 @@ class _ScheduleFields(NoSettings):
     evaluation_interval_epochs: NotDeciding[int] = Field(
         1, ge=1, description="epochs between two evaluations on val; the end is always evaluated"
     )
+    early_stopping_evaluations: NotDeciding[int | None] = Field(
+        None,
+        ge=1,
+        description="evaluations on val in a row without a better mean IU after which the "
+        "training, or its stage, ends; default: it goes on to its end. Under schedule poly the "
+        "last part, of low rates, often brings the best network: be generous",
+    )
     checkpoint_interval_s: NotDeciding[float] = Field(
         300.0,
         gt=0,

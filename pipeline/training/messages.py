@@ -140,6 +140,6 @@ def _evaluation_line(line: dict[str, Any]) -> str:
         return text
     best = ", the best so far" if line["best"] else ""
     return (
-        f"{text}; val: mean IU {line['mean_iu']:.4f}, pixel accuracy "
+        f"{text}; val: loss {line['val_loss']:.4g}, mean IU {line['mean_iu']:.4f}, pixel accuracy "
         f"{line['pixel_accuracy']:.4f}{best}"
     )
