@@ -129,7 +129,7 @@ _EXIT_CODES = """exit codes:
   0  done
   1  a bug, or verify (or evaluate) found something broken
   2  a setting is wrong, or a training has diverged
-  3  nothing to do it on: input missing or unreadable, mask names collide
+  3  no usable input: missing or unreadable, mask names collide
   4  more bad images than max_error_rate allows; everything is committed all the same
   5  stopped before the end; run the same command again to resume
   6  the run was started with another network or decoder

@@ -58,7 +58,7 @@ def run(settings: EvaluateSettings) -> int:
 
 
 def _asked(settings: EvaluateSettings) -> Asked:
-    drawn_to = f"{settings.output}/evaluations/inputs/truths"
+    drawn_to = f"{settings.output}/evaluations/inputs/ground_truth"
     return Asked(settings.data, settings.split, settings.classes, settings.truth_coding, drawn_to)
 
 

@@ -26,7 +26,7 @@ from fcn.inference.uploads import Uploader
 from fcn.models.network import Network
 from fcn.weights.record import Checkpoint
 
-# Sides of tiles, tried in turn until one fits into memory.
+# Sides of tiles, tried in turn until one fits in memory.
 _TILE_SIDES = (2048, 1024, 512, 256, 128, 64)
 
 __all__ = ["Prediction", "Predictor"]

@@ -384,7 +384,7 @@ def _predict(predictor: Predictor, samples: Sequence[Labelled]) -> list[Predicti
 
 def _whole(found: Sequence[Prediction | None]) -> list[Prediction]:
     whole = [one for one in found if one is not None]
-    assert len(whole) == len(found), "what is trained on fits into memory"
+    assert len(whole) == len(found), "what is trained on fits in memory"
     return whole
 
 

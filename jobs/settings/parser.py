@@ -120,7 +120,7 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
             raise SettingError(f"config={uri!r}: {error}") from error
         raise
     except yaml.YAMLError as error:
-        raise SettingError(f"config={uri!r} is no YAML: {_what_yaml_says(error)}") from error
+        raise SettingError(f"config={uri!r} is not valid YAML: {_what_yaml_says(error)}") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingError(
             f"config={uri!r} must hold `name: value` lines, it "

@@ -16,7 +16,7 @@ _MAX_SIDE = 30.0
 def confusion_figure(
     counts: NDArray[np.int64], names: Sequence[str], title: str
 ) -> matplotlib.figure.Figure:
-    """Draw a confusion matrix: of the pixels of each class, the share that is predicted as which.
+    """Draw a confusion matrix: the share of each class's pixels that is predicted as each class.
 
     Args:
         counts: n_ij, of shape (classes, classes): ground truth in rows, prediction in columns.

@@ -1,4 +1,4 @@
-"""Archive: what finished runs have said, gathered into few objects.
+"""Archive: summaries of finished runs, in few objects.
 
 So a start costs as much after a thousand nights as after ten. <output>/history/000003-HASH.json.gz
 holds the records and manifests of runs, and names the files with their answers; the highest number

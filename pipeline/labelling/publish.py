@@ -4,7 +4,7 @@ In: a run of which every shard has its commit. Out: its manifest.
 
 The tables are made section by section, most of them by workers while the run goes on
 (publish_beside.py); here the rest is made, and the sums of all are added up. All of it is computed
-from the commit records, so that a publication that was cut off goes on where it was.
+from the commit records, so that a publication that was cut off resumes where it stopped.
 """
 
 import logging

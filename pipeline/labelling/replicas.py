@@ -172,7 +172,7 @@ def _number(settings: LabelSettings, capacity: int, num_shards: int) -> int:
 def _default_cpus(settings: LabelSettings, nodes: Sequence[Resources], num_gpus: float) -> float:
     """Give each replica up to four CPUs of the largest node, and leave one for reading.
 
-    So many replicas that `min_replicas` have room.
+    The share is small enough for `min_replicas` to have room.
     """
     none: Resources = {}
     largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default=none)

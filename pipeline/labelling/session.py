@@ -199,7 +199,7 @@ class Job:
         return replace(run, storage=self.storage, attempt=attempt)
 
     def archive(self) -> None:
-        """Gather what finished runs have said, now and then; the work is done without it."""
+        """Add finished runs to the archive, now and then; the work is done without it."""
         try:
             archive = read_archive(self.storage, self.output)
             History(self.storage, self.output, archive).keep_archive(RUNS_APART)

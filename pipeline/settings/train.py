@@ -431,7 +431,7 @@ class _SplitFields(NoSettings):
         None,
         description="regular expression: what stays together in folds and shares, as for train",
     )
-    seed: int = Field(0, ge=0, lt=1 << 32, description="of folds and shares, as train's")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="of folds and shares, that of train")
     classes: Uri | None = Field(None, description=_CLASSES_HELP)
     truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
 

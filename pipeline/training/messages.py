@@ -100,7 +100,7 @@ class Messages:
         silence_s = now - self._heard_at
         if silence_s > 60 * self._max_wait_minutes:
             raise WaitedTooLong(
-                f"the workers have not got on for {self._max_wait_minutes:g} minutes "
+                f"the workers have made no progress for {self._max_wait_minutes:g} minutes "
                 "(max_wait_minutes): they wait for nodes, or hang; see `ray status`"
             )
         if silence_s >= self._interval_s and now - self._said_at >= self._interval_s:
