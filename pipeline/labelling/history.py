@@ -150,6 +150,16 @@ class History:
         by_id = {run.run_id: run for run in runs}
         return self._read(self._finished, by_id, lambda run_id: by_id[run_id].finished())
 
+    def orphans(self) -> list[str]:
+        """Name the published tables of runs that have no record."""
+        known = {run.run_id for run in self.runs()}
+        return [
+            f"{table}/{name}"
+            for table in ("images", "class_statistics")
+            for name in self.storage.children(f"{self.output}/{table}")
+            if name.removeprefix("run=") not in known
+        ]
+
     def _find(self, run_id: str) -> Run | None:
         return find_run(self.storage, self.output, run_id)
 
