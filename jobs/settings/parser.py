@@ -16,6 +16,7 @@ from jobs.settings.demo import DemoSettings
 from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse, variable_of
 from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.evaluate import EvaluateSettings
 from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
@@ -28,7 +29,7 @@ from pipeline.settings.shared import (
     OutputSettings,
     StoreSettings,
 )
-from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.train import TrainSettings
 from pipeline.settings.verify import VerifySettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.uri import normalise_uri

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.labelling.runs import Manifest, Run, RunRecord, damaged
+from pipeline.labelling.records import Manifest, RunRecord
+from pipeline.labelling.runs import Run, damaged
 from pipeline.labelling.schema import IMAGES, OK
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage, sha256_hex

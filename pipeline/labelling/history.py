@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from pipeline.errors import InputError
 from pipeline.labelling.archive import Archive, write_archive
-from pipeline.labelling.runs import Manifest, Run, find_run
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run, find_run
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)

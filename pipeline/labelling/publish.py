@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.committed import Versions, listed_versions
-from pipeline.labelling.runs import TABLES, Manifest, Run, TablePart
+from pipeline.labelling.records import Manifest, TablePart
+from pipeline.labelling.runs import TABLES, Run
 from pipeline.labelling.section_record import SectionRecord, standing
 from pipeline.labelling.section_tables import publish_section
 from pipeline.labelling.sections import Section, sections_of

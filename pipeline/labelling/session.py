@@ -18,7 +18,8 @@ from pipeline.labelling.network import (
     check_weights,
     describe_network,
 )
-from pipeline.labelling.runs import Manifest, NetworkRecord, Run
+from pipeline.labelling.records import Manifest, NetworkRecord
+from pipeline.labelling.runs import Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage

@@ -1368,7 +1368,7 @@ def replica(section):
 
 def replica_of(section, threads, precision, label, name, padding):
     from pipeline.settings.label import LabelSettings
-    from pipeline.labelling.runs import ClassRecord
+    from pipeline.labelling.records import ClassRecord
     from pipeline.labelling.segment import Placement, Segmenter
 
     record = section.record(name, padding)
