@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.errors import ErrorCode, PipelineError, Scope, StoreError
 from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import refuse_a_store_that_fails
+from pipeline.labelling.mishaps import Mishaps
 from pipeline.labelling.runs import planned_images
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
@@ -32,6 +33,7 @@ class Fetch:
         self._storage = storage
         self._max_image_bytes = max_image_bytes
         self._threads = threads
+        self._mishaps = Mishaps()
 
     def __call__(self, group: ShardGroup) -> Iterator[ShardRow]:
         """Fetch shards one after the other, each when it is asked for; the plan is read once.
@@ -74,12 +76,16 @@ class Fetch:
         return self._fetch(self._storage, planned)
 
     def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
-        fetch = partial(_fetch_image, storage.for_input(), self._max_image_bytes)
+        fetch = partial(
+            _fetch_image, storage.for_input(), self._max_image_bytes, mishaps=self._mishaps
+        )
         with ThreadPoolExecutor(self._threads) as pool:
             return list(pool.map(fetch, planned))
 
 
-def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:
+def _fetch_image(
+    storage: Storage, max_image_bytes: int, image: ImageRow, *, mishaps: Mishaps
+) -> ImageRow:
     """Fetch one image; one that can't be read has the error in its row."""
     data: bytes | None = None
     code: ErrorCode | None = None
@@ -96,6 +102,11 @@ def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> Ima
         if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and image["etag"]):
             raise
         code, message = error.code, error.message
+    except PipelineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one answer of a store must not end the run
+        found = mishaps.image_error(error, image["uri"])
+        code, message = found.code, found.message
     num_bytes = image["num_bytes"] if data is None else len(data)
     return {
         **image,

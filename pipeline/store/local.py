@@ -23,6 +23,8 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # A write goes to such a name first, which tells leftovers of killed processes from masks.
 _TEMPORARY = ".fcn-tmp-"
 _LEFTOVER = re.compile(r"\.fcn-tmp-[0-9a-f]{12}")
+# Names that no file can have, or that lead in a circle.
+_NO_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -196,6 +198,8 @@ def _raise_local(error: OSError, uri: str) -> NoReturn:
     if isinstance(error, FileNotFoundError):
         raise StoreError(ErrorCode.NOT_FOUND, f"{uri} does not exist") from error
     reason = error.strerror or str(error)
+    if error.errno in _NO_NAME:
+        raise StoreError(ErrorCode.NOT_FOUND, f"{uri}: {reason}") from error
     if isinstance(error, PermissionError):
         raise StoreError(ErrorCode.FORBIDDEN, f"{uri}: {reason}") from error
     raise StoreError(ErrorCode.TIMEOUT, f"{uri}: {reason}") from error

@@ -24,6 +24,9 @@ from pipeline.store.speed import SLOWEST_BYTES_PER_S, Speed
 
 _READ_BYTES = 1 << 20
 _NOTES = "fcn-note-address"
+# What boto raises over headers and entries that hold no date, no number, or no name.
+_MAKES_NO_SENSE = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+_MAX_BYTES = 1 << 63
 
 
 class Address(NamedTuple):
@@ -187,6 +190,8 @@ class S3Client:
             answer: dict[str, Any] = await asyncio.wait_for(call, seconds)
         except TimeoutError as error:
             raise BodyBrokeError(f"no whole answer within {seconds:.0f} s") from error
+        except _MAKES_NO_SENSE as error:
+            raise BodyBrokeError(f"the answer makes no sense: {error!r}") from error
         return answer
 
 
@@ -216,14 +221,20 @@ class S3Pages:
         is_last = not page.get("IsTruncated")
         if not is_last:
             self._go_on(page.get("NextContinuationToken", ""))
+        try:
+            entries, names = self._read(page)
+        except _MAKES_NO_SENSE as error:
+            raise BodyBrokeError(f"the listing makes no sense: {error!r}") from error
+        return Page(entries, names, is_last)
+
+    def _read(self, page: Answer) -> tuple[list[Entry], set[str]]:
         found = page.get("Contents", ())
         bucket = self._arguments["Bucket"]
         if self._is_deep:
-            entries = [_entry(bucket, one) for one in found if not one["Key"].endswith("/")]
-            return Page(entries, set(), is_last)
+            return [_entry(bucket, one) for one in found if not one["Key"].endswith("/")], set()
         keys = {one["Key"] for one in found}
         keys |= {one["Prefix"] for one in page.get("CommonPrefixes", ())}
-        return Page([], {key.removeprefix(self._folder).rstrip("/") for key in keys}, is_last)
+        return [], {key.removeprefix(self._folder).rstrip("/") for key in keys}
 
     def _go_on(self, token: str) -> None:
         if not token or token in self._seen:
@@ -254,6 +265,8 @@ def _of_span(answer: Answer, data: bytes, span: range) -> bytes:
 
 def _entry(bucket: str, found: Answer) -> Entry:
     num_bytes = found.get("Size", 0)
+    if not 0 <= num_bytes < _MAX_BYTES:
+        raise ValueError(f"{found['Key']} of {num_bytes} bytes")
     return Entry(f"s3://{bucket}/{found['Key']}", version_of(found, num_bytes), num_bytes)
 
 
