@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,11 @@ from pipeline.store.bucket_answers import etag_of
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 _ROWS_AT_A_TIME = 10_000
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# The marks of UTF-32 begin as those of UTF-16 do.
+_OTHER_ENCODINGS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 Row = dict[str, Any]
 
@@ -60,7 +64,8 @@ def manifest_entries(
     needs = "one column each of `uri`, `etag` and `num_bytes` (trust_manifest)"
     manifest = Manifest(manifest_uri, columns, (), needs, texts=("etag",))
     for row, values in enumerate(manifest.rows(data)):
-        etag, size = values["etag"], values["num_bytes"]
+        # A CSV has no other null than nothing.
+        etag, size = (None if values[name] == "" else values[name] for name in columns[1:])
         if etag is None and size is None:
             yield _text_of(values, "uri", manifest_uri, row), None, None
             continue
@@ -76,6 +81,10 @@ def manifest_entries(
 
 def _text_of(values: Row, column: str, manifest_uri: str, row: int) -> str:
     value = values[column]
+    if isinstance(value, bytes):
+        # As Parquet has texts whose writer did not say that they are.
+        with suppress(UnicodeDecodeError):
+            value = value.decode()
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"manifest {manifest_uri}, row {row}: {column} is {value!r}, not a text")
     return value
@@ -178,8 +187,9 @@ class Manifest:
             yield {name: row.get(name) for name in (*self.needed, *self.wanted)}
 
     def _text(self, data: bytes) -> io.TextIOWrapper:
-        if data.startswith(_UTF_16):
-            raise ValueError("it is UTF-16; save it as UTF-8")
+        for name, marks in _OTHER_ENCODINGS.items():
+            if data.startswith(marks):
+                raise ValueError(f"it is {name}; save it as UTF-8")
         return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
 
     def _columns(self, names: list[str]) -> list[str]:
