@@ -46,7 +46,7 @@ class About:
 
     Attributes:
         classes: In order of their indices.
-        fingerprint: Of the network.
+        fingerprint: Identifies the network and what decides its masks.
         copy_images: Whether images are written, where the format leaves the choice.
         image_url_prefix: What stands before an image's key to make its address.
     """

@@ -32,10 +32,10 @@ class _Header:
     """What the headers of a BMP say.
 
     Attributes:
-        offset: Of the pixels in the file.
-        num_bytes: Of the second header; the palette is behind it.
+        offset: The offset of the pixels in the file.
+        num_bytes: Number of bytes of the second header; the palette is behind it.
         bits: Per pixel.
-        num_colours: Of the palette.
+        num_colours: Number of colours of the palette.
         alpha_mask: Which bits of a pixel are alpha, where it says.
     """
 

@@ -28,7 +28,7 @@ class PillowPicture:
 
         Args:
             data: The encoded image.
-            name: Of its format, as Pillow calls it.
+            name: The name of its format, as Pillow calls it.
 
         Raises:
             ImageError: It is of a kind that is not read.

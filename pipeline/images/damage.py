@@ -50,7 +50,7 @@ def honest_errors(data: bytes, name: str) -> Iterator[None]:
 
     Args:
         data: The encoded image.
-        name: Of its format.
+        name: The name of its format.
 
     Raises:
         ImageError: out_of_memory, truncated, unsupported_mode or corrupt.
@@ -68,7 +68,7 @@ def damaged(data: bytes, name: str, error: BaseException) -> ImageError:
 
     Args:
         data: The encoded image.
-        name: Of its format.
+        name: The name of its format.
         error: What the decoder raised.
     """
     reason = str(error) or type(error).__name__

@@ -150,7 +150,7 @@ def check_scans(data: bytes, num_pixels: int) -> None:
     Args:
         data: The JPEG. What stands in its segments (a thumbnail) or behind its end (a video) is
             none of its scans.
-        num_pixels: Of the picture.
+        num_pixels: Number of pixels of the picture.
 
     Raises:
         ImageError: too_slow.

@@ -14,7 +14,7 @@ def open_picture(data: bytes, name: str) -> Image.Image:
 
     Args:
         data: The encoded image.
-        name: Of its format, as Pillow calls it.
+        name: The name of its format, as Pillow calls it.
 
     Raises:
         Exception: Whatever the format's plugin raises; see `damage.DAMAGE`.

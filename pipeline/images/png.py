@@ -50,7 +50,7 @@ class Png:
         colour_type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA.
         transparent: The sample, or the three, that are transparent; None without.
         exif: The content of eXIf.
-        num_colours: Of the palette.
+        num_colours: Number of colours of the palette.
     """
 
     data: bytes
@@ -131,7 +131,7 @@ class _Order:
         """Return whether a chunk counts, of which each is asked for once, in their order.
 
         Args:
-            kind: Of the chunk.
+            kind: The kind of the chunk.
             content: Of it.
 
         Raises:

@@ -207,7 +207,7 @@ def segment_places(page: TiffPage, num_bytes: int) -> list[tuple[int, int]]:
 
     Args:
         page: A page that `check_layout` has let through.
-        num_bytes: Of the file.
+        num_bytes: Number of bytes of the file.
 
     Raises:
         ImageError: too_slow, truncated or corrupt.

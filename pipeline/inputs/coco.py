@@ -53,7 +53,7 @@ class Coco:
 
     Attributes:
         uri: Where they are.
-        sha256: Of all they say.
+        sha256: The sha256 of all they say.
         colours: Of the categories by name, in order of their ids; None where none is said.
         images: By split.
     """

@@ -32,7 +32,7 @@ def read_table_of_run(storage: Storage, uri: str) -> Labelled:
     """Read the images table of a finished run, which its manifest.json names file by file.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         uri: OUTPUT/images/run=RUN.
 
     Raises:

@@ -29,7 +29,7 @@ class History:
         """Name the output, without reading anything.
 
         Args:
-            storage: Of the output.
+            storage: Reads and writes the output.
             output: URI of its folder.
             archive: Answers for the runs that it names, as long as all of them are there.
         """

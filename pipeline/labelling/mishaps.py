@@ -31,7 +31,7 @@ class Mishaps:
 
         Args:
             error: What was raised over one image. Its traceback is not kept: it holds pictures.
-            uri: Of the image.
+            uri: The URI of the image.
         """
         if isinstance(error, ImageError):
             return ImageError(error.code, storable(error.message))

@@ -47,10 +47,10 @@ def lines(
     """Say to a person what a run asks for, and what that costs; a disk has no price.
 
     Args:
-        settings: Of the command.
+        settings: What the command was asked to do.
         num_listed: Images of the input; 0 where it was listed before.
         num_images: That are labelled.
-        num_shards: Of these images.
+        num_shards: Number of shards of these images.
         kinds: Whether masks lie in tars: a line for each.
     """
     if not settings.output.startswith(BUCKETS):
@@ -73,7 +73,7 @@ def finding(settings: LabelSettings, num_listed: int) -> Requests:
     """Reckon what it takes to find the images of an input: pages, or a look at each.
 
     Args:
-        settings: Of the command.
+        settings: What the command was asked to do.
         num_listed: Images of the input.
     """
     if settings.input.endswith(f"/{INVENTORY_NAME}"):
@@ -88,7 +88,7 @@ def labelling(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:
 
     Args:
         num_images: That are labelled.
-        num_shards: Of these images.
+        num_shards: Number of shards of these images.
         in_tars: Whether their masks lie in tars.
     """
     masks = num_shards if in_tars else num_images
@@ -101,7 +101,7 @@ def verifying(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:
 
     Args:
         num_images: That are labelled.
-        num_shards: Of these images.
+        num_shards: Number of shards of these images.
         in_tars: Whether their masks lie in tars.
     """
     masks = num_shards if in_tars else num_images

@@ -185,7 +185,7 @@ class Run:
         """Read the published images table, file by file.
 
         Args:
-            manifest: Of the run, which names the files.
+            manifest: The manifest of the run, which names the files.
             columns: Of `schema.IMAGES`.
         """
         for part in manifest.images:
@@ -237,7 +237,7 @@ def is_left_over(storage: Storage, output: str, run_id: str) -> bool:
     A run has its record before anything but its plan, and loses it first.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         output: URI of its folder.
         run_id: Name of the run.
     """

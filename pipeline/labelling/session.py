@@ -49,7 +49,7 @@ class Outcome:
 
     Attributes:
         run: The run; None if all images were done by earlier ones.
-        manifest: Of the run.
+        manifest: The manifest of the run.
         num_images: Images of the run; 0 without one.
         num_failed: Of these, without a mask.
         num_skipped: Images of the input that earlier runs have answered for.

@@ -55,7 +55,7 @@ class Staging:
         """Create a table and put rows into it.
 
         Args:
-            name: Of the table.
+            name: The name of the table.
             schema: Of it.
             tables: Its rows, some at a time.
 
@@ -93,8 +93,8 @@ class Staging:
         """Read rows of a table, some at a time; nothing else runs until the last is read.
 
         Args:
-            name: Of the table.
-            schema: Of the columns that are read.
+            name: The name of the table.
+            schema: The schema of the columns that are read.
             order: Columns that the rows are sorted by, with commas.
             where: Which rows are read.
             limit: How many are read, at most.

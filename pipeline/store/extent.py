@@ -12,7 +12,7 @@ class Extent:
     Attributes:
         uri: The object.
         offset: Bytes of the object before the part; None for the whole object.
-        num_bytes: Of the part; None for the whole object.
+        num_bytes: Number of bytes of the part; None for the whole object.
     """
 
     uri: str

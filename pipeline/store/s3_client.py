@@ -33,7 +33,7 @@ class Address(NamedTuple):
     """Where a bucket is.
 
     Attributes:
-        url: Of the bucket; its name is in the host or in the path.
+        url: The URL of the bucket; its name is in the host or in the path.
         region: For which its requests are signed.
     """
 

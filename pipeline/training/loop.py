@@ -51,7 +51,7 @@ def train_stage(
     """Train from a position to the end of its stage.
 
     Args:
-        plan: Of the run.
+        plan: The run's plan.
         trainer: In the state of the position.
         position: How far the stage is.
         run: Where checkpoints go.
