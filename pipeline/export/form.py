@@ -37,7 +37,7 @@ class Form(Protocol):
         """Take up what is said of an image among others, in order; gives files as they get full."""
 
     def finish(self) -> Iterable[File]:
-        """Give what is left to write."""
+        """Return what is left to write."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
 
 
 def is_of_one_image(error: ImageError | StoreError) -> bool:
-    """Whether a failure is true of its image alone, so that the others can be read.
+    """Return whether a failure is true of its image alone, so that the others can be read.
 
     Args:
         error: What reading an image has raised.

@@ -120,7 +120,7 @@ class PngPicture:
 
 
 def _is_there_room(size: tuple[int, int]) -> bool:
-    """Whether there is memory for what a decoder of a picture takes, about."""
+    """Return whether there is memory for what a decoder of a picture takes, about."""
     try:
         np.empty((*size, _BYTES_PER_PIXEL), np.uint8)
     except MemoryError:

@@ -83,7 +83,7 @@ def damaged(data: bytes, name: str, error: BaseException) -> ImageError:
 
 
 def says_no_memory(reason: str) -> bool:
-    """Whether a decoder's words are that there was no memory.
+    """Return whether a decoder's words are that there was no memory.
 
     Args:
         reason: What it said.

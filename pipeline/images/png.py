@@ -213,7 +213,7 @@ def _num_bytes(png: Png) -> int:
 
 
 def is_interlaced(png: Png) -> bool:
-    """Whether the rows come in seven passes."""
+    """Return whether the rows come in seven passes."""
     return png.data[28] != 0
 
 
@@ -293,7 +293,7 @@ def over_white(
 
 
 def needs_samples(png: Png) -> bool:
-    """Whether 8 bits are too few to find the transparent colour: RGB of 16 bits."""
+    """Return whether 8 bits are too few to find the transparent colour: RGB of 16 bits."""
     return png.transparent is not None and png.colour_type == _RGB and png.depth == 16
 
 

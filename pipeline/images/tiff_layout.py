@@ -178,7 +178,7 @@ def _colour_reasons(page: TiffPage) -> Iterator[str]:
 
 
 def is_subsampled(page: TiffPage) -> bool:
-    """Whether several pixels share their colour differences, outside of a JPEG."""
+    """Return whether several pixels share their colour differences, outside of a JPEG."""
     return bool(page.is_subsampled) and page.compression != JPEG
 
 

@@ -62,7 +62,7 @@ class Source:
 
 
 def is_image(key: str) -> bool:
-    """Whether a name is that of an image, by its ending."""
+    """Return whether a name is that of an image, by its ending."""
     name = os.path.basename(key)
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not name.startswith(_APPLE_DOUBLE)
 
@@ -156,7 +156,7 @@ class Sources:
         return None if self._marks_a_folder(entry) else entry
 
     def _marks_a_folder(self, entry: Entry) -> bool:
-        """Whether an object is the empty one that tools lay beside a prefix of its name."""
+        """Return whether an object is the empty one that tools lay beside a prefix of its name."""
         named = is_image(entry.uri) or entry.uri.lower().endswith(MANIFEST_ENDINGS)
         if not entry.uri.startswith(BUCKETS) or (named and entry.num_bytes):
             return False

@@ -24,7 +24,7 @@ _MASK = re.compile(r"(.+)/masks/run=([^/]+)/.+\Z")
 
 
 def is_table_of_run(uri: str) -> bool:
-    """Whether a folder is the images table of a run: OUTPUT/images/run=RUN."""
+    """Return whether a folder is the images table of a run: OUTPUT/images/run=RUN."""
     return _TABLE.match(uri) is not None
 
 

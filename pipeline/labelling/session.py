@@ -211,7 +211,7 @@ class Job:
         return plan.run_to_continue(self.history, self.settings, self.record)
 
     def _changed(self, found: Found) -> bool:
-        """Whether others have done something meanwhile that decides what is to be done."""
+        """Return whether others have done something meanwhile that decides what is to be done."""
         if found.run is None:
             return self._runs() != found.runs
         run = self._to_continue()

@@ -82,7 +82,7 @@ class Patience:
     seconds: float
 
     def is_over(self, pace: Pace, state: RetryCallState) -> bool:
-        """Whether a request that has failed is not made again.
+        """Return whether a request that has failed is not made again.
 
         Args:
             pace: The pace of the store.

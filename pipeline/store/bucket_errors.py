@@ -131,7 +131,7 @@ _OF_A_GATEWAY = (502, 503, 504)
 
 
 def is_page(error: BaseException) -> bool:
-    """Whether an error's answer was a page for people, as gateways and consoles send.
+    """Return whether an error's answer was a page for people, as gateways and consoles send.
 
     An answer to HEAD has no body, whatever type of body its headers name.
     """

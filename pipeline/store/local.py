@@ -46,7 +46,7 @@ class Local:
         max_bytes: int | None,
         num_bytes: int | None = None,  # noqa: ARG002 - the version has the size in it
     ) -> bytes:
-        """As `Storage.read_version`."""
+        """Implement `Storage.read_version`."""
         self._requests.count("read")
         path = local_path(uri)
         try:
@@ -64,7 +64,7 @@ class Local:
         return data
 
     def read_span(self, uri: str, span: range) -> bytes:
-        """As `Storage.read_extent`."""
+        """Implement `Storage.read_extent`."""
         self._requests.count("read")
         path = local_path(uri)
         try:
@@ -78,7 +78,7 @@ class Local:
         return data
 
     def write(self, uri: str, data: bytes) -> None:
-        """As `Storage.write`."""
+        """Implement `Storage.write`."""
         self._requests.count("write")
         path = local_path(uri)
         try:
@@ -88,7 +88,7 @@ class Local:
             _raise_local(error, uri)
 
     def create(self, uri: str, data: bytes) -> bool:
-        """As `Storage.create`, but an answer that was lost counts as False."""
+        """Implement `Storage.create`, but an answer that was lost counts as False."""
         self._requests.count("write")
         path = local_path(uri)
         try:
@@ -115,7 +115,7 @@ class Local:
         return True
 
     def stat(self, uri: str) -> Entry:
-        """As `Storage.stat`."""
+        """Implement `Storage.stat`."""
         self._requests.count("look")
         try:
             found = os.stat(local_path(uri))
@@ -126,12 +126,12 @@ class Local:
         return Entry(uri, _local_version(found), found.st_size)
 
     def lists(self, uri: str) -> bool:
-        """As `Storage.lists`."""
+        """Implement `Storage.lists`."""
         folder, _, name = uri.rpartition("/")
         return name in self.children(folder)
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
-        """As `Storage.walk`."""
+        """Implement `Storage.walk`."""
         self._requests.count("list")
 
         def refuse(error: OSError) -> NoReturn:
@@ -150,7 +150,7 @@ class Local:
                     yield Entry(f"file://{path}", _local_version(found), found.st_size)
 
     def children(self, folder_uri: str) -> list[str]:
-        """As `Storage.children`."""
+        """Implement `Storage.children`."""
         self._requests.count("list")
         try:
             return sorted(name for name in os.listdir(local_path(folder_uri)))
@@ -160,7 +160,7 @@ class Local:
             _raise_local(error, folder_uri)
 
     def remove(self, uri: str) -> None:
-        """As `Storage.remove`."""
+        """Implement `Storage.remove`."""
         self._requests.count("write")
         self._remove(local_path(uri))
 
@@ -175,7 +175,7 @@ class Local:
         self._remove(path)
 
     def remove_leftovers(self, folder_uri: str) -> None:
-        """As `Storage.remove_leftovers`."""
+        """Implement `Storage.remove_leftovers`."""
         for folder, _, names in os.walk(local_path(folder_uri)):
             for name in names:
                 if _LEFTOVER.fullmatch(name):

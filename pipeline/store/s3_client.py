@@ -80,7 +80,7 @@ class S3Client:
         max_bytes: int | None,
         span: range | None = None,
     ) -> tuple[Answer, bytes]:
-        """As `Client.get`."""
+        """Implement `Client.get`."""
         condition = {} if if_match is None else {"IfMatch": if_match}
         if span is not None:
             condition["Range"] = f"bytes={span.start}-{span.stop - 1}"
@@ -101,28 +101,28 @@ class S3Client:
         return answered
 
     def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
-        """As `Client.put`."""
+        """Implement `Client.put`."""
         condition = {"IfNoneMatch": "*"} if if_absent else {}
         return self._call("put_object", len(data), **_place(uri), Body=data, **condition)
 
     def head(self, uri: str) -> Answer:
-        """As `Client.head`."""
+        """Implement `Client.head`."""
         return self._call("head_object", 0, **_place(uri))
 
     def get_a_byte(self, uri: str) -> None:
-        """As `Client.get_a_byte`."""
+        """Implement `Client.get_a_byte`."""
         self._call("get_object", 0, **_place(uri), Range="bytes=0-0")
 
     def delete(self, uri: str) -> None:
-        """As `Client.delete`."""
+        """Implement `Client.delete`."""
         self._call("delete_object", 0, **_place(uri))
 
     def pages(self, folder_uri: str, *, is_deep: bool) -> "S3Pages":
-        """As `Client.pages`."""
+        """Implement `Client.pages`."""
         return S3Pages(self, folder_uri, is_deep=is_deep)
 
     def listed(self, uri: str) -> Entry | None:
-        """As `Client.listed`."""
+        """Implement `Client.listed`."""
         place = _place(uri)
         page = self.page(Bucket=place["Bucket"], Prefix=place["Key"], MaxKeys=1)
         for found in page.get("Contents", ()):
@@ -216,7 +216,7 @@ class S3Pages:
         self._seen: set[str] = set()
 
     def next_page(self) -> Page:
-        """As `Pages.next_page`."""
+        """Implement `Pages.next_page`."""
         page = self._client.page(**self._arguments)
         is_last = not page.get("IsTruncated")
         if not is_last:

@@ -165,7 +165,7 @@ class Storage:
         return self._backend(uri).stat(uri)
 
     def exists(self, uri: str) -> bool:
-        """Whether there is an object of this name. Raises StoreError."""
+        """Return whether there is an object of this name. Raises StoreError."""
         try:
             self.stat(uri)
         except StoreError as error:

@@ -95,7 +95,7 @@ class _Loop:
 
     @property
     def at_end(self) -> bool:
-        """Whether the stage has had its steps or its time, or gets no better."""
+        """Return whether the stage has had its steps or its time, or gets no better."""
         return self._share >= 1 or self._stopped_early
 
     @property
