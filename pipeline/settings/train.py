@@ -270,6 +270,17 @@ class _LimitFields(NoSettings):
     )
 
 
+class _TrackerFields(NoSettings):
+    group = Group.LOG
+
+    tracker: NotDeciding[Literal["mlflow"] | None] = Field(
+        None,
+        description="where evaluations are shown beside TensorBoard's files: mlflow, at "
+        "MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME (fcn-pipeline); needs "
+        "fcn-pipeline[mlflow]",
+    )
+
+
 class _SpeedFields(NoSettings):
     group = Group.SPEED
 
@@ -311,6 +322,7 @@ class _WorkerFields(NoSettings):
 class TrainSettings(
     StoreSettings,
     JobFields,
+    _TrackerFields,
     _WorkerFields,
     _SpeedFields,
     _LimitFields,

@@ -14,6 +14,7 @@ from pipeline.training.fit import fit
 from pipeline.training.plan import TrainingPlan, commit
 from pipeline.training.run_folder import BEST, TrainingRun, completed
 from pipeline.training.steps import done_too_few, planned_too_few
+from pipeline.training.tracker import check_tracker, tracking
 from pipeline.versions import versions
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
+    check_tracker(plan.settings.tracker)
     start_ray(plan.settings.ray_address)
     found = training.inspection()
     if found is None:
@@ -44,7 +46,8 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
         training.start(plan)
         training.write_inspection(found)
     _say_inspection(plan, found)
-    fit(plan, found, lock.check)
+    with tracking(plan) as track:
+        fit(plan, found, lock.check, track)
     return _finish(plan, training)
 
 

@@ -20,6 +20,7 @@ from pipeline.training.config import WorkerConfig
 from pipeline.training.messages import Messages
 from pipeline.training.plan import TrainingPlan
 from pipeline.training.start import train_worker
+from pipeline.training.tracker import Track
 from pipeline.training.workers import Workers, choose_workers
 
 _log = logging.getLogger(__name__)
@@ -38,13 +39,16 @@ _WORKER_ENVIRONMENT = {
 }
 
 
-def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -> None:
+def fit(
+    plan: TrainingPlan, inspection: Inspection, check: Callable[[], None], track: Track
+) -> None:
     """Train to the end.
 
     Args:
         plan: What to train.
         inspection: What its data holds.
         check: Called again and again; what it raises ends the training.
+        track: Called with the line of each evaluation.
 
     Raises:
         PipelineError: The training diverged, ran out of memory, found no room, or lost its workers
@@ -57,7 +61,7 @@ def fit(plan: TrainingPlan, inspection: Inspection, check: Callable[[], None]) -
         _wait_for_room(workers, settings)
     with (
         tempfile.TemporaryDirectory(prefix="fcn-train-") as folder,
-        Messages(plan, check) as messages,
+        Messages(plan, check, track) as messages,
     ):
         config = WorkerConfig(plan, inspection, workers.threads, messages.sender())
         trainer = ray.train.torch.TorchTrainer(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from pipeline.cluster.mailbox import Mailbox
 from pipeline.errors import WaitedTooLong
 from pipeline.training.plan import TrainingPlan
+from pipeline.training.tracker import Track
 
 _log = logging.getLogger(__name__)
 
@@ -23,14 +24,16 @@ _BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
 class Messages:
     """Shows messages while a training runs."""
 
-    def __init__(self, plan: TrainingPlan, check: Callable[[], None]) -> None:
+    def __init__(self, plan: TrainingPlan, check: Callable[[], None], track: Track) -> None:
         """Open the way for messages.
 
         Args:
             plan: What is trained, on what, and how.
             check: Called again and again while the training runs; what it raises ends it.
+            track: Called with the line of each evaluation.
         """
         self._check = check
+        self._track = track
         self._interval_s = plan.settings.log_interval_s
         self._max_wait_minutes = plan.settings.max_wait_minutes
         self._mailbox = Mailbox()
@@ -116,6 +119,7 @@ class Messages:
             _log.info("%s", message["say"])
         elif "evaluation" in message:
             _log.info("%s", _evaluation_line(message["evaluation"]))
+            self._track(message["evaluation"])
         elif self._bar is not None:
             self._bar.set_postfix(
                 loss=f"{message['loss']:.4g}", step=message["step"], refresh=False
