@@ -1,4 +1,8 @@
-"""Where bytes lie: an object, or consecutive bytes of one."""
+"""Where bytes lie: an object, or consecutive bytes of one.
+
+An image in a tar has the URI `<tar>!/<member>`, as Java's JarURLConnection and Apache Commons VFS
+write it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +33,19 @@ class Extent:
         """
         return Extent(row["mask_uri"], row.get("mask_offset"), row.get("mask_bytes"))
 
+    @staticmethod
+    def of_image(row: Mapping[str, Any]) -> "Extent":
+        """Return where a row says that its image lies.
+
+        Args:
+            row: With `uri`; `image_offset` is null, or missing, where the image is an object of
+                its own. Where it is none, `num_bytes` is the image's size.
+        """
+        offset = row.get("image_offset")
+        if offset is None:
+            return Extent(row["uri"])
+        return Extent(container_of(row["uri"]), offset, row["num_bytes"])
+
     @property
     def span(self) -> range | None:
         """The bytes of the object that it is; None for all of them."""
@@ -41,3 +58,26 @@ class Extent:
         if self.span is None:
             return self.uri
         return f"{self.uri} (bytes {self.span.start} to {self.span.stop - 1})"
+
+
+_INSIDE = "!/"
+
+
+def uri_inside(container_uri: str, member: str) -> str:
+    """Name what lies in an object.
+
+    Args:
+        container_uri: The object.
+        member: Its name there, from `member_name`.
+    """
+    return container_uri + _INSIDE + member
+
+
+def member_name(name: str) -> str:
+    """Write a name in an object so that a URI can be taken apart at its last `!/`."""
+    return name.replace(_INSIDE, "%21/")
+
+
+def container_of(uri: str) -> str:
+    """Return the object that a URI from `uri_inside` names a part of."""
+    return uri.rpartition(_INSIDE)[0]
