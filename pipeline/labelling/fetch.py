@@ -11,9 +11,11 @@ from functools import partial
 from pipeline.errors import ErrorCode, Scope, StoreError
 from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import refuse_a_store_that_fails
+from pipeline.labelling.reads import MAX_READ, Read, reads_of
 from pipeline.labelling.runs import planned_images
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
+from pipeline.store.extent import Extent
 from pipeline.store.names import MAX_KEY_BYTES, MAX_PART_BYTES
 from pipeline.store.storage import Storage
 
@@ -27,7 +29,7 @@ class Fetch:
         Args:
             storage: Of plan and images.
             max_image_bytes: Larger images are not read.
-            threads: Images read at a time.
+            threads: Images, or neighbours in a tar, read at a time.
         """
         self._storage = storage
         self._max_image_bytes = max_image_bytes
@@ -74,35 +76,66 @@ class Fetch:
         return self._fetch(self._storage, planned)
 
     def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
-        fetch = partial(_fetch_image, storage.for_input(), self._max_image_bytes)
+        fetch = partial(_fetch_read, storage.for_input(), self._max_image_bytes)
+        reads = reads_of(planned, self._max_image_bytes)
         with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(fetch, planned))
+            found = {row["image_id"]: row for rows in pool.map(fetch, reads) for row in rows}
+        return [found[image["image_id"]] for image in planned]
 
 
-def _fetch_image(storage: Storage, max_image_bytes: int, image: ImageRow) -> ImageRow:
-    """Fetch one image; one that can't be read has the error in its row."""
-    data: bytes | None = None
-    code: ErrorCode | None = None
-    message: str | None = None
+def _fetch_read(storage: Storage, max_image_bytes: int, read: Read) -> list[ImageRow]:
+    """Fetch what is read at once; what fails costs only its own images a row."""
+    if len(read.images) == 1:
+        return [_fetch_image(storage, max_image_bytes, read)]
     try:
-        _refuse_name(image)
+        data = storage.read_version_of(read.place, read.version, MAX_READ)
+    except StoreError as error:
+        return [_failed(image, error) for image in read.images]
+    return [_fetched(image, _part(data, read, image)) for image in read.images]
+
+
+def _part(data: bytes, read: Read, image: ImageRow) -> bytes:
+    place, span = Extent.of_image(image).span, read.place.span
+    assert place is not None, "images are joined in tars only"
+    assert span is not None, "as each of them"
+    return data[place.start - span.start : place.stop - span.start]
+
+
+def _fetch_image(storage: Storage, max_image_bytes: int, read: Read) -> ImageRow:
+    """Fetch one image; one that can't be read has the error in its row."""
+    [image] = read.images
+    try:
+        _refuse_planned(image)
         if image["etag"] is None:
             _fail_again(storage, image["uri"])
-        data = storage.read_version(
-            image["uri"], image["etag"], max_image_bytes, image["num_bytes"]
-        )
+        limits = (max_image_bytes, image["num_bytes"])
+        return _fetched(image, storage.read_version_of(read.place, read.version, *limits))
     except StoreError as error:
-        # What was planned was there: that its bucket is gone is true of more than one image.
-        if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and image["etag"]):
-            raise
-        code, message = error.code, error.message
-    num_bytes = image["num_bytes"] if data is None else len(data)
+        return _failed(image, error)
+
+
+def _fetched(image: ImageRow, data: bytes) -> ImageRow:
     return {
         **image,
-        "num_bytes": num_bytes,
+        "num_bytes": len(data),
         "data": data,
-        "error_code": code and str(code),
-        "error_message": message,
+        "error_code": None,
+        "error_message": None,
+    }
+
+
+def _failed(image: ImageRow, error: StoreError) -> ImageRow:
+    """Return the row of an image that can't be read. Raises StoreError where it is not the image.
+
+    What was planned was there: that its bucket is gone is true of more than one image.
+    """
+    if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and image["etag"]):
+        raise error
+    return {
+        **image,
+        "data": None,
+        "error_code": str(error.code),
+        "error_message": error.message,
     }
 
 
@@ -114,11 +147,12 @@ _NAMES = {
 }
 
 
-def _refuse_name(image: ImageRow) -> None:
-    """Say what the plan has found out about a name."""
+def _refuse_planned(image: ImageRow) -> None:
+    """Say what the plan has found out about a name, or a tar. Raises StoreError."""
     if (known := image.get("error_code")) is not None:
         code = ErrorCode(known)
-        raise StoreError(code, f"{image['uri']}: {_NAMES[code]}")
+        reason = image.get("error_message") or _NAMES[code]
+        raise StoreError(code, f"{image['uri']}: {reason}")
 
 
 def _fail_again(storage: Storage, uri: str) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import FingerprintMismatch, SettingError
+from pipeline.inputs.tars import is_tar
 from pipeline.labelling.draft import Draft
 from pipeline.labelling.history import History
 from pipeline.labelling.runs import (
@@ -34,7 +35,7 @@ _SHARDS_PER_FILE = 64
 
 
 def identity(settings: LabelSettings, fingerprint: str) -> str:
-    """Hash what makes two commands the same work: input, naming of masks, fingerprint.
+    """Hash what makes two commands the same work: input, its form, naming of masks, fingerprint.
 
     Args:
         settings: Of the command.
@@ -42,7 +43,9 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
     """
     # A slash at the end says how the input is read, not which it is.
     source = settings.input.rstrip("/")
-    return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}".encode())[:16]
+    # Where the input names tars, the setting says nothing new.
+    form = "\0tar" if settings.input_form == "tar" and not is_tar(source) else ""
+    return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}{form}".encode())[:16]
 
 
 def run_to_continue(
@@ -80,7 +83,8 @@ def _check_same_work(run: Run, settings: LabelSettings, network: NetworkRecord) 
     if run.record.identity != identity(settings, network.fingerprint):
         raise SettingError(
             f"run_id={run.run_id!r} was started with input={run.record.input!r} and "
-            f"mask_name={run.record.settings.get('mask_name')!r}; give another run_id"
+            f"mask_name={run.record.settings.get('mask_name')!r}, "
+            f"input_form={run.record.settings.get('input_form', 'files')!r}; give another run_id"
         )
     if settings.retry_failed == "all" and run.finished():
         raise SettingError(

@@ -275,6 +275,12 @@ class _InputFields(NoSettings):
         description="folder, bucket prefix, glob, one image, a manifest with a column `uri` "
         "(.parquet, .csv, .jsonl), or manifest.json of an S3 Inventory; local or in a bucket"
     )
+    input_form: Literal["files", "tar"] = Field(
+        "files",
+        description="what is labelled of a folder: files, the images in it; tar, also the images "
+        "in its .tar files, as img2dataset and NeMo Curator write them; an input that names .tar "
+        "files needs no setting",
+    )
     trust_manifest: bool = Field(
         default=False,
         description="believe the columns `etag` and `num_bytes` of a manifest, in place of a "

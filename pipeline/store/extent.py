@@ -63,6 +63,18 @@ class Extent:
 _INSIDE = "!/"
 
 
+def place_of(row: Mapping[str, Any]) -> str:
+    """Return the place of an image without its scheme, which ends in its key.
+
+    Args:
+        row: As of `Extent.of_image`.
+    """
+    uri: str = row["uri"]
+    if row.get("image_offset") is not None:
+        uri = key_inside(container_of(uri), member_of(uri))
+    return uri.partition("://")[2].lstrip("/")
+
+
 def uri_inside(container_uri: str, member: str) -> str:
     """Name what lies in an object.
 
@@ -81,3 +93,18 @@ def member_name(name: str) -> str:
 def container_of(uri: str) -> str:
     """Return the object that a URI from `uri_inside` names a part of."""
     return uri.rpartition(_INSIDE)[0]
+
+
+def member_of(uri: str) -> str:
+    """Return the name in its object of what a URI from `uri_inside` names."""
+    return uri.rpartition(_INSIDE)[2]
+
+
+def key_inside(container_key: str, member: str) -> str:
+    """Name what lies in an object by its key: in the same order as by the URI's place.
+
+    Args:
+        container_key: Of the object.
+        member: As of `uri_inside`.
+    """
+    return f"{container_key}/{member}"

@@ -121,19 +121,22 @@ class Storage:
         """
         return self._backend(uri).read(uri, version, max_bytes, num_bytes)
 
-    def read_version_of(self, extent: Extent, version: str | None, max_bytes: int) -> bytes:
+    def read_version_of(
+        self, extent: Extent, version: str | None, max_bytes: int, num_bytes: int | None = None
+    ) -> bytes:
         """Read an object, or a part of one, if the object still has this version.
 
         Args:
             extent: Which bytes.
             version: Of the object, as `Entry.version`; None takes any.
             max_bytes: Of what is larger nothing is read.
+            num_bytes: As of `read_version`; a part says itself how large it is.
 
         Raises:
             StoreError: As `read_version`; also `changed` for a part that the object has not.
         """
         if extent.span is None:
-            return self.read_version(extent.uri, version, max_bytes)
+            return self.read_version(extent.uri, version, max_bytes, num_bytes)
         check_size(str(extent), len(extent.span), max_bytes)
         return self._backend(extent.uri).read_span(extent.uri, extent.span, version)
 

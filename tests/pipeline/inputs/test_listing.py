@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.inputs.listing import IMAGE_ENDINGS, Source, Sources
+from pipeline.inputs.listing import Reading, Sources
+from pipeline.inputs.source import IMAGE_ENDINGS, Source
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from tests.servers import Server
@@ -433,7 +434,7 @@ def test_a_manifest_that_is_trusted_costs_no_request_per_image(ending: str, tmp_
     storage = Storage().counting()
     place = (f"file://{path}", "file:///out", 2)
 
-    found = list(Sources(storage, *place, trust_manifest=True))
+    found = list(Sources(storage, *place, Reading(trust_manifest=True)))
 
     assert [(one.key, one.version, one.num_bytes) for one in found] == [
         ("nowhere/b.jpg", "00000000000000000000000000000012", 12),
@@ -449,7 +450,7 @@ def test_what_a_trusted_manifest_does_not_know_is_looked_up(tmp_path: Path) -> N
     (tmp_path / "list.jsonl").write_text(json.dumps(row))
     place = (f"file://{tmp_path}/list.jsonl", "file:///out", 2)
 
-    [source] = Sources(Storage(), *place, trust_manifest=True)
+    [source] = Sources(Storage(), *place, Reading(trust_manifest=True))
 
     assert source.num_bytes == 3
 
@@ -474,7 +475,7 @@ def test_what_can_not_be_trusted_is_refused(
     place = (f"file://{tmp_path}/list.jsonl", "file:///out", 2)
 
     with pytest.raises(InputError, match=words):
-        list(Sources(Storage(), *place, trust_manifest=True))
+        list(Sources(Storage(), *place, Reading(trust_manifest=True)))
 
 
 # Missing inputs

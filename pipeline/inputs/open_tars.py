@@ -1,0 +1,156 @@
+"""Opening the tars of an input: the images in them are sources, and what else is met is counted."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+
+from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.inputs.source import Source, is_image, readable_name
+from pipeline.inputs.tars import DamagedTarError, Member, is_tar, read_members
+from pipeline.store.entry import Entry
+from pipeline.store.extent import key_inside, member_name, uri_inside
+from pipeline.store.in_flight import parts_of
+from pipeline.store.storage import Storage
+
+_log = logging.getLogger(__name__)
+
+_AT_A_TIME = 100
+# What may be true of one tar, and of no other.
+_OF_ONE = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.CHANGED)
+
+
+@dataclass
+class _Part:
+    """Some sources, and what was met on the way to them."""
+
+    sources: list[Source] = field(default_factory=list)
+    num_ignored: int = 0
+    num_not_whole: int = 0
+    num_opened: int = 0
+    refusal: StoreError | None = None
+
+
+class OpenTars:
+    """Opens tars, several at a time; holds a hundred sources of each.
+
+    Attributes:
+        num_ignored: Members that are no images, by their names or their kinds.
+        num_opened: Tars whose headers could be read, be it in part.
+    """
+
+    def __init__(self, storage: Storage, threads: int) -> None:
+        """Begin with none.
+
+        Args:
+            storage: As it reads the input.
+            threads: Tars read at a time.
+        """
+        self._storage = storage
+        self._threads = threads
+        self.num_ignored = self.num_opened = self._num_not_whole = 0
+
+    def opened(self, found: Iterable[Source]) -> Iterator[Source]:
+        """Put what lies in tars in their place, in no order.
+
+        Args:
+            found: Images and tars.
+
+        Raises:
+            StoreError: None of the tars can be read, or the store does not answer.
+        """
+        refusal: StoreError | None = None
+        for part in parts_of(self._streams(found), self._threads):
+            self.num_ignored += part.num_ignored
+            self._num_not_whole += part.num_not_whole
+            self.num_opened += part.num_opened
+            refusal = refusal or part.refusal
+            yield from part.sources
+        if refusal and not self.num_opened:
+            raise refusal
+        if self._num_not_whole:
+            _log.warning(
+                "%d links and sparse files in tars have names of images and are left out",
+                self._num_not_whole,
+            )
+
+    def _streams(self, found: Iterable[Source]) -> Iterator[Iterator[_Part]]:
+        for are_tars, some in groupby(found, lambda source: is_tar(source.uri)):
+            if are_tars:
+                yield from map(self._parts, some)
+                continue
+            while sources := list(islice(some, _AT_A_TIME)):
+                yield iter([_Part(sources)])
+
+    def _parts(self, tar: Source) -> Iterator[_Part]:
+        """Open a tar; one that can't be read, or not to its end, is a source itself."""
+        if tar.version is None or tar.refusal is not None:
+            yield _Part([tar])
+            return
+        some: list[Member] = []
+        last = _Part(num_opened=1)
+        try:
+            for member in read_members(self._storage, _entry(tar)):
+                some.append(member)
+                if len(some) == _AT_A_TIME:
+                    yield _part(tar, some)
+                    some = []
+        except StoreError as error:
+            if not is_of_one_tar(error):
+                raise
+            # As what a manifest names and nobody can look up: its row says why.
+            last = _Part([Source(tar.key, tar.uri, None, None)], refusal=error)
+        except DamagedTarError as error:
+            last.sources.append(damaged(tar, error))
+        yield _part(tar, some)
+        yield last
+
+
+def _entry(tar: Source) -> Entry:
+    assert tar.version is not None, "what can't be looked up is not opened"
+    return Entry(tar.uri, tar.version, tar.num_bytes or 0)
+
+
+def _part(tar: Source, members: list[Member]) -> _Part:
+    named = [member for member in members if is_image(member.name)]
+    whole = [member for member in named if member.is_whole]
+    return _Part(
+        [source_in(tar, member) for member in whole],
+        num_ignored=len(members) - len(whole),
+        num_not_whole=len(named) - len(whole),
+    )
+
+
+def source_in(tar: Source, member: Member) -> Source:
+    """Make a source of an image in a tar.
+
+    Args:
+        tar: With its key and version.
+        member: The image.
+    """
+    name = member_name(readable_name(member.name))
+    refusal = None if name == member_name(member.name) else ErrorCode.NAME_NOT_UTF8
+    return Source(
+        key_inside(tar.key, name),
+        uri_inside(tar.uri, name),
+        tar.version,
+        member.num_bytes,
+        refusal,
+        offset=member.offset,
+    )
+
+
+def damaged(tar: Source, error: DamagedTarError) -> Source:
+    """Make a source of what can't be read of a tar: a row that says so.
+
+    Args:
+        tar: The tar, or what it should hold.
+        error: What is wrong with it.
+    """
+    reason = f"the tar is damaged {error}. What lies before that is labelled; write it anew"
+    return Source(tar.key, tar.uri, tar.version, None, ErrorCode.CORRUPT, reason)
+
+
+def is_of_one_tar(error: StoreError) -> bool:
+    """Whether a failure to read a tar may be true of it alone."""
+    return error.code in _OF_ONE and error.scope is not Scope.STORE
