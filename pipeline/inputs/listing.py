@@ -83,6 +83,11 @@ class Sources:
         """As the attribute."""
         return self._num_ignored + self._tars.num_ignored
 
+    @property
+    def num_header_reads(self) -> int:
+        """Requests for the headers of tars."""
+        return self._tars.num_reads
+
     def __iter__(self) -> Iterator[Source]:
         """List the images, in no order.
 

@@ -37,6 +37,7 @@ class OpenTars:
     Attributes:
         num_ignored: Members that are no images, by their names or their kinds.
         num_opened: Tars whose headers could be read, be it in part.
+        num_reads: Requests that their headers took.
     """
 
     def __init__(self, storage: Storage, threads: int) -> None:
@@ -46,9 +47,14 @@ class OpenTars:
             storage: As it reads the input.
             threads: Tars read at a time.
         """
-        self._storage = storage
+        self._storage = storage.counting()
         self._threads = threads
         self.num_ignored = self.num_opened = self._num_not_whole = 0
+
+    @property
+    def num_reads(self) -> int:
+        """As the attribute."""
+        return self._storage.requests["read"]
 
     def opened(self, found: Iterable[Source]) -> Iterator[Source]:
         """Put what lies in tars in their place, in no order.

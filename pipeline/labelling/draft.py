@@ -88,6 +88,7 @@ class Draft:
         num_ignored: Files in the input, and in its tars, that are no images by their name.
         num_repeated: Further times that an image was listed, or that its name is in its tar; it
             is planned once.
+        num_header_reads: Requests that it took to find what lies in tars.
     """
 
     staging: Staging
@@ -101,6 +102,7 @@ class Draft:
     num_skipped_failed: int
     num_ignored: int
     num_repeated: int
+    num_header_reads: int
 
     @cached_property
     def num_shards(self) -> int:
@@ -183,6 +185,7 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         num_skipped_failed=num_skipped_failed,
         num_ignored=sources.num_ignored,
         num_repeated=num_repeated,
+        num_header_reads=sources.num_header_reads,
     )
 
 
