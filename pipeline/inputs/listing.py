@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, InputError, Scope, SettingError, StoreError
 from pipeline.inputs.inventory import INVENTORY_NAME, read_inventory
+from pipeline.inputs.kept_tars import KeptTars
 from pipeline.inputs.look_ups import LookUps
 from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_entries
 from pipeline.inputs.open_tars import OpenTars
@@ -33,10 +34,12 @@ class Reading:
     Attributes:
         trust_manifest: Whether a manifest says versions and sizes, so that nothing is looked up.
         opens_tars: Whether tars among the files are opened; one that the input names is anyway.
+        kept: What earlier runs have kept of tars; None keeps nothing.
     """
 
     trust_manifest: bool = False
     opens_tars: bool = False
+    kept: KeptTars | None = None
 
 
 _AS_FILES = Reading()
@@ -75,7 +78,7 @@ class Sources:
         self._threads = threads
         self._trust_manifest = reading.trust_manifest
         self._opens_tars = reading.opens_tars or is_tar(input_uri)
-        self._tars = OpenTars(storage, threads)
+        self._tars = OpenTars(storage, threads, reading.kept)
         self._num_ignored = self.num_masks = self.num_tars = self.num_packed_tars = 0
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.inputs.kept_tars import MOST_IMAGES, Kept, KeptTars
 from pipeline.inputs.source import Source, is_image, readable_name
 from pipeline.inputs.tars import DamagedTarError, Member, is_tar, read_members
 from pipeline.store.entry import Entry
@@ -40,13 +41,15 @@ class OpenTars:
         num_reads: Requests that their headers took.
     """
 
-    def __init__(self, storage: Storage, threads: int) -> None:
+    def __init__(self, storage: Storage, threads: int, kept: KeptTars | None = None) -> None:
         """Begin with none.
 
         Args:
             storage: As it reads the input.
             threads: Tars read at a time.
+            kept: What earlier runs have kept of tars; None keeps nothing.
         """
+        self._kept = kept
         self._storage = storage.counting()
         self._threads = threads
         self.num_ignored = self.num_opened = self._num_not_whole = 0
@@ -89,18 +92,26 @@ class OpenTars:
                 yield iter([_Part(sources)])
 
     def _parts(self, tar: Source) -> Iterator[_Part]:
-        """Open a tar; one that can't be read, or not to its end, is a source itself."""
+        """Open a tar, or take what an earlier run has kept of it."""
         if tar.version is None or tar.refusal is not None:
             yield _Part([tar])
             return
-        some: list[Member] = []
+        entry = Entry(tar.uri, tar.version, tar.num_bytes or 0)
+        kept = self._kept.find(entry) if self._kept else None
+        if kept is None:
+            yield from self._read(tar, entry)
+        else:
+            sources = [source_in(tar, member) for member in kept.images]
+            yield _Part(sources, kept.num_others, num_opened=1)
+
+    def _read(self, tar: Source, entry: Entry) -> Iterator[_Part]:
+        """Read a tar; one that can't be read, or not to its end, is a source itself."""
+        read = _Read(tar)
         last = _Part(num_opened=1)
         try:
-            for member in read_members(self._storage, _entry(tar)):
-                some.append(member)
-                if len(some) == _AT_A_TIME:
-                    yield _part(tar, some)
-                    some = []
+            for member in read_members(self._storage, entry):
+                if read.add(member):
+                    yield read.part()
         except StoreError as error:
             if not is_of_one_tar(error):
                 raise
@@ -108,23 +119,48 @@ class OpenTars:
             last = _Part([Source(tar.key, tar.uri, None, None)], refusal=error)
         except DamagedTarError as error:
             last.sources.append(damaged(tar, error))
-        yield _part(tar, some)
+        else:
+            self._note(entry, read)
+        yield read.part()
         yield last
 
+    def _note(self, entry: Entry, read: "_Read") -> None:
+        if self._kept is not None and len(read.images) <= MOST_IMAGES:
+            self._kept.note(entry, Kept(read.images, read.num_members - len(read.images)))
 
-def _entry(tar: Source) -> Entry:
-    assert tar.version is not None, "what can't be looked up is not opened"
-    return Entry(tar.uri, tar.version, tar.num_bytes or 0)
+
+class _Read:
+    """What was read of a tar.
+
+    Attributes:
+        images: The first ones, one more than are kept at most.
+        num_members: All members so far.
+    """
+
+    def __init__(self, tar: Source) -> None:
+        self._tar = tar
+        self._some: list[Member] = []
+        self.images: list[Member] = []
+        self.num_members = 0
+
+    def add(self, member: Member) -> bool:
+        """Take a member up; tells whether there are enough for a part."""
+        self._some.append(member)
+        self.num_members += 1
+        if _is_image(member) and len(self.images) <= MOST_IMAGES:
+            self.images.append(member)
+        return len(self._some) == _AT_A_TIME
+
+    def part(self) -> _Part:
+        """Make a part of what has come since the one before."""
+        some, self._some = self._some, []
+        sources = [source_in(self._tar, member) for member in some if _is_image(member)]
+        num_not_whole = sum(is_image(one.name) and not one.is_whole for one in some)
+        return _Part(sources, len(some) - len(sources), num_not_whole)
 
 
-def _part(tar: Source, members: list[Member]) -> _Part:
-    named = [member for member in members if is_image(member.name)]
-    whole = [member for member in named if member.is_whole]
-    return _Part(
-        [source_in(tar, member) for member in whole],
-        num_ignored=len(members) - len(whole),
-        num_not_whole=len(named) - len(whole),
-    )
+def _is_image(member: Member) -> bool:
+    return member.is_whole and is_image(member.name)
 
 
 def source_in(tar: Source, member: Member) -> Source:

@@ -12,6 +12,7 @@ from itertools import islice
 import pyarrow as pa
 
 from pipeline.errors import ErrorCode
+from pipeline.inputs.kept_tars import KeptTars
 from pipeline.inputs.listing import Reading, Sources
 from pipeline.inputs.nothing import HEIC_ENDINGS, LOOKED_INTO, all_heic, no_images, only_heic
 from pipeline.inputs.source import Source
@@ -89,6 +90,7 @@ class Draft:
         num_repeated: Further times that an image was listed, or that its name is in its tar; it
             is planned once.
         num_header_reads: Requests that it took to find what lies in tars.
+        kept_tars: Has noted what lies in those that were new.
     """
 
     staging: Staging
@@ -103,6 +105,7 @@ class Draft:
     num_ignored: int
     num_repeated: int
     num_header_reads: int
+    kept_tars: KeptTars
 
     @cached_property
     def num_shards(self) -> int:
@@ -154,9 +157,10 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         SettingError: There is no room for the listing on the disk.
     """
     storage = history.storage.for_input()
-    reading = Reading(settings.trust_manifest, settings.input_form == "tar")
-    sources = Sources(storage, settings.input, settings.output, settings.io_threads, reading)
     staging = Staging()
+    kept = KeptTars(history.storage, f"{settings.output}/tars", staging.folder)
+    reading = Reading(settings.trust_manifest, settings.input_form == "tar", kept)
+    sources = Sources(storage, settings.input, settings.output, settings.io_threads, reading)
     staging.fill("listed", _LISTED, _chunks(sources, settings))
     [(num_repeated,)] = staging.run(_ONCE_EACH)
     [(num_listed,)] = staging.run("SELECT count(*) FROM listed")
@@ -186,6 +190,7 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         num_ignored=sources.num_ignored,
         num_repeated=num_repeated,
         num_header_reads=sources.num_header_reads,
+        kept_tars=kept,
     )
 
 

@@ -110,6 +110,7 @@ def start_run(
             "`fcn clean OUTPUT --no-dry-run` ends it, or give another run_id"
         )
     parts = list(_write_plan(storage, f"{run_folder(settings.output, run_id)}/plan", drafted))
+    drafted.kept_tars.write()
     drafted.staging.close()
     record = RunRecord(
         run_id=run_id,
