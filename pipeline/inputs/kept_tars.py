@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 # Of a smaller tar the headers are read by as few requests.
 WORTH_BYTES = 4 << 20
 # Of a tar with more images nothing is kept: they would lie in memory at once.
-MOST_IMAGES = 200_000
+MOST_IMAGES = 50_000
 _IN_FLIGHT = 16
 _PREFIX = "tar-"
 _NUM_OTHERS = b"num_others"
