@@ -23,12 +23,13 @@ from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.clean import CleanSettings
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.evaluate import EvaluateSettings
 from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
 from pipeline.settings.select import SelectSettings
 from pipeline.settings.shared import LogFields, NoSettings
-from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.train import TrainSettings
 from pipeline.settings.verify import VerifySettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.versions import versions
@@ -129,7 +130,7 @@ _EXIT_CODES = """exit codes:
   0  done
   1  a bug, or verify (or evaluate) found something broken
   2  a setting is wrong, or a training has diverged
-  3  nothing to do it on: input missing or unreadable, mask names collide
+  3  no usable input: missing or unreadable, mask names collide
   4  more bad images than max_error_rate allows; everything is committed all the same
   5  stopped before the end; run the same command again to resume
   6  the run was started with another network or decoder

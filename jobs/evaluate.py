@@ -20,7 +20,7 @@ from pipeline.inputs.splits import Fold, by_fold, by_share, groups_of, matching
 from pipeline.labelling.flow import label
 from pipeline.labelling.precision import decided
 from pipeline.labelling.session import open_job
-from pipeline.settings.train import EvaluateSettings
+from pipeline.settings.evaluate import EvaluateSettings
 
 
 def run(settings: EvaluateSettings) -> int:
@@ -58,7 +58,7 @@ def run(settings: EvaluateSettings) -> int:
 
 
 def _asked(settings: EvaluateSettings) -> Asked:
-    drawn_to = f"{settings.output}/evaluations/inputs/truths"
+    drawn_to = f"{settings.output}/evaluations/inputs/ground_truth"
     return Asked(settings.data, settings.split, settings.classes, settings.truth_coding, drawn_to)
 
 

@@ -6,7 +6,7 @@ from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 from pipeline.labelling import report
 from pipeline.labelling.flow import label
-from pipeline.labelling.runs import Manifest
+from pipeline.labelling.records import Manifest
 from pipeline.labelling.session import Outcome, open_job
 from pipeline.settings.label import LabelSettings
 

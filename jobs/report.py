@@ -8,7 +8,8 @@ from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
 from pipeline.labelling.archive import read_archive
 from pipeline.labelling.history import History
-from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run
 from pipeline.settings.reports import ReportSettings
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 from pipeline.labelling.history import History
-from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run
 from pipeline.settings.reports import RunsSettings
 
 FINISHED, COMMITTED, UNFINISHED = "finished", "committed", "unfinished"

@@ -10,7 +10,6 @@ from pipeline.labelling.history import History
 from pipeline.labelling.repair import find_torn, remove, unused
 from pipeline.labelling.verify import CheckPieces, Verdict, here, verify
 from pipeline.settings.verify import VerifySettings
-from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +49,10 @@ def run(settings: VerifySettings) -> int:
         broken += sum(verdict.breaks.numbers.values())
         unfinished += not verdict.finished
     if settings.run_id is None:
-        broken += _say_orphans(settings.storage(), output, {one.run_id for one in runs})
+        orphans = history.orphans()
+        broken += len(orphans)
+        for orphan in orphans[:10]:
+            say(f"table of no known run: {orphan}")
     if broken:
         raise BrokenPromise(
             f"{broken} breaks in {output}. What a crash of the machine has cut off goes with "
@@ -106,19 +108,6 @@ def _connected(settings: VerifySettings) -> CheckPieces:
 
 def _threads() -> int:
     return 2 * (os.cpu_count() or 1)
-
-
-def _say_orphans(storage: Storage, output: str, run_ids: set[str]) -> int:
-    """Name published tables of runs that have no record, and count them."""
-    orphans = [
-        f"{table}/{name}"
-        for table in ("images", "class_statistics")
-        for name in storage.children(f"{output}/{table}")
-        if name.removeprefix("run=") not in run_ids
-    ]
-    for orphan in orphans[:10]:
-        say(f"table of no known run: {orphan}")
-    return len(orphans)
 
 
 def _describe(verdict: Verdict) -> str:

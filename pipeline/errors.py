@@ -2,7 +2,7 @@
 
 PipelineError              ends the command with its own exit code
  + SettingError            2  the user must change a setting
- + InputError              3  there is nothing to do it on
+ + InputError              3  there is no usable input
  + StoreError              5  the object store did not answer: run the same command again
  + FingerprintMismatch     6  the run was started with another network or decoder
  + LockHeld                7  another run is at work on the same thing
@@ -118,7 +118,7 @@ class SettingError(PipelineError):
 
 
 class InputError(PipelineError):
-    """There is nothing to do it on: the input is missing, unreadable, or its names collide."""
+    """There is no usable input: it is missing, unreadable, or its names collide."""
 
     exit_code = 3
 
@@ -168,7 +168,7 @@ class LockHeld(PipelineError):
 
 
 class Diverged(PipelineError):
-    """A training has left the numbers; the same settings would lead there again."""
+    """A training's loss has become NaN or infinite; the same settings would lead there again."""
 
     exit_code = 2
 
@@ -192,7 +192,7 @@ class ClusterLost(PipelineError):
 
 
 class WaitedTooLong(PipelineError):
-    """The cluster had no room for replicas, or they did not get on, for as long as was allowed."""
+    """The cluster had no room for replicas, or they made no progress, for too long."""
 
     exit_code = 5
 

@@ -19,7 +19,8 @@ from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.history import History
 from pipeline.labelling.network import Network
 from pipeline.labelling.plan import start_run as write_plan
-from pipeline.labelling.runs import NetworkRecord, Run
+from pipeline.labelling.records import NetworkRecord
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardRow, ShardTask
 from pipeline.labelling.segment import Placement, Segmenter
 from pipeline.labelling.shards import Shards

@@ -1,8 +1,8 @@
-"""How much memory labelling takes, and work that there may be none for.
+"""How much memory labelling takes, and work that may exceed it.
 
-For CPUs: a GPU says in order that it is out of memory. Here what is too much can end the process
-(the kernel kills it, or oneDNN does not look at what it was not given), and whoever restarts it
-meets the same picture again. So what fits is computed before.
+For CPUs: a GPU raises a clean error when it is out of memory. Here what is too much can end the
+process (the kernel kills it, or oneDNN does not look at what it was not given), and whoever
+restarts it meets the same picture again. So what fits is computed before.
 
 Tensor names: N batch, C channels, H and W pixels.
 """

@@ -26,7 +26,7 @@ from fcn.inference.uploads import Uploader
 from fcn.models.network import Network
 from fcn.weights.record import Checkpoint
 
-# Sides of tiles, tried in turn until one fits into memory.
+# Sides of tiles, tried in turn until one fits in memory.
 _TILE_SIDES = (2048, 1024, 512, 256, 128, 64)
 
 __all__ = ["Prediction", "Predictor"]
@@ -104,29 +104,17 @@ class Predictor:
             DeviceError: The device does not answer, or has no room for the network; or `compiled`
                 is asked for where no compiler works.
         """
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
-        # TensorFloat-32, cuDNN's default, is not the fp32 that the fingerprint says.
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        # Some of cuDNN's transposed convolutions add up in any order.
-        torch.backends.cudnn.deterministic = True
+        _set_process(precision, num_threads)
         self._device = open_device(device, memory_share)
         seen_at = [scale * record.image_scale for scale in scales]
-        dtype = _DTYPES[precision]
         on_gpu = self._device.type == "cuda"
-        with loading_onto(self._device):
-            loaded = (
-                lower(network, self._device, dtype)
-                if on_gpu
-                else network.eval().to(self._device).to(memory_format=torch.channels_last)
-            )
+        loaded = _load(network, self._device, _DTYPES[precision])
         self._scorer = Scorer(
             loaded,
             Preprocess(record).to(self._device),
             make_views(seen_at, flip=flip),
-            dtype=dtype,
-            autocast=not on_gpu and dtype is not torch.float32,
+            dtype=_DTYPES[precision],
+            autocast=not on_gpu and _DTYPES[precision] is not torch.float32,
             whole=_compile(loaded, self._device) if compiled else None,
         )
         self._num_classes = record.num_classes
@@ -280,6 +268,25 @@ class Predictor:
         of_scores = _FLOAT_BYTES * self._num_classes if labeller.with_scores else 0
         free = self._memory_bytes - (_PICTURE_BYTES + of_scores) * picture_pixels
         return self._estimate.num_bytes(*part) <= _SHARE * free
+
+
+def _set_process(precision: str, num_threads: int | None) -> None:
+    """Make the choices of PyTorch that are those of a whole process."""
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    # TensorFloat-32, cuDNN's default, is not the fp32 that the fingerprint says.
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    # Some of cuDNN's transposed convolutions add up in any order.
+    torch.backends.cudnn.deterministic = True
+
+
+def _load(network: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    """Bring a network to its device, in the form that is fast there."""
+    with loading_onto(device):
+        if device.type == "cuda":
+            return lower(network, device, dtype)
+        return network.eval().to(device).to(memory_format=torch.channels_last)
 
 
 def _compile(network: Network, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What a device had no room for: not tried again with every batch."""
+"""Sizes that did not fit in a device's memory, which are not tried again with every batch."""
 
 # So often a part is passed over before it is tried again: memory may have been short for a moment,
 # and a failed attempt costs as much as a batch.

@@ -6,18 +6,21 @@ micro-batches, as far as floating point allows: the loss is divided by what the 
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcn.architectures import AUXILIARY, ENCODERS
-from fcn.inference.predictor import Predictor
+from fcn.inference.predictor import Prediction, Predictor
 from fcn.inference.preprocess import Preprocess
 from fcn.inference.uploads import stack
 from fcn.metrics import ConfusionMatrix
@@ -29,13 +32,30 @@ from fcn.training.distributed import sum_over_workers, world_size
 from fcn.training.dropout import seed_dropout
 from fcn.training.losses import at_size_of, cross_entropy_sum, divisor
 from fcn.training.recipes import Recipe
-from fcn.weights.record import Checkpoint
+from fcn.weights.record import IGNORE_INDEX, Checkpoint
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _EVALUATED_TOGETHER = 8
+# Of all classes over the images that are evaluated together: 256 MiB in float32.
+_MAX_SCORES = 1 << 26
 
 Tensors = dict[str, torch.Tensor]
+Labelled = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 _Rated = tuple[str, nn.Parameter, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on labelled images.
+
+    Attributes:
+        matrix: Pixels by their class in the ground truth and in the mask.
+        loss: Mean cross-entropy of the labelled pixels, all classes weighing alike, in nats; NaN
+            without a labelled pixel.
+    """
+
+    matrix: ConfusionMatrix
+    loss: float
 
 
 class Trainer:
@@ -94,6 +114,7 @@ class Trainer:
             else torch.tensor(class_weights, dtype=torch.float32, device=self._device)
         )
         self._optimizer = _make_optimizer(self._rates(), recipe)
+        self._gradient_norm = torch.tensor(math.nan)
 
     @property
     def network(self) -> Network:
@@ -104,6 +125,14 @@ class Trainer:
     def device(self) -> torch.device:
         """Where the network is."""
         return self._device
+
+    @property
+    def gradient_norm(self) -> float:
+        """Euclidean norm of the gradients of the last step, before any clipping; NaN before it.
+
+        Reading it waits for the device.
+        """
+        return self._gradient_norm.item()
 
     def step(self, batch: Batch, step: int, progress: float) -> torch.Tensor:
         """Take one step of the optimizer; all workers call it together.
@@ -136,41 +165,42 @@ class Trainer:
                 # DistributedDataParallel takes the mean of the workers' gradients.
                 (part * world_size()).backward()  # type: ignore[no-untyped-call]  # PyTorch's
             loss += part.detach()
-        self._clip_gradients()
+        self._gradient_norm = self._clip_gradients()
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._follow(step)
         return loss
 
-    def evaluate(
-        self, samples: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
-    ) -> ConfusionMatrix:
+    def evaluate(self, samples: Iterable[Labelled]) -> Evaluation:
         """Label images as a replica does and compare with their ground truth, at their own size.
 
         Args:
             samples: Image and truth, as in `Batch`; this worker's share.
 
         Returns:
-            Counts over the samples of all workers.
+            Of the samples of all workers.
 
         Raises:
             FloatingPointError: Scores are not finite; on all workers, if they are on one.
         """
         predictor = self._predictor()
-        matrix, failed = ConfusionMatrix.zeros(self._record.num_classes), 0
-        remaining = iter(samples)
+        matrix, loss, failed = ConfusionMatrix.zeros(self._record.num_classes), 0.0, 0
         try:
-            while some := list(islice(remaining, _EVALUATED_TOGETHER)):
-                masks = _masks(predictor, [image for image, _ in some])
-                for mask, (_, truth) in zip(masks, some, strict=True):
-                    matrix += ConfusionMatrix.of(truth, mask, self._record.num_classes)
+            for some in _together(samples, self._record.num_classes):
+                for found, (_, truth) in zip(_predict(predictor, some), some, strict=True):
+                    matrix += ConfusionMatrix.of(truth, found.mask, self._record.num_classes)
+                    loss += _loss_of(found, truth)
         except FloatingPointError:
             failed = 1
         self._train()
         if sum_over_workers(torch.tensor(failed, device=self._device)).item():
             raise FloatingPointError("scores of val are not finite")
-        counts = torch.from_numpy(matrix.counts.copy()).to(self._device)
-        return ConfusionMatrix(sum_over_workers(counts).cpu().numpy())
+        counts = sum_over_workers(torch.from_numpy(matrix.counts.copy()).to(self._device))
+        summed = torch.tensor(loss, dtype=torch.float64, device=self._device)
+        total = sum_over_workers(summed).item()
+        num_pixels = int(counts.sum())
+        mean = total / num_pixels if num_pixels else math.nan
+        return Evaluation(ConfusionMatrix(counts.cpu().numpy()), mean)
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         """Label images with the network as it is now.
@@ -181,9 +211,9 @@ class Trainer:
         Returns:
             Class indices, uint8 of shape (H, W) each.
         """
-        masks = _masks(self._predictor(), images)
+        found = _whole(self._predictor().predict(images))
         self._train()
-        return masks
+        return [one.mask for one in found]
 
     def state(self) -> Tensors:
         """Return all tensors that the next step depends on, by name, on the CPU.
@@ -291,10 +321,15 @@ class Trainer:
         smoothing = self._recipe.label_smoothing
         return cross_entropy_sum(at_size_of(truths, scores), truths, self._weights, smoothing)
 
-    def _clip_gradients(self) -> None:
+    def _clip_gradients(self) -> torch.Tensor:
+        """Scale large gradients down. Returns their norm before that.
+
+        They are those of all workers together: they have been summed.
+        """
+        trained = list(self._trained.parameters())
         if self._recipe.max_gradient_norm:
-            # Of all workers together: they have been summed.
-            nn.utils.clip_grad_norm_(self._trained.parameters(), self._recipe.max_gradient_norm)
+            return nn.utils.clip_grad_norm_(trained, self._recipe.max_gradient_norm)
+        return nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
 
     def _rates(self) -> list[_Rated]:
         """Return what is trained: name, parameter, and the factor of its learning rate."""
@@ -329,10 +364,36 @@ class Trainer:
             averages[name].copy_(current[name])
 
 
-def _masks(predictor: Predictor, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    masks = [found.mask for found in predictor.predict(images) if found is not None]
-    assert len(masks) == len(images), "what is trained on fits into memory"
-    return masks
+def _together(samples: Iterable[Labelled], num_classes: int) -> Iterator[list[Labelled]]:
+    """Group samples that are evaluated together, as far as memory for their scores goes."""
+    some: list[Labelled] = []
+    for sample in samples:
+        scores = num_classes * sum(truth.size for _, truth in [*some, sample])
+        if some and (len(some) == _EVALUATED_TOGETHER or scores > _MAX_SCORES):
+            yield some
+            some = []
+        some.append(sample)
+    if some:
+        yield some
+
+
+def _predict(predictor: Predictor, samples: Sequence[Labelled]) -> list[Prediction]:
+    images = [image for image, _ in samples]
+    return _whole(predictor.predict(images, with_scores=True))
+
+
+def _whole(found: Sequence[Prediction | None]) -> list[Prediction]:
+    whole = [one for one in found if one is not None]
+    assert len(whole) == len(found), "what is trained on fits in memory"
+    return whole
+
+
+def _loss_of(found: Prediction, truth: NDArray[np.uint8]) -> float:
+    """Sum the cross-entropy over the labelled pixels of an image."""
+    scores_1CHW = torch.from_numpy(found.scores)[None]
+    truth_1HW = torch.from_numpy(truth).long()[None]
+    loss = F.cross_entropy(scores_1CHW, truth_1HW, ignore_index=IGNORE_INDEX, reduction="none")
+    return loss.sum(dtype=torch.float64).item()
 
 
 def _freeze(network: nn.Module, name: str) -> list[nn.Module]:

@@ -9,8 +9,8 @@ from jobs.demo.weights import FOLDER, NAMES
 from jobs.logs.output import say
 from jobs.settings.demo import DemoSettings
 from jobs.settings.parser import read_settings
+from pipeline.settings.evaluate import EvaluateSettings
 from pipeline.settings.label import LabelSettings
-from pipeline.settings.train import EvaluateSettings
 from pipeline.settings.verify import VerifySettings
 
 _NUM_SCENES = 56

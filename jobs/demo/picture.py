@@ -1,4 +1,4 @@
-"""The README's picture: scenes of the demo beside their masks, laid over them as in the report.
+"""The README's picture: scenes of the demo, their masks, and the share of each class.
 
 `python -m jobs.demo.picture` (`make demo-picture`) draws docs/images/demo.webp anew.
 """
@@ -17,7 +17,6 @@ import fcn
 from fcn.weights.classes import ClassLabel
 from jobs.demo.scenes import Conditions, draw_seen_scene
 from jobs.demo.weights import FOLDER
-from pipeline.images.overlay import lay_over
 
 _PATH = Path(__file__).parents[2] / "docs" / "images" / "demo.webp"
 _HEIGHT, _WIDTH = 150, 240
@@ -32,7 +31,7 @@ _INK = "#333333"
 
 
 def draw_picture(path: Path) -> None:
-    """Label some scenes with the demo's checkpoint, and draw each above its overlay.
+    """Label some scenes with the demo's checkpoint, and draw each above its mask and its classes.
 
     Args:
         path: Of the WebP.
@@ -41,13 +40,17 @@ def draw_picture(path: Path) -> None:
     scenes = [draw_seen_scene(seed, _HEIGHT, _WIDTH, seen)[0] for seed, seen in _SCENES]
     found = fcn.Predictor(network, record, device="cpu").predict(scenes)
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
-    figure = Figure(figsize=(10, 3.75), dpi=100, layout=layout, facecolor="white")
-    columns = figure.subplots(2, len(scenes)).T
-    colours = [label.color for label in record.classes]
-    for (above, below), scene, prediction in zip(columns, scenes, found, strict=True):
+    figure = Figure(figsize=(10, 4.2), dpi=100, layout=layout, facecolor="white")
+    columns = figure.subplots(3, len(scenes), height_ratios=(10, 10, 1)).T
+    colours = np.array([label.color for label in record.classes], np.uint8)
+    for (above, below, bar), scene, prediction in zip(columns, scenes, found, strict=True):
         assert prediction is not None
         _show(above, scene, f"confidence {prediction.mean_confidence:.2f}")
-        _show(below, lay_over(scene, prediction.mask, colours))
+        _show(below, colours[prediction.mask])
+        ends = prediction.class_pixels.cumsum()
+        bar.barh(0, -prediction.class_pixels, left=ends, color=colours / 255)
+        bar.set(xlim=(0, ends[-1]))
+        bar.set_axis_off()
     _name_classes(figure, record.classes)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, pil_kwargs={"quality": 82, "method": 6})

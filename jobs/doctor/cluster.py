@@ -1,9 +1,9 @@
 """The cluster: what each node can reach and hold, and whether the replicas fit."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline.cluster.nodes import alive_nodes, ask_every_node
+from pipeline.cluster.packing import Node
 from pipeline.errors import SettingError
 from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.places import Places
@@ -33,19 +33,17 @@ def check_cluster(
     return replicas, findings
 
 
-def _sum_up(nodes: Sequence[Mapping[str, Any]]) -> Finding:
-    sums = {
-        name: sum(node["Resources"].get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")
-    }
-    return ok("cluster", f"{len(nodes)} node(s), {sums['CPU']:g} CPU, {sums['GPU']:g} GPU")
+def _sum_up(nodes: Sequence[Node]) -> Finding:
+    cpus, gpus = sum(node.num_cpus for node in nodes), sum(node.num_gpus for node in nodes)
+    return ok("cluster", f"{len(nodes)} node(s), {cpus:g} CPU, {gpus:g} GPU")
 
 
 def _check_replicas(
-    settings: LabelSettings, nodes: Sequence[dict[str, Any]]
+    settings: LabelSettings, nodes: Sequence[Node]
 ) -> tuple[Replicas | None, Finding]:
     # With an address a cluster that is too small is only warned of: it may grow.
     exactly = settings.model_copy(update={"ray_address": None})
-    has_gpu = any(node["Resources"].get("GPU") for node in nodes)
+    has_gpu = any(node.num_gpus for node in nodes)
     if settings.gpus_per_replica and not has_gpu:
         return None, change(
             "GPU",

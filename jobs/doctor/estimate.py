@@ -144,7 +144,7 @@ def _reckon(
     measured: Measured, num_images: int, replicas: Replicas, settings: DoctorSettings
 ) -> Finding:
     nodes = alive_nodes()
-    num_cpus = sum(node["Resources"].get("CPU", 0.0) for node in nodes)
+    num_cpus = sum(node.num_cpus for node in nodes)
     free = max(FETCH_CPUS, num_cpus - replicas.number * replicas.num_cpus)
     labelling = replicas.number * measured.num_images / measured.label_s
     reading = free / FETCH_CPUS / 2 * measured.num_images / measured.fetch_s

@@ -14,7 +14,7 @@ from pipeline.settings.shared import Group, Mark, NoSettings
 
 PREFIX = "FCN_"
 CONFIG = "config"
-CONFIG_HELP = "YAML file with settings (local or in a bucket); flags and FCN_... go before it"
+CONFIG_HELP = "YAML file with settings (local or in a bucket); flags and FCN_... override it"
 # What a flag says to give up what file or environment have set.
 _NONE = "null"
 

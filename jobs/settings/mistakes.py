@@ -55,7 +55,7 @@ def _unknown_flag(word: str, command: str, flags: Sequence[str], positionals: Se
     name = word.partition("=")[0]
     meant = name.lstrip("-").upper()
     if meant in positionals:
-        return f"{name} is no flag: give {meant} as it is, as in `fcn {command} {meant}`"
+        return f"{name} is not a flag: give {meant} as it is, as in `fcn {command} {meant}`"
     hint = similar("--" + name.lstrip("-").replace("_", "-"), flags)
     more = "" if hint else f"; fcn {command} --help lists those there are"
     return f"fcn {command} has no flag {name}{hint}{more}"

@@ -16,6 +16,7 @@ from jobs.settings.demo import DemoSettings
 from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse, variable_of
 from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.evaluate import EvaluateSettings
 from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.reports import ReportSettings, RunsSettings
@@ -28,7 +29,7 @@ from pipeline.settings.shared import (
     OutputSettings,
     StoreSettings,
 )
-from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.train import TrainSettings
 from pipeline.settings.verify import VerifySettings
 from pipeline.settings.weights import ImportSettings
 from pipeline.store.uri import normalise_uri
@@ -120,7 +121,7 @@ def _read_config(uri: str | None, s3_endpoint_url: str | None) -> dict[str, Any]
             raise SettingError(f"config={uri!r}: {error}") from error
         raise
     except yaml.YAMLError as error:
-        raise SettingError(f"config={uri!r} is no YAML: {_what_yaml_says(error)}") from error
+        raise SettingError(f"config={uri!r} is not valid YAML: {_what_yaml_says(error)}") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingError(
             f"config={uri!r} must hold `name: value` lines, it "

@@ -15,9 +15,10 @@ from jobs.settings.parser import our_variables, read_settings
 from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.evaluate import EvaluateSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.shared import RUN_ID_PATTERN, RUN_ID_WORDS, NoSettings
-from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.train import TrainSettings
 from pipeline.settings.verify import VerifySettings
 
 # What can be submitted: its settings, and the one of them that names its run.

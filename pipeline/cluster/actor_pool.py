@@ -11,6 +11,7 @@ from ray.util.placement_group import PlacementGroup
 
 from pipeline.cluster.data_context import watch_execution
 from pipeline.cluster.nodes import alive_nodes
+from pipeline.cluster.packing import Node
 from pipeline.cluster.reservation import give_back
 
 _log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 _GROW_S = 5.0
 
 # Takes the nodes, and the CPUs and GPUs of a replica; returns how many there is room for.
-RoomFor = Callable[[Sequence[dict[str, Any]], float, float], int]
+RoomFor = Callable[[Sequence[Node], float, float], int]
 
 
 def watch_replicas(

@@ -2,7 +2,7 @@
 
 A Ray that is started for one command is told so in the environment of its processes and in the
 folder that they log to, with the number of the command's process, when that was started, and in
-which namespace of process numbers: so the next command knows which of them nobody minds any more.
+which namespace of process numbers: so the next command knows which of them have no owner left.
 What another container has started is not judged: its numbers mean something else here.
 """
 

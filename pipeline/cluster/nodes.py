@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
-
-# Nothing public tells where Ray keeps its session.
 from ray._private.worker import global_worker
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.cluster.packing import Node
 from pipeline.cluster.ray_errors import last_line
 from pipeline.errors import SettingError
 from pipeline.versions import differences, versions
@@ -32,19 +31,15 @@ class Answers:
     failed: Mapping[str, str]
 
 
-def alive_nodes() -> list[dict[str, Any]]:
-    """List the nodes that are up, as `ray.nodes()` does."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
-    return [node for node in nodes if node["Alive"]]
+def alive_nodes() -> list[Node]:
+    """List the nodes that are up."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    return [_node(one) for one in found if one["Alive"]]
 
 
-def node_name(node: Mapping[str, Any]) -> str:
-    """Name a node so that an operator finds it.
-
-    Args:
-        node: As `ray.nodes()` lists it.
-    """
-    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+def _node(one: Mapping[str, Any]) -> Node:
+    name = f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']}, {one['NodeID'][:8]})"
+    return Node(one["Resources"], one["NodeID"], name)
 
 
 def ask_every_node(
@@ -61,8 +56,8 @@ def ask_every_node(
     task = ray.remote(num_cpus=0, max_retries=0)(question)
     asked = {}
     for node in alive_nodes():
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[node_name(node)] = task.options(scheduling_strategy=there).remote(*arguments)
+        there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        asked[node.name] = task.options(scheduling_strategy=there).remote(*arguments)
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
     given: dict[str, Any] = {}
     failed: dict[str, str] = {}
@@ -122,8 +117,7 @@ def session_folder() -> str:
 
     Called in a process that has joined Ray.
     """
-    assert global_worker.node is not None, "called in a process that has joined Ray"
-    folder: str = global_worker.node.get_session_dir_path()
+    folder: str = _own_node().get_session_dir_path()
     return folder
 
 
@@ -132,9 +126,14 @@ def raylet_socket() -> str:
 
     Called in a process that has joined Ray.
     """
-    assert global_worker.node is not None, "called in a process that has joined Ray"
-    path: str = global_worker.node.raylet_socket_name
+    path: str = _own_node().raylet_socket_name
     return path
+
+
+def _own_node() -> Any:
+    """Return what Ray knows of this node; nothing public tells where it keeps its session."""
+    assert global_worker.node is not None, "called in a process that has joined Ray"
+    return global_worker.node
 
 
 def check_versions() -> None:

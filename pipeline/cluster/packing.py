@@ -1,12 +1,52 @@
-"""Shares: how many actors of a size a node holds beside the tasks that work for them.
+"""Packing: how many actors of a size a node holds beside the tasks that work for them.
 
-Sizes and nodes are in Ray's resources, as `ray.nodes()` lists them.
+Sizes are in Ray's resources.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 Resources = Mapping[str, float]
+
+_GPU_KIND = "accelerator_type:"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster that is up.
+
+    Attributes:
+        resources: What it has in all, by Ray's names.
+        node_id: Ray's name of it.
+        name: By which an operator finds it.
+    """
+
+    resources: Resources = field(default_factory=dict)
+    node_id: str = ""
+    name: str = ""
+
+    @property
+    def num_cpus(self) -> float:
+        """CPUs that Ray may give away there."""
+        return self.resources.get("CPU", 0.0)
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs that Ray knows there."""
+        return self.resources.get("GPU", 0.0)
+
+    @property
+    def gpu_kinds(self) -> list[str]:
+        """Ray's names of its GPUs, such as `H100`; Ray counts each kind as a resource."""
+        kinds = [name for name in self.resources if name.startswith(_GPU_KIND)]
+        return [kind.removeprefix(_GPU_KIND) for kind in kinds]
+
+    @property
+    def object_store_bytes(self) -> int:
+        """Size of Ray's object store there."""
+        return int(self.resources.get("object_store_memory", 0))
+
 
 # Shares are given in hundredths; sums of them are not exact.
 _EPSILON = 1e-6

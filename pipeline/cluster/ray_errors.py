@@ -11,12 +11,12 @@ from pipeline.errors import ClusterLost, WaitedTooLong, own_error
 
 @contextmanager
 def own_errors(
-    waited: str = "no task has got on for max_wait_minutes: they wait for nodes or hang",
+    waited: str = "no task has made progress for max_wait_minutes: they wait for nodes or hang",
 ) -> Iterator[None]:
     """Raise what tasks and actors have raised without what Ray has wrapped it in.
 
     Args:
-        waited: What it means if Ray Data has not got on for as long as it may.
+        waited: What it means if Ray Data has made no progress for as long as it may.
 
     Raises:
         WaitedTooLong: It has not.

@@ -1,4 +1,4 @@
-"""Tasks: rows through Ray Data, one task for each."""
+"""Tasks of Ray Data: one for each row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -20,10 +20,10 @@ from pipeline.evaluation.score import (
     Score,
     Scored,
     Scores,
-    confusion_picture,
     confusion_table,
 )
 from pipeline.evaluation.summary import shown
+from pipeline.images.confusion import confusion_picture
 from pipeline.inputs.data_set import DataSet, as_table
 from pipeline.inputs.inspect import Inspect, check_truths
 from pipeline.inputs.samples import Sample
@@ -112,7 +112,9 @@ def write(
     storage.write(
         f"{folder}/confusion_matrix.parquet", _parquet(confusion_table(scores.matrix, names))
     )
-    storage.write(f"{folder}/confusion_matrix.png", confusion_picture(scores.matrix, names, title))
+    storage.write(
+        f"{folder}/confusion_matrix.png", confusion_picture(scores.matrix.counts, names, title)
+    )
     # Last: where it stands, the others do.
     storage.write(f"{folder}/metrics.json", json.dumps(found, indent=1, allow_nan=False).encode())
 

@@ -1,6 +1,5 @@
 """Scoring: masks against ground truth, image by image, exact over any number of workers."""
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from functools import reduce
 from operator import add
 from typing import Any, Literal, TypedDict
 
-import matplotlib.figure
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -41,9 +39,6 @@ IMAGE_SCORES = pa.schema(
         ("class_hits", pa.list_(pa.int64())),
     ]
 )
-
-# Beyond so many classes the numbers in the cells can't be read.
-_MAX_WITH_NUMBERS = 30
 
 
 @dataclass(frozen=True)
@@ -195,35 +190,3 @@ def confusion_table(matrix: ConfusionMatrix, names: Sequence[str]) -> pa.Table:
             "num_pixels": pa.array(matrix.counts.ravel(), pa.int64()),
         }
     )
-
-
-def confusion_picture(matrix: ConfusionMatrix, names: Sequence[str], title: str) -> bytes:
-    """Draw a confusion matrix: of the pixels of each class, the share that is predicted as which.
-
-    Args:
-        matrix: n_ij.
-        names: Of the classes.
-        title: Above it.
-
-    Returns:
-        A PNG file.
-    """
-    counts = matrix.counts
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    side = max(5.0, 0.55 * len(names) + 2)
-    figure = matplotlib.figure.Figure((side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set(title=title, xlabel="predicted", ylabel="truth")
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
-    figure.colorbar(image, label="share of the class's pixels", shrink=0.8)
-    if len(names) <= _MAX_WITH_NUMBERS:
-        for (row, column), share in np.ndenumerate(shares):
-            colour = "white" if share > 0.5 else "black"
-            text = "" if np.isnan(share) or share < 0.005 else f"{share:.2f}".lstrip("0")
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

@@ -19,7 +19,7 @@ from pipeline.inputs.data_set import DataSet
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import groups_of
 from pipeline.labelling.session import Job
-from pipeline.settings.train import EvaluateSettings
+from pipeline.settings.evaluate import EvaluateSettings
 
 _log = logging.getLogger(__name__)
 _COUNTS = ("class_truth", "class_predicted", "class_hits")

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import SettingError
 from pipeline.export.items import Item
-from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.records import ClassRecord
 
 # A place below the export's folder, and what is written there.
 File = tuple[str, bytes]

@@ -17,7 +17,8 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.labelling.history import History
 from pipeline.labelling.mask_names import mask_key
-from pipeline.labelling.runs import ClassRecord, Manifest, Run, damaged, masks_folder
+from pipeline.labelling.records import ClassRecord, Manifest
+from pipeline.labelling.runs import Run, damaged, masks_folder
 from pipeline.labelling.schema import SELECTION
 from pipeline.store.extent import place_of
 from pipeline.store.parquet import DAMAGE, read_parquet

@@ -12,7 +12,7 @@ from pipeline.errors import SettingError
 from pipeline.export.form import About, File, Written
 from pipeline.export.items import Item
 from pipeline.images.masks import IGNORE_COLOR, coloured, make_palette
-from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.records import ClassRecord
 
 _HEAD = "# label:color_rgb:parts:actions"
 _IGNORE = "ignore"

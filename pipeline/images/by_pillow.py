@@ -1,11 +1,10 @@
-"""Pictures that Pillow opens: JPEG, PNG, WebP, BMP, AVIF."""
+"""Pictures that Pillow opens: JPEG, PNG, WebP, AVIF."""
 
-import io
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.errors import ErrorCode, ImageError
@@ -13,12 +12,13 @@ from pipeline.images import png
 from pipeline.images.colour import to_rgb
 from pipeline.images.damage import DAMAGE
 from pipeline.images.jpeg import check_kind, decode_jpeg
+from pipeline.images.opening import open_picture
 
 _ORIENTATION = 0x0112
 
 
 class PillowPicture:
-    """A JPEG, WebP, BMP or AVIF of which the header is read."""
+    """A JPEG, WebP or AVIF of which the header is read."""
 
     def __init__(self, data: bytes, name: str) -> None:
         """Read the header.
@@ -33,7 +33,7 @@ class PillowPicture:
         if name == "JPEG":
             check_kind(data)
         self._data = data
-        self._image = _open(data, name)
+        self._image = open_picture(data, name)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -56,7 +56,7 @@ class PillowPicture:
     def decode_by_pillow(self) -> NDArray[np.uint8]:
         """Decode as `decode`; what libjpeg warns of is in the pixels."""
         self._image.load()
-        return np.asarray(to_rgb(_with_alpha_of_use(self._image)))
+        return np.asarray(to_rgb(self._image))
 
 
 class PngPicture:
@@ -85,7 +85,7 @@ class PngPicture:
 
     def decode(self) -> NDArray[np.uint8]:
         """Decode to RGB of shape (H, W, 3), as stored."""
-        image = _open(self._read.data, "PNG")
+        image = open_picture(self._read.data, "PNG")
         image.load()
         # A last row that holds something was there: most pictures are not unpacked twice.
         if png.is_interlaced(self._read) or not np.asarray(image)[-1].any():
@@ -96,23 +96,6 @@ class PngPicture:
         if self._read.transparent is None:
             return pixels
         return png.over_white(self._read, pixels, _png_samples(self._read, image))
-
-
-def _open(data: bytes, name: str) -> Image.Image:
-    stream = io.BytesIO(data)
-    try:
-        return Image.open(stream, formats=[name])
-    except UnidentifiedImageError:
-        # The plugin itself says why it refused, which Image.open keeps to itself.
-        return Image.OPEN[name][0](io.BytesIO(data), "")
-
-
-def _with_alpha_of_use(image: Image.Image) -> Image.Image:
-    """Leave out the alpha of a BMP that is 0 everywhere: nobody has ever set it."""
-    if image.format != "BMP" or image.mode != "RGBA":
-        return image
-    unused = image.getchannel("A").getextrema() == (0, 0)
-    return image.convert("RGB") if unused else image
 
 
 def _exif_orientation(exif: object) -> object:

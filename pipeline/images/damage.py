@@ -4,8 +4,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from PIL import Image
+from zlib_ng import zlib_ng
 
 from pipeline.errors import ErrorCode, ImageError
 
@@ -15,7 +17,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 # What Pillow's, simplejpeg's and tifffile's decoders raise on damaged files, collected by fuzzing
 # (tests/pipeline/images/test_decode.py).
-DAMAGE = (
+DAMAGE: tuple[type[Exception], ...] = (
     OSError,
     SyntaxError,
     ValueError,
@@ -30,6 +32,8 @@ DAMAGE = (
     RuntimeError,
     struct.error,
     zlib.error,
+    # Its stub calls it an exception, and not the class of one.
+    cast("type[Exception]", zlib_ng.error),
 )
 
 # What decoders say of files that end early: Pillow, libjpeg, and both TIFF readers.

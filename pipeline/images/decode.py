@@ -27,13 +27,14 @@ import tifffile
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, ImageError
+from pipeline.images.bmp import BmpPicture
 from pipeline.images.by_pillow import PillowPicture, PngPicture
 from pipeline.images.damage import honest_errors
 from pipeline.images.formats import FORMATS, sniff
 from pipeline.images.tiff import TiffPicture
 
 DECODER = (
-    f"rules-3 pillow-{PIL.__version__} simplejpeg-{simplejpeg.__version__} "
+    f"rules-4 pillow-{PIL.__version__} simplejpeg-{simplejpeg.__version__} "
     f"tifffile-{tifffile.__version__} imagecodecs-{imagecodecs.__version__}"
 )
 
@@ -163,7 +164,7 @@ def decode_by_pillow(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """Decode a JPEG by Pillow alone: what `decode_image` must equal, but for libjpeg's warnings.
 
     Args:
-        data: The encoded image; any but TIFF and PNG.
+        data: The encoded image; any but TIFF, PNG and BMP.
         max_pixels: As for `decode_image`.
 
     Returns:
@@ -190,9 +191,12 @@ def _format(data: bytes) -> str:
 
 
 def _open(data: bytes, name: str) -> _Picture:
-    if name == "TIFF":
-        return TiffPicture(data)
-    return PngPicture(data) if name == "PNG" else PillowPicture(data, name)
+    readers: dict[str, Callable[[bytes], _Picture]] = {
+        "TIFF": TiffPicture,
+        "PNG": PngPicture,
+        "BMP": BmpPicture,
+    }
+    return readers[name](data) if name in readers else PillowPicture(data, name)
 
 
 def _orientation(picture: _Picture) -> int:

@@ -96,11 +96,13 @@ def read_png(data: bytes) -> Png:
     """
     kept: list[bytes | memoryview] = [SIGNATURE]
     contents: dict[bytes, bytes] = {}
+    order = _Order()
     for kind, content, raw in _chunks(data):
+        if not order.counts(kind, content):
+            continue
         if kind in _READ:
-            contents.setdefault(kind, bytes(content))
-        has_palette = contents.get(b"IHDR", b"")[9:10] == bytes([_PALETTE])
-        if kind in _CRITICAL or (kind == _TRANSPARENCY and has_palette):
+            contents[kind] = bytes(content)
+        if kind in _CRITICAL or (kind == _TRANSPARENCY and order.has_palette):
             kept.append(raw)
     depth, colour_type = contents[b"IHDR"][8:10]
     return Png(
@@ -111,6 +113,69 @@ def read_png(data: bytes) -> Png:
         exif=contents.get(_EXIF),
         num_colours=len(contents.get(b"PLTE", b"")) // 3,
     )
+
+
+class _Order:
+    """Where chunks may stand (PNG specification, 5.6), and which of those elsewhere count.
+
+    As libpng has it: what decides the pixels and stands elsewhere is an error, and tRNS, eXIf and
+    the palettes that RGB may suggest are passed over there.
+    """
+
+    def __init__(self) -> None:
+        self._before: set[bytes] = set()
+        self._last = b""
+        self.has_palette = False
+
+    def counts(self, kind: bytes, content: memoryview) -> bool:
+        """Return whether a chunk counts, of which each is asked for once, in their order.
+
+        Args:
+            kind: Of the chunk.
+            content: Of it.
+
+        Raises:
+            ImageError: corrupt.
+        """
+        before, last = kind in self._before, self._last
+        self._before.add(kind)
+        self._last = kind
+        if kind == b"IHDR":
+            _check_header(content, again=before)
+            self.has_palette = content[9] == _PALETTE
+        if kind == b"IDAT":
+            if before and last != b"IDAT":
+                raise ImageError(ErrorCode.CORRUPT, "PNG: its data are interrupted")
+            if self.has_palette and b"PLTE" not in self._before:
+                raise ImageError(ErrorCode.CORRUPT, "PNG: without a palette before its data")
+        if kind == b"PLTE":
+            return self._counts_as_palette(len(content), again=before)
+        if kind == _TRANSPARENCY:
+            late = b"IDAT" in self._before or (self.has_palette and b"PLTE" not in self._before)
+            return not before and not late
+        return kind != _EXIF or not before
+
+    def _counts_as_palette(self, num_bytes: int, *, again: bool) -> bool:
+        if not self.has_palette:
+            return False
+        if again or b"IDAT" in self._before or num_bytes % 3 or not num_bytes:
+            raise ImageError(
+                ErrorCode.CORRUPT, f"PNG: a palette of {num_bytes} bytes, or not its only one"
+            )
+        return True
+
+
+def _check_header(content: memoryview, *, again: bool) -> None:
+    """Refuse a second header, and methods that the specification (11.2.2) does not have."""
+    if again:
+        raise ImageError(ErrorCode.CORRUPT, "PNG: a second header")
+    compression, filtering, interlace = content[10:13]
+    if compression or filtering or interlace > 1:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_MODE,
+            f"PNG of compression {compression}, filter {filtering}, interlace {interlace}; the "
+            "specification has 0, 0, and 0 or 1",
+        )
 
 
 def check_whole(png: Png) -> None:
@@ -188,9 +253,10 @@ def _is_believed(kind: bytes, raw: memoryview) -> bool:
 
 
 def _transparent(content: bytes | None, depth: int, colour_type: int) -> tuple[int, ...] | None:
-    if content is None:
+    # Where pixels have an alpha of their own it means nothing.
+    if content is None or colour_type not in _TRANSPARENT_BYTES:
         return None
-    if len(content) not in _TRANSPARENT_BYTES.get(colour_type, ()):
+    if len(content) not in _TRANSPARENT_BYTES[colour_type]:
         raise ImageError(
             ErrorCode.CORRUPT,
             f"PNG: transparency of {len(content)} bytes does not fit colour type {colour_type}",

@@ -9,6 +9,7 @@ import logging
 
 import numpy as np
 import simplejpeg
+from imagecodecs import bitorder_decode
 from numpy.typing import NDArray
 from PIL import Image
 from tifffile import TiffFile, TiffPage
@@ -16,7 +17,8 @@ from tifffile import TiffFile, TiffPage
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images import tiff_layout as layout
 from pipeline.images.colour import premultiplied_over_white, to_rgb
-from pipeline.images.jpeg import check_kind, check_scans
+from pipeline.images.jpeg import check_kind, check_scans, read_frame
+from pipeline.images.lzw import check_lzw
 from pipeline.images.tiff_directory import directory_end
 from pipeline.images.tiff_ycbcr import unpack_subsampled
 
@@ -66,9 +68,12 @@ class TiffPicture:
         """Decode to RGB of shape (H, W, 3), as stored."""
         layout.check_layout(self._page)
         places = layout.segment_places(self._page, len(self._data))
-        if self._page.compression == layout.JPEG:
-            for offset, length in places:
-                _check_jpeg(self._page, self._data[offset : offset + length])
+        for place, (offset, length) in enumerate(places):
+            segment = self._data[offset : offset + length]
+            if self._page.compression == layout.JPEG:
+                _check_jpeg(self._page, place, segment)
+            if self._page.compression == layout.LZW:
+                check_lzw(bitorder_decode(segment) if self._page.fillorder == 2 else segment)
         if layout.is_subsampled(self._page):
             return _by_pillow(self._page, unpack_subsampled(self._page, self._data, places))
         pixels = _to_rgb(self._page, _samples(self._page))
@@ -77,18 +82,24 @@ class TiffPicture:
         return pixels
 
 
-def _check_jpeg(page: TiffPage, segment: bytes) -> None:
-    """Refuse what libjpeg warns of: the decoder of TIFFs does not tell."""
+def _check_jpeg(page: TiffPage, place: int, segment: bytes) -> None:
+    """Refuse what libjpeg warns of, and libtiff: the decoder of TIFFs does not tell."""
     tables = page.jpegtables
     data = tables[:-2] + segment[2:] if tables else segment
     check_kind(data)
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    most = (
-        (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    )
-    if height > most[0] or width > most[1]:
+    rows, columns = layout.segment_size(page, place)
+    # The last strip may be as long as the others.
+    most = rows if page.is_tiled else page.rowsperstrip
+    if not rows <= height <= most or width != columns:
         raise ImageError(
-            ErrorCode.CORRUPT, f"TIFF: a JPEG of {height} x {width} pixels in place of {most}"
+            ErrorCode.CORRUPT, f"TIFF: a JPEG of {height} x {width} pixels for {rows} x {columns}"
+        )
+    frame, expected = read_frame(data), layout.segment_samples(page)
+    if frame is None or frame.num_components != expected:
+        found = frame and frame.num_components
+        raise ImageError(
+            ErrorCode.CORRUPT, f"TIFF: a JPEG of {found} components for {expected} samples"
         )
     check_scans(data, height * width)
     simplejpeg.decode_jpeg(data, _COLOURS_TO.get(colours, "RGB"))

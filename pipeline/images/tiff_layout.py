@@ -13,6 +13,7 @@ from pipeline.errors import ErrorCode, ImageError
 
 # TIFF 6.0, and the pages of https://libtiff.gitlab.io for what came later.
 UNCOMPRESSED = 1
+LZW = 5
 JPEG = 7
 CCITT = (2, 3, 4)
 _PACKBITS = 32773
@@ -51,7 +52,7 @@ _COEFFICIENTS = 529
 _REFERENCES = 532
 _CMYK = 1
 _REDUCED = 1
-_CONTIGUOUS = 1
+_CONTIGUOUS, _IN_PLANES = 1, 2
 
 _MAX_SEGMENTS = 1 << 16
 _MAX_TILE_PIXELS = 1 << 24
@@ -100,6 +101,8 @@ def _sample_reasons(page: TiffPage) -> Iterator[str]:
         yield (
             f"{bits} bits per sample in {_name(PHOTOMETRIC, page.photometric)}; {known} are read"
         )
+    if page.planarconfig not in (_CONTIGUOUS, _IN_PLANES):
+        yield f"planar configuration {page.planarconfig!r}"
     if page.imagedepth != 1:
         yield f"{page.imagedepth} images in depth"
     if math.prod(page.shape) == 0:
@@ -223,10 +226,23 @@ def _least_bytes(page: TiffPage, place: int) -> int:
     """Return what a strip or tile has to have; its decoder would read on beyond its end."""
     if page.compression != UNCOMPRESSED or is_subsampled(page):
         return 1
+    rows, columns = segment_size(page, place)
+    return rows * math.ceil(columns * segment_samples(page) * page.bitspersample / 8)
+
+
+def segment_size(page: TiffPage, place: int) -> tuple[int, int]:
+    """Return (height, width) of a strip or tile, as far as the picture reaches into a strip.
+
+    Args:
+        page: A page that `check_layout` has let through.
+        place: Number of the strip or tile.
+    """
     if page.is_tiled:
-        rows, columns = page.tilelength, page.tilewidth
-    else:
-        first_row = place % math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
-        rows, columns = min(page.rowsperstrip, page.imagelength - first_row), page.imagewidth
-    samples = page.samplesperpixel if page.planarconfig == _CONTIGUOUS else 1
-    return rows * math.ceil(columns * samples * page.bitspersample / 8)
+        return page.tilelength, page.tilewidth
+    first_row = place % math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
+    return min(page.rowsperstrip, page.imagelength - first_row), page.imagewidth
+
+
+def segment_samples(page: TiffPage) -> int:
+    """Return the samples of a pixel in one strip or tile: all of them, or one in planes."""
+    return page.samplesperpixel if page.planarconfig == _CONTIGUOUS else 1

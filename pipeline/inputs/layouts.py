@@ -57,7 +57,7 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
         raise
     if not found.splits:
         raise InputError(
-            f"data={uri!r} is no labelled data set: it needs images/ and masks/ (at best below "
+            f"data={uri!r} is not a labelled data set: it needs images/ and masks/ (at best below "
             "train/ and val/), JPEGImages/ (PASCAL VOC, CVAT), leftImg8bit/ (Cityscapes), "
             "annotations/instances_*.json (COCO), or is such a .json, a "
             f"manifest ({', '.join(MANIFEST_ENDINGS)}) or the table OUTPUT/images/run=RUN of "

@@ -1,4 +1,4 @@
-"""Archive: what finished runs have said, gathered into few objects.
+"""Archive: summaries of finished runs, in few objects.
 
 So a start costs as much after a thousand nights as after ten. <output>/history/000003-HASH.json.gz
 holds the records and manifests of runs, and names the files with their answers; the highest number
@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.labelling.runs import Manifest, Run, RunRecord, damaged
+from pipeline.labelling.records import Manifest, RunRecord
+from pipeline.labelling.runs import Run, damaged
 from pipeline.labelling.schema import IMAGES, OK
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage, sha256_hex

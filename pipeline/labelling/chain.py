@@ -119,7 +119,7 @@ def _as_begun(run: Run, settings: LabelSettings) -> LabelSettings:
 
 def _receipts(chain: Any, max_wait_minutes: float) -> Iterator[Receipt]:
     with own_errors(
-        f"no shard has got on for {max_wait_minutes:g} minutes (max_wait_minutes): "
+        f"no shard has made progress for {max_wait_minutes:g} minutes (max_wait_minutes): "
         "the replicas wait for nodes, or hang"
     ):
         yield from chain.iter_rows()

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 from pipeline.images.masks import IGNORE_INDEX
 from pipeline.labelling.breaks import Breaks
 from pipeline.labelling.class_statistics import IGNORED
-from pipeline.labelling.runs import Run, TablePart
+from pipeline.labelling.records import TablePart
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES, OK, of_any_version
 from pipeline.store.parquet import DAMAGE
 from pipeline.store.storage import sha256_hex

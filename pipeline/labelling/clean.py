@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.archive import remove_archives
 from pipeline.labelling.history import History
+from pipeline.labelling.records import Manifest
 from pipeline.labelling.repair import LEASE_S
-from pipeline.labelling.runs import Manifest, Run, is_left_over, run_folder
+from pipeline.labelling.runs import Run, is_left_over, run_folder
 from pipeline.labelling.schema import IMAGES, OK
 from pipeline.labelling.staging import Staging
 from pipeline.settings.shared import RUN_ID_PATTERN

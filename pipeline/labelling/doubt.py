@@ -78,7 +78,7 @@ def _is_new(image: ImageRow) -> bool:
 
 
 def _are_gone(storage: Storage, failed: Sequence[ImageRow]) -> bool:
-    """Whether they were removed since, as a prefix is emptied: the listing has them no more."""
+    """Return whether they were deleted since they were planned: a listing no longer has them."""
     some = failed[:_MAX_ASKED]
     return all(image["error_code"] == ErrorCode.NOT_FOUND for image in some) and not any(
         storage.for_input().lists(_object(image)) for image in some

@@ -20,7 +20,8 @@ from pipeline.labelling.answers import stage_answers
 from pipeline.labelling.cutting import Cutter, by_shard
 from pipeline.labelling.history import History
 from pipeline.labelling.mask_names import check_names, mask_key
-from pipeline.labelling.runs import NetworkRecord, masks_folder, new_run_id
+from pipeline.labelling.records import NetworkRecord
+from pipeline.labelling.runs import masks_folder, new_run_id
 from pipeline.labelling.schema import PLAN, ImageRow
 from pipeline.labelling.staging import Staging
 from pipeline.settings.label import LabelSettings

@@ -143,7 +143,7 @@ _NAMES = {
     ErrorCode.NAME_TOO_LONG: f"its mask's name would be longer than the output can hold: a bucket "
     f"{MAX_KEY_BYTES} bytes, a disk {MAX_PART_BYTES} between two slashes; rename it, or give the "
     "output a shorter name",
-    ErrorCode.NAME_NOT_UTF8: "its name is no UTF-8 and can stand in no table; rename it",
+    ErrorCode.NAME_NOT_UTF8: "its name is not valid UTF-8 and can stand in no table; rename it",
 }
 
 

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from pipeline.errors import InputError
 from pipeline.labelling.archive import Archive, write_archive
-from pipeline.labelling.runs import Manifest, Run, find_run
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run, find_run
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -149,6 +150,16 @@ class History:
         """Look up which of some runs are published to the end."""
         by_id = {run.run_id: run for run in runs}
         return self._read(self._finished, by_id, lambda run_id: by_id[run_id].finished())
+
+    def orphans(self) -> list[str]:
+        """Name the published tables of runs that have no record."""
+        known = {run.run_id for run in self.runs()}
+        return [
+            f"{table}/{name}"
+            for table in ("images", "class_statistics")
+            for name in self.storage.children(f"{self.output}/{table}")
+            if name.removeprefix("run=") not in known
+        ]
 
     def _find(self, run_id: str) -> Run | None:
         return find_run(self.storage, self.output, run_id)

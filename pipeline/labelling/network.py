@@ -16,7 +16,8 @@ from fcn.weights.classes import ClassLabel, numbered_classes, parse_classes
 from fcn.weights.record import Checkpoint, refuse_untrained
 from pipeline.errors import SettingError, StoreError
 from pipeline.images.decode import DECODER
-from pipeline.labelling.runs import ClassRecord, NetworkRecord, Run
+from pipeline.labelling.records import ClassRecord, NetworkRecord
+from pipeline.labelling.runs import Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 

@@ -10,7 +10,8 @@ from itertools import accumulate, pairwise
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.labelling.runs import Manifest, Run, TablePart
+from pipeline.labelling.records import Manifest, TablePart
+from pipeline.labelling.runs import Run
 from pipeline.labelling.shards import PlanPart
 
 

@@ -16,15 +16,8 @@ from pipeline.errors import FingerprintMismatch, SettingError
 from pipeline.inputs.tars import is_tar
 from pipeline.labelling.draft import Draft
 from pipeline.labelling.history import History
-from pipeline.labelling.runs import (
-    NetworkRecord,
-    Run,
-    RunRecord,
-    find_run,
-    is_left_over,
-    new_run_id,
-    run_folder,
-)
+from pipeline.labelling.records import NetworkRecord, RunRecord
+from pipeline.labelling.runs import Run, find_run, is_left_over, new_run_id, run_folder
 from pipeline.labelling.schema import PLAN
 from pipeline.labelling.shards import PlanPart
 from pipeline.settings.label import LabelSettings

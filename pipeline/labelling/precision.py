@@ -4,10 +4,10 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from pipeline.cluster.connect import connect
 from pipeline.cluster.nodes import alive_nodes
+from pipeline.cluster.packing import Node
 from pipeline.labelling.network import AUTO
 from pipeline.labelling.replicas import gpus_for_each
 from pipeline.labelling.session import Job
@@ -15,7 +15,7 @@ from pipeline.settings.label import LabelSettings
 
 _log = logging.getLogger(__name__)
 
-_ACCELERATOR = "accelerator_type:"
+_UNKNOWN = "of a kind that Ray does not name"
 # Ray's names of NVIDIA cards of compute capability 8.0 and newer, which have matrix units for
 # bf16. PyTorch's own `is_bf16_supported` also says yes to cards that compute it by detours.
 _HAS_BF16 = re.compile(r"(A10|A10G|A30|A40|A100|A6000|L4|L40S?|G?[HB][1-9]\d{1,2})([-_ ].*)?")
@@ -40,17 +40,17 @@ def decided(job: Job) -> Job:
     return replace(job, network=network, record=network.record())
 
 
-def choose_precision(settings: LabelSettings, nodes: Sequence[dict[str, Any]]) -> str:
+def choose_precision(settings: LabelSettings, nodes: Sequence[Node]) -> str:
     """Return bf16 if all GPUs of a cluster are known to be good at it, else fp32.
 
     Args:
         settings: They say whether replicas get GPUs.
-        nodes: As `ray.nodes()` lists them.
+        nodes: Those that are up.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    if not gpus_for_each(settings, alive):
+    if not gpus_for_each(settings, nodes):
         return "fp32"
-    kinds = {kind for node in alive if node.get("GPU") for kind in _kinds(node)}
+    with_gpus = [node for node in nodes if node.num_gpus]
+    kinds = {kind for node in with_gpus for kind in node.gpu_kinds or [_UNKNOWN]}
     if kinds and all(_HAS_BF16.fullmatch(kind) for kind in kinds):
         return "bf16"
     _log.warning(
@@ -59,9 +59,3 @@ def choose_precision(settings: LabelSettings, nodes: Sequence[dict[str, Any]]) -
         ", ".join(sorted(kinds)) or "not there yet",
     )
     return "fp32"
-
-
-def _kinds(node: dict[str, Any]) -> list[str]:
-    """Read off what GPUs a node has; Ray counts each kind as a resource."""
-    found = [name.removeprefix(_ACCELERATOR) for name in node if name.startswith(_ACCELERATOR)]
-    return found or ["of a kind that Ray does not name"]

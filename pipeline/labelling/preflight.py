@@ -2,10 +2,9 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.cluster.nodes import (
     VERSIONS_REMEDY,
@@ -13,9 +12,9 @@ from pipeline.cluster.nodes import (
     alive_nodes,
     ask_every_node,
     differing,
-    node_name,
     session_folder,
 )
+from pipeline.cluster.packing import Node
 from pipeline.errors import SettingError
 from pipeline.inputs.source import Source
 from pipeline.labelling.finding import Finding, Level, change, note, ok
@@ -78,7 +77,7 @@ def _readable(images: Sequence[ImageRow]) -> Source | None:
     return None
 
 
-def _findings(places: Places, nodes: Sequence[dict[str, Any]], shard_bytes: int) -> list[Finding]:
+def _findings(places: Places, nodes: Sequence[Node], shard_bytes: int) -> list[Finding]:
     answers = ask_every_node(see, places)
     for name, reason in answers.failed.items():
         _log.warning("node %s could not be asked what it can reach: %s", name, reason)
@@ -140,7 +139,7 @@ def _check_places(answers: Answers, said: AbstractSet[str]) -> Iterator[Finding]
 
 
 def check_room(
-    nodes: Sequence[Mapping[str, Any]],
+    nodes: Sequence[Node],
     answers: Answers,
     shard_bytes: int,
     replicas: Replicas | None,
@@ -148,7 +147,7 @@ def check_room(
     """Compare object store and disk with what lies in them at a time.
 
     Args:
-        nodes: As `ray.nodes()` lists them.
+        nodes: Those that are up.
         answers: Of `see`.
         shard_bytes: Of the largest shard, encoded.
         replicas: Of the job; None if they are not known.
@@ -157,7 +156,7 @@ def check_room(
     needed = shard_bytes * _SHARDS_PER_REPLICA * per_node
     before = "object store and disk"
     for node in nodes:
-        name, store = node_name(node), int(node["Resources"].get("object_store_memory", 0))
+        name, store = node.name, node.object_store_bytes
         if name not in answers.given:
             continue
         seen = answers.given[name]

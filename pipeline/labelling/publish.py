@@ -4,7 +4,7 @@ In: a run of which every shard has its commit. Out: its manifest.
 
 The tables are made section by section, most of them by workers while the run goes on
 (publish_beside.py); here the rest is made, and the sums of all are added up. All of it is computed
-from the commit records, so that a publication that was cut off goes on where it was.
+from the commit records, so that a publication that was cut off resumes where it stopped.
 """
 
 import logging
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.committed import Versions, listed_versions
-from pipeline.labelling.runs import TABLES, Manifest, Run, TablePart
+from pipeline.labelling.records import Manifest, TablePart
+from pipeline.labelling.runs import TABLES, Run
 from pipeline.labelling.section_record import SectionRecord, standing
 from pipeline.labelling.section_tables import publish_section
 from pipeline.labelling.sections import Section, sections_of

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from pipeline.labelling.breaks import Breaks
 from pipeline.labelling.confidences import NUM_BINS, confidence_bin
 from pipeline.labelling.cost import WorkSum
-from pipeline.labelling.runs import NUM_FAILED_KEPT, FailedImage, Manifest, Run
+from pipeline.labelling.records import NUM_FAILED_KEPT, FailedImage, Manifest
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import OK
 
 

@@ -114,7 +114,7 @@ def _order(uri: str) -> int:
 
 
 def _unfinish(run: Run) -> tuple[str, ...]:
-    """Name what says that a run is published: without it, the same command goes on with it."""
+    """Name what says that a run is published: without it, the same command resumes it."""
     return tuple(uri for uri in (run.success_uri, run.manifest_uri) if run.storage.exists(uri))
 
 

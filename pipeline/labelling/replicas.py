@@ -7,9 +7,9 @@ operators as a GPU cluster.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.cluster.packing import (
+    Node,
     Resources,
     never_all,
     num_beside,
@@ -63,22 +63,20 @@ class Replicas:
         return resources(self.num_cpus, self.num_gpus)
 
 
-def choose_replicas(
-    settings: LabelSettings, nodes: Sequence[dict[str, Any]], num_shards: int
-) -> Replicas:
+def choose_replicas(settings: LabelSettings, nodes: Sequence[Node], num_shards: int) -> Replicas:
     """Fit replicas to the nodes, as far as the settings leave it open.
 
     Args:
         settings: Of the job.
-        nodes: As `ray.nodes()` lists them.
+        nodes: Those that are up.
         num_shards: More replicas than shards are not started.
 
     Raises:
         SettingError: What is asked for does not fit this machine; a cluster may grow. Or the
             precision is one of GPUs, and the replicas have none.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    num_gpus = gpus_for_each(settings, alive)
+    alive = [node.resources for node in nodes]
+    num_gpus = gpus_for_each(settings, nodes)
     if settings.precision == "tf32" and not num_gpus:
         raise SettingError(
             "precision=tf32 is an arithmetic of GPUs, and the replicas have none; give "
@@ -100,16 +98,16 @@ def choose_replicas(
     return Replicas(number, num_cpus, num_gpus, placement, num_fetches)
 
 
-def gpus_for_each(settings: LabelSettings, nodes: Sequence[Resources]) -> float:
+def gpus_for_each(settings: LabelSettings, nodes: Sequence[Node]) -> float:
     """Return the GPUs of each replica: what is asked for, else one if the cluster has any.
 
     Args:
         settings: Of the job.
-        nodes: Resources of the nodes that are up.
+        nodes: Those that are up.
     """
     if settings.gpus_per_replica is not None:
         return settings.gpus_per_replica
-    return 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+    return 1.0 if any(node.num_gpus for node in nodes) else 0.0
 
 
 def _placement(
@@ -137,31 +135,30 @@ def _placement(
     )
 
 
-def room_for(nodes: Sequence[dict[str, Any]], num_cpus: float, num_gpus: float) -> int:
+def room_for(nodes: Sequence[Node], num_cpus: float, num_gpus: float) -> int:
     """Count the replicas that there is room for, beside reading and writing.
 
     Args:
-        nodes: As `ray.nodes()` lists them.
+        nodes: Those that are up.
         num_cpus: CPUs for each.
         num_gpus: GPUs for each.
     """
-    alive = (node["Resources"] for node in nodes if node["Alive"])
-    return sum(num_that_fit(node, num_cpus, num_gpus, BESIDE_CPUS) for node in alive)
+    return sum(num_that_fit(node.resources, num_cpus, num_gpus, BESIDE_CPUS) for node in nodes)
 
 
-def fetches_for(nodes: Sequence[dict[str, Any]], num_cpus: float, num_gpus: float) -> int:
+def fetches_for(nodes: Sequence[Node], num_cpus: float, num_gpus: float) -> int:
     """Count the fetches that there is room for: so many that a write fits beside each.
 
     A fetch keeps its CPUs while its shards wait for a replica. Where they had all CPUs, nothing
     would be written, and no replica would get on.
 
     Args:
-        nodes: As `ray.nodes()` lists them.
+        nodes: Those that are up.
         num_cpus: CPUs of each replica.
         num_gpus: GPUs of each replica.
     """
-    alive = (node["Resources"] for node in nodes if node["Alive"])
-    return max(1, sum(num_beside(node, num_cpus, num_gpus, BESIDE_CPUS) for node in alive))
+    beside = (num_beside(node.resources, num_cpus, num_gpus, BESIDE_CPUS) for node in nodes)
+    return max(1, sum(beside))
 
 
 def _number(settings: LabelSettings, capacity: int, num_shards: int) -> int:
@@ -175,7 +172,7 @@ def _number(settings: LabelSettings, capacity: int, num_shards: int) -> int:
 def _default_cpus(settings: LabelSettings, nodes: Sequence[Resources], num_gpus: float) -> float:
     """Give each replica up to four CPUs of the largest node, and leave one for reading.
 
-    So many replicas that `min_replicas` have room.
+    The share is small enough for `min_replicas` to have room.
     """
     none: Resources = {}
     largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default=none)

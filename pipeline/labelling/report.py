@@ -6,7 +6,8 @@ import pyarrow.compute as pc
 
 from pipeline.labelling.advice import cost_lines, spent_lines
 from pipeline.labelling.history import History
-from pipeline.labelling.runs import NUM_FAILED_KEPT, FailedImage, Manifest, Run
+from pipeline.labelling.records import NUM_FAILED_KEPT, FailedImage, Manifest
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import ERROR
 from pipeline.settings.label import REPORT_IMAGES
 

@@ -1,4 +1,4 @@
-"""A run: one plan and its commits; where its objects lie, and what its record says.
+"""A run: one plan and its commits; where its objects lie, and how they are read.
 
 <output>/runs/<run_id>/run.json appears after the plan's files and names them, so that a run with
 a run.json has a whole plan. _SUCCESS appears last of all.
@@ -10,16 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from pipeline.errors import ErrorCode, InputError, StoreError
-from pipeline.labelling.cost import WorkTotals
+from pipeline.labelling.records import Manifest, Record, RunRecord
 from pipeline.labelling.schema import COMMIT, IMAGES, ImageRow, ShardTask, of_any_version
 from pipeline.labelling.shards import PlanPart, Shards
-from pipeline.labelling.timeline import Timeline
 from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
@@ -28,8 +26,6 @@ _READ_THREADS = 16
 # Commit records are small, and what reads them waits for the store.
 _COMMITS_IN_FLIGHT = 64
 TABLES = ("images", "class_statistics")
-# Failed images that a manifest names, so that a report reads no table.
-NUM_FAILED_KEPT = 20
 _AFTER_THE_RECORD = {"commits", "marks", "sections", "manifest.json", "_SUCCESS", "report.html"}
 _REPAIR = (
     "restore it, or let `fcn verify OUTPUT --repair` say what has to go, so that label does its "
@@ -37,118 +33,7 @@ _REPAIR = (
 )
 
 
-class _Json(BaseModel):
-    """An object that stands in the output: what a newer version adds is left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-_Object = TypeVar("_Object", bound=_Json)
-
-
-class ClassRecord(_Json):
-    """A class as the tables and palettes show it."""
-
-    id: int
-    name: str
-    color: tuple[int, int, int]
-
-
-class NetworkRecord(_Json):
-    """What the tables need to know of a network, and what decides its masks' pixels."""
-
-    fingerprint: str
-    weights: str
-    untrained: bool
-    deciding: dict[str, Any]
-    classes: list[ClassRecord]
-
-
-class RunRecord(_Json):
-    """run.json: put-if-absent, never changed.
-
-    `identity` is the hash of fingerprint and input: runs of one identity exclude each other.
-    """
-
-    run_id: str
-    identity: str
-    created_at: datetime
-    input: str
-    output: str
-    network: NetworkRecord
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    num_images: int
-    num_bytes: int
-    num_shards: int
-    num_skipped: int
-    num_skipped_failed: int
-    plan: list[PlanPart]
-
-
-class TablePart(_Json):
-    """One published Parquet file; `file` is relative to the output."""
-
-    file: str
-    num_rows: int
-    sha256: str
-
-
-class ClassTotal(_Json):
-    """A class summed over a run."""
-
-    id: int
-    name: str
-    color: tuple[int, int, int]
-    num_pixels: int
-    num_images: int
-    # The mean over its pixels; of none there is none, nor in manifests of earlier versions.
-    mean_confidence: float | None = None
-
-
-class FailedImage(_Json):
-    """An image without a mask, as the report shows it."""
-
-    key: str
-    error_code: str
-    error_message: str
-
-
-class Manifest(_Json):
-    """manifest.json: exists once every shard has its commit; totals are sums over the commits."""
-
-    run_id: str
-    fingerprint: str
-    input: str
-    untrained: bool
-    created_at: datetime
-    finished_at: datetime
-    num_images: int
-    num_ok: int
-    num_failed: int
-    num_skipped: int
-    num_skipped_failed: int
-    # Manifests of earlier versions do not say which images had failed before.
-    num_retried: int = 0
-    num_retried_failed: int = 0
-    num_shards: int
-    num_pixels: int
-    errors: dict[str, int]
-    # The first `NUM_FAILED_KEPT` of them; manifests of earlier versions leave them to the tables.
-    failed: list[FailedImage] | None = None
-    classes: list[ClassTotal]
-    images: list[TablePart]
-    class_statistics: list[TablePart]
-    # The mean over the images with a mask; manifests of earlier versions have none.
-    mean_confidence: float | None = None
-    # Images by their mean confidence (`confidences.NUM_BINS`), and by the time when they were done;
-    # manifests of earlier versions have neither.
-    confidences: list[int] | None = None
-    timeline: Timeline | None = None
-    work: WorkTotals | None = None
-    # Manifests of earlier versions call it held_back_by.
-    bottleneck: str = Field("", validation_alias=AliasChoices("bottleneck", "held_back_by"))
-    price_per_thousand_images: float | None = None
+_Object = TypeVar("_Object", bound=Record)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ something else, or its files are gone, the section is published again, with the 
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ErrorCode, StoreError
-from pipeline.labelling.runs import Run, TablePart
+from pipeline.labelling.records import TablePart
+from pipeline.labelling.runs import Run
 from pipeline.labelling.sections import Section
 from pipeline.labelling.sums import Sums
 

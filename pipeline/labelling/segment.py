@@ -29,7 +29,7 @@ from pipeline.labelling.marks import Mark, Marks
 from pipeline.labelling.mishaps import Mishaps, stop_if_everywhere
 from pipeline.labelling.network import Network
 from pipeline.labelling.quarantine import Treatment, Ward
-from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.records import ClassRecord
 from pipeline.labelling.schema import ClassPixels, ImageRow, ShardRow
 from pipeline.memory import limit_memory, release_free_memory
 from pipeline.settings.label import LabelSettings

@@ -18,7 +18,8 @@ from pipeline.labelling.network import (
     check_weights,
     describe_network,
 )
-from pipeline.labelling.runs import Manifest, NetworkRecord, Run
+from pipeline.labelling.records import Manifest, NetworkRecord
+from pipeline.labelling.runs import Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage
@@ -199,7 +200,7 @@ class Job:
         return replace(run, storage=self.storage, attempt=attempt)
 
     def archive(self) -> None:
-        """Gather what finished runs have said, now and then; the work is done without it."""
+        """Add finished runs to the archive, now and then; the work is done without it."""
         try:
             archive = read_archive(self.storage, self.output)
             History(self.storage, self.output, archive).keep_archive(RUNS_APART)

@@ -18,16 +18,16 @@ from pipeline.labelling.advice import price_per_thousand, verdict
 from pipeline.labelling.class_statistics import CONFIDENCE_UNITS, IGNORED, ClassTotals
 from pipeline.labelling.confidences import NUM_BINS, count_confidences
 from pipeline.labelling.cost import WorkSum
-from pipeline.labelling.runs import (
+from pipeline.labelling.records import (
     NUM_FAILED_KEPT,
     ClassRecord,
     ClassTotal,
     FailedImage,
     Manifest,
     NetworkRecord,
-    Run,
     TablePart,
 )
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import ERROR, OK
 
 # The smallest float64 is 2 ** -1074: as multiples of it, all of them are integers.

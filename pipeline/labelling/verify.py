@@ -11,8 +11,9 @@ from pipeline.errors import InputError
 from pipeline.labelling.breaks import Breaks
 from pipeline.labelling.check_piece import Check, Checked
 from pipeline.labelling.pieces import Piece, pieces_of
+from pipeline.labelling.records import Manifest
 from pipeline.labelling.recount import check_manifest
-from pipeline.labelling.runs import TABLES, Manifest, Run
+from pipeline.labelling.runs import TABLES, Run
 
 # Checks pieces, wherever; what it found comes in their order.
 CheckPieces = Callable[[Check, Sequence[Piece]], Iterator[Checked]]

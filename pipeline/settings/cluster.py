@@ -12,7 +12,7 @@ from pipeline.settings.shared import Group, NoSettings
 
 
 class SubmitSettings(NoSettings):
-    """Where to submit a command to; those of the command itself follow after `--`."""
+    """Where to submit a command; the command and its own settings follow after `--`."""
 
     group = Group.CLUSTER
 

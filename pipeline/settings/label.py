@@ -293,13 +293,13 @@ class _MaskFields(NoSettings):
         "files",
         description="files: a file for each mask; tar: one tar for all masks of a shard, which "
         "costs a bucket one write in place of one per image, and which WebDataset reads; "
-        "`plan` says what both cost. A run that is gone on with keeps what it began with",
+        "`plan` says what both cost. A resumed run keeps the kind it began with",
     )
     mask_colors: Literal["palette", "none"] = Field(
         "palette",
         description="palette: masks are palette PNGs that show the classes' colours; none: grey "
         "PNGs, for readers that turn palettes into colours. A pixel's value is its class index in "
-        "both; a run that is gone on with keeps what it began with",
+        "both; a resumed run keeps what it began with",
     )
     ignore_below: float = Field(
         0.0,
@@ -316,7 +316,7 @@ class _MaskFields(NoSettings):
         Literal["transient", "all", "none"], Mark.VALUE_OPTIONAL, BeforeValidator(_retry_policy)
     ] = Field(
         "transient",
-        description="which failed images a new run takes up again: transient, those that failed "
+        description="which failed images a new run retries: transient, those that failed "
         "for a reason outside their bytes (not_found, forbidden, timeout, throttled, changed, "
         "out_of_memory, failed), up to max_image_attempts, and those that max_image_bytes, "
         "max_image_pixels or max_image_s kept out where it is higher now; all, whatever the "
@@ -364,7 +364,7 @@ class _PriceFields(NoSettings):
         None,
         ge=0,
         description="what one node costs for an hour, in your currency: the report then has the "
-        "price per thousand images; a run that is gone on with keeps the price it began with",
+        "price per thousand images; a resumed run keeps its price",
     )
 
 
@@ -376,7 +376,7 @@ class LabelSettings(
     LabellingSettings,
     _InputFields,
 ):
-    """What to label, with which network, and how: `label` and `plan`."""
+    """Which images to label, with which network, and how."""
 
     def storage(self) -> Storage:
         """Open the storage, which enters the input as these settings say."""

@@ -61,7 +61,7 @@ class _SelectFields(AnsweredFields):
         description="leave out pictures that look like one that was taken before (a perceptual "
         "hash); of least_confident and random up to ten times as many pictures are read",
     )
-    seed: int = Field(0, ge=0, description="of random: another number takes other images")
+    seed: int = Field(0, ge=0, description="of random: another number draws other images")
 
 
 class ReadingFields(NoSettings):

@@ -84,7 +84,7 @@ class Group(Enum):
 
 
 class NoSettings(BaseModel):
-    """Settings of a command that has none of its own."""
+    """No settings but those of every command."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     group: ClassVar[Group] = Group.INPUT_AND_OUTPUT
@@ -230,7 +230,7 @@ class _OutputFields(NoSettings):
 
 
 class OutputSettings(StoreSettings, _OutputFields):
-    """Which output to read: `report`."""
+    """Which output to read."""
 
 
 class LogFields(NoSettings):

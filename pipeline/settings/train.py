@@ -1,4 +1,4 @@
-"""Settings of `train` and `evaluate`."""
+"""Settings of `train`."""
 
 from typing import Literal, Self
 
@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from fcn.architectures import ARCHITECTURES, AUXILIARY, ENCODERS, WIDTH, check_choices
 from fcn.training.recipes import Recipe, find_recipe
-from pipeline.settings.label import LabellingSettings, LabelSettings
+from pipeline.settings.data import CLASSES_HELP, DATA_HELP, TRUTH_HELP, check_one_way
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
     Group,
@@ -17,28 +17,9 @@ from pipeline.settings.shared import (
     Uri,
 )
 
-_TRUTH_HELP = (
-    "how ground truth files name classes: indices (grey or palette, 255 is no class), colors "
-    "(those of classes.json), ids (Cityscapes' labelIds); default: told by the first file"
-)
-_DATA_HELP = (
-    "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
-    "val/) and classes.json, a PASCAL VOC (or CVAT's, with labelmap.txt) or Cityscapes folder, "
-    "COCO (a .json, or a folder with annotations/instances_*.json), a manifest (.parquet, .csv, "
-    ".jsonl) with the columns image_uri, mask_uri and perhaps split, what `fcn select` has "
-    "written, or label's OUTPUT/images/run=RUN; local or in a bucket"
-)
-_CLASSES_HELP = (
-    "JSON file with names and colours of the classes, "
-    '{"classes": [{"id": 0, "name": "sky", "color": [128, 128, 128]}]}, or the record of a '
-    "checkpoint (model.json); default: those of the run for label's tables, classes.json beside "
-    "the data, labelmap.txt or COCO's categories, else those of PASCAL VOC or Cityscapes for "
-    "their folders"
-)
-
 
 class _DataFields(NoSettings):
-    data: NotDeciding[Uri] = Field(description=_DATA_HELP)
+    data: NotDeciding[Uri] = Field(description=DATA_HELP)
     corrections: NotDeciding[Uri | None] = Field(
         None,
         description="labelled images, of any form that data has: their ground truth takes the "
@@ -52,8 +33,8 @@ class _DataFields(NoSettings):
         pattern=RUN_ID_PATTERN,
         description="name of the run; the same command with the same name resumes it",
     )
-    classes: NotDeciding[Uri | None] = Field(None, description=_CLASSES_HELP)
-    truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
+    classes: NotDeciding[Uri | None] = Field(None, description=CLASSES_HELP)
+    truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=TRUTH_HELP)
     train_split: str = Field("train", description="which split to train on")
     val_split: str = Field(
         "val", description="which split to judge by; without it the last weights are kept"
@@ -176,6 +157,13 @@ class _ScheduleFields(NoSettings):
     )
     evaluation_interval_epochs: NotDeciding[int] = Field(
         1, ge=1, description="epochs between two evaluations on val; the end is always evaluated"
+    )
+    early_stopping_evaluations: NotDeciding[int | None] = Field(
+        None,
+        ge=1,
+        description="evaluations on val in a row without a better mean IU after which the "
+        "training, or its stage, ends; default: it goes on to its end. Under schedule poly the "
+        "last part, of low rates, often brings the best network: be generous",
     )
     checkpoint_interval_s: NotDeciding[float] = Field(
         300.0,
@@ -340,7 +328,7 @@ class TrainSettings(
         if width is not None and WIDTH not in ARCHITECTURES.get(self.network, (WIDTH,)):
             raise ValueError(f"width={width} does not apply to {self.network}; leave it out")
         check_choices(self.network, self.effective_width, self.padding, self.upsampling)
-        _check_one_way(self)
+        check_one_way(self)
         if self.val_group is not None and not (self.val_fold or self.val_share):
             raise ValueError("val_group goes with val_fold or val_share; give one of them")
         recipe = find_recipe(self.recipe, self.network)
@@ -397,52 +385,3 @@ class TrainSettings(
     def effective_width(self) -> int:
         """The width, or the default where a network has none."""
         return self.width if WIDTH in ARCHITECTURES.get(self.network, ()) else 64
-
-
-def _check_one_way(settings: NoSettings) -> None:
-    ways = [name for name in ("val_match", "val_fold", "val_share") if getattr(settings, name)]
-    if len(ways) > 1:
-        raise ValueError(f"{' and '.join(ways)} each say what val is; leave one of them out")
-
-
-class _SplitFields(NoSettings):
-    data: Uri = Field(description=_DATA_HELP)
-    split: str = Field("val", description="which split to label and to score")
-    val_match: str | None = Field(
-        None,
-        description="regular expression: only images whose URI it matches, which train with the "
-        "same setting holds out",
-    )
-    val_fold: str | None = Field(
-        None,
-        description="K/N: only the part of the split that train with the same setting holds out",
-    )
-    val_share: float = Field(
-        0.0, ge=0, lt=1, description="only the share of the split, 0 to 1, that train holds out"
-    )
-    val_group: str | None = Field(
-        None,
-        description="regular expression: what stays together in folds and shares, as for train",
-    )
-    seed: int = Field(0, ge=0, lt=1 << 32, description="of folds and shares, as train's")
-    classes: Uri | None = Field(None, description=_CLASSES_HELP)
-    truth_coding: Literal["indices", "ids", "colors"] | None = Field(None, description=_TRUTH_HELP)
-
-
-class EvaluateSettings(LabellingSettings, _SplitFields):
-    """What to evaluate, on which labelled images: `label` on a split, and the comparison."""
-
-    @model_validator(mode="after")
-    def _is_one_part(self) -> Self:
-        _check_one_way(self)
-        return self
-
-    def label_settings(self, input_uri: str) -> LabelSettings:
-        """Return the settings of the labelling that the evaluation rests on.
-
-        Args:
-            input_uri: The manifest of the split's images.
-        """
-        given = {name: getattr(self, name) for name in LabellingSettings.model_fields}
-        # Images of one name with different endings are no mistake here.
-        return LabelSettings(input=input_uri, mask_name="full", **given)

@@ -45,7 +45,7 @@ class _RepairFields(NoSettings):
 
 
 class VerifySettings(StoreSettings, ConnectionFields, _RepairFields, _RunFields):
-    """Which output to read, and whether to mend it: `verify`."""
+    """Which output to prove, and whether to repair it."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

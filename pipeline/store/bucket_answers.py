@@ -44,7 +44,7 @@ def version_of(answer: Mapping[str, Any], num_bytes: int) -> str:
 def is_version(answer: Mapping[str, Any], num_bytes: int, version: str) -> bool:
     """Whether an object that was read is the version that was planned.
 
-    Without an ETag in the answer, If-Match and the size must have told.
+    Without an ETag in the answer, If-Match and the size must have detected it.
     """
     if version.startswith(WITHOUT_ETAG):
         return timed_version(answer.get("LastModified"), num_bytes) == version

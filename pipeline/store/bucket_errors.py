@@ -71,7 +71,7 @@ BUCKET_ERRORS = (OSError, ClientError, BotoCoreError, ResponseParserError)
 
 
 class BodyBrokeError(OSError):
-    """The headers came, the body did not, or not whole."""
+    """The headers arrived, but the body did not, or only a part of it."""
 
 
 class NotS3Error(OSError):

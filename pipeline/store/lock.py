@@ -159,6 +159,6 @@ class Lock:
 
     def _held(self, content: dict[str, Any]) -> LockHeld:
         return LockHeld(
-            f"{content.get('holder')} (host:process) is at work on the same thing; wait for it, or "
-            f"stop it (its lock: {self._folder})"
+            f"{content.get('holder')} (host:process) is already working on the same thing; "
+            f"wait for it, or stop it (its lock: {self._folder})"
         )

@@ -1,4 +1,4 @@
-"""How slow an answer or an upload may be: what drips is alive, and never ends."""
+"""How slow an answer or an upload may be: one that trickles is alive, and never ends."""
 
 import time
 
@@ -10,7 +10,7 @@ _WINDOW_S = 20.0
 
 
 class Speed:
-    """Watches how a body comes."""
+    """Watches how fast a body comes."""
 
     def __init__(self, timeout_s: float) -> None:
         """Begin with nothing.

@@ -1,7 +1,7 @@
 """Ingest: training images by way of Ray tasks, in an order that the plan alone decides.
 
-The samples of a run are one endless row: one permutation of the training images after the other.
-A step takes the next `batch_size` of them, a worker its part of those. So what a step sees
+The samples of a run are one endless sequence: one permutation of the training images after
+another. A step takes the next `batch_size` of them, a worker its part of those. So what a step sees
 depends on the seed and its number, and not on workers, restarts or Ray's version: any step can be
 gone back to, also amid an epoch. (Ray Train's own `streaming_split` hands blocks to whoever asks
 first, and drops what does not divide.)
@@ -56,7 +56,7 @@ class Order:
     seed: int
 
     def samples(self, first: int, number: int) -> list[int]:
-        """Return the indices of the samples at `first`, `first` + 1, ... of the endless row.
+        """Return the indices of the samples at `first`, `first` + 1, ... of the endless sequence.
 
         Args:
             first: Samples shown before, since the beginning of the run.

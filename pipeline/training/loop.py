@@ -13,10 +13,9 @@ from contextlib import closing
 
 import torch
 
-from fcn.metrics import Metrics
 from fcn.training.batch import Batch
 from fcn.training.distributed import rank, sum_over_workers, world_size
-from fcn.training.trainer import Trainer
+from fcn.training.trainer import Evaluation, Trainer
 from fcn.weights.files import save
 from pipeline.errors import Diverged, ErrorCode, PipelineError, StoreError
 from pipeline.images.augment import Augment
@@ -96,8 +95,13 @@ class _Loop:
 
     @property
     def at_end(self) -> bool:
-        """Whether the stage has had its steps or its time."""
-        return self._share >= 1
+        """Whether the stage has had its steps or its time, or gets no better."""
+        return self._share >= 1 or self._stopped_early
+
+    @property
+    def _stopped_early(self) -> bool:
+        patience = self._plan.settings.early_stopping_evaluations
+        return patience is not None and self.position.num_not_better >= patience
 
     @property
     def _share(self) -> float:
@@ -126,6 +130,7 @@ class _Loop:
                 self._save()
                 mark = time.monotonic()
             self._say_epoch()
+            self._say_early_end()
             if self.at_end:
                 self._together(self._checkpoints.wait)
                 return
@@ -164,7 +169,8 @@ class _Loop:
             loss_sum=self.position.loss_sum + math.fsum(losses),
             num_losses=self.position.num_losses + len(losses),
         )
-        self._watch.losses(self.position.total_steps, losses, self._rate)
+        norm = self._trainer.gradient_norm
+        self._watch.losses(self.position.total_steps, losses, self._rate, norm)
         self._watch.progress(self.position.step, self._num_steps, self._share, losses[-1])
 
     def _epoch(self, position: Position) -> int:
@@ -183,6 +189,14 @@ class _Loop:
             )
         self._epochs_said = epoch
 
+    def _say_early_end(self) -> None:
+        if self._stopped_early and self._share < 1:
+            self._watch.say(
+                f"stopped early, {self._share:.0%} done: {self.position.num_not_better} "
+                f"evaluations in a row have not raised the mean IU of "
+                f"{self.position.best_mean_iu:.4f} (early_stopping_evaluations)"
+            )
+
     def _evaluation_due(self) -> bool:
         interval = self._plan.settings.evaluation_interval_epochs
         before, now = self._since_evaluated, self.position
@@ -194,14 +208,11 @@ class _Loop:
 
     def _evaluate(self) -> None:
         self._look_at_losses()
-        metrics = self._measure()
-        best = self.position.best_mean_iu
-        better = self.at_end if metrics is None else best is None or metrics.mean_iu > best
-        if metrics is not None and better:
-            self.position = dataclasses.replace(self.position, best_mean_iu=metrics.mean_iu)
+        found = self._measure()
+        better = self.at_end if found is None else self._compare(found)
 
         def keep() -> None:
-            self._show(metrics, better=better)
+            self._show(found, better=better)
             self._checkpoints.write(self._watch.files())
             if better:
                 self._checkpoints.keep_best(save(self._stage.record, self._trainer.network)[1])
@@ -210,17 +221,27 @@ class _Loop:
         self.position = dataclasses.replace(self.position, loss_sum=0.0, num_losses=0)
         self._since_evaluated = self.position
 
-    def _measure(self) -> Metrics | None:
+    def _compare(self, found: Evaluation) -> bool:
+        """Return whether an evaluation is the best so far, and count those that were not."""
+        now, best = found.matrix.metrics().mean_iu, self.position.best_mean_iu
+        better = best is None or now > best
+        self.position = dataclasses.replace(
+            self.position,
+            best_mean_iu=now if better else best,
+            num_not_better=0 if better else self.position.num_not_better + 1,
+        )
+        return better
+
+    def _measure(self) -> Evaluation | None:
         if not self._plan.val.num_rows:
             return None
         mine = self._plan.val.take(list(range(rank(), self._plan.val.num_rows, world_size())))
         try:
-            found = self._trainer.evaluate(samples(self._load, mine))
+            return self._trainer.evaluate(samples(self._load, mine))
         except FloatingPointError as error:
             raise Ended(self._diverged(str(error))) from error
-        return found.metrics()
 
-    def _show(self, metrics: Metrics | None, *, better: bool) -> None:
+    def _show(self, found: Evaluation | None, *, better: bool) -> None:
         now, before = self.position, self._since_evaluated
         shown = (now.step - before.step) * self._stage.recipe.batch_size
         line = {
@@ -235,8 +256,8 @@ class _Loop:
             "images_per_s": round(shown / max(now.seconds - before.seconds, 1e-9), 2),
             "best": better,
         }
-        self._watch.evaluation(line, metrics)
-        if metrics is not None:
+        self._watch.evaluation(line, found)
+        if found is not None:
             first = self._plan.val.slice(0, _NUM_SHOWN).to_pylist()
             some = [self._load.read(Sample(**row)) for row in first]
             masks = self._trainer.predict([image for image, _ in some])

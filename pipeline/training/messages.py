@@ -100,7 +100,7 @@ class Messages:
         silence_s = now - self._heard_at
         if silence_s > 60 * self._max_wait_minutes:
             raise WaitedTooLong(
-                f"the workers have not got on for {self._max_wait_minutes:g} minutes "
+                f"the workers have made no progress for {self._max_wait_minutes:g} minutes "
                 "(max_wait_minutes): they wait for nodes, or hang; see `ray status`"
             )
         if silence_s >= self._interval_s and now - self._said_at >= self._interval_s:
@@ -140,6 +140,6 @@ def _evaluation_line(line: dict[str, Any]) -> str:
         return text
     best = ", the best so far" if line["best"] else ""
     return (
-        f"{text}; val: mean IU {line['mean_iu']:.4f}, pixel accuracy "
+        f"{text}; val: loss {line['val_loss']:.4g}, mean IU {line['mean_iu']:.4f}, pixel accuracy "
         f"{line['pixel_accuracy']:.4f}{best}"
     )

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from fcn.metrics import Metrics
+from fcn.training.trainer import Evaluation
 from fcn.weights.classes import ClassLabel
+from pipeline.images.confusion import confusion_figure
 from pipeline.training.run_folder import TrainingRun
 
 _MESSAGE_INTERVAL_S = 0.5
@@ -89,27 +91,33 @@ class Watch:
             self._sent_at = time.monotonic()
             self._send({"step": step, "of": of, "share": share, "loss": loss})
 
-    def losses(self, last: int, losses: Sequence[float], rate: float) -> None:
-        """Keep the losses of the steps up to `last`, and the learning rate of that one."""
+    def losses(self, last: int, losses: Sequence[float], rate: float, gradient_norm: float) -> None:
+        """Keep the losses of the steps up to `last`, and rate and norm of the gradients of that."""
         for step, loss in enumerate(losses, start=last - len(losses) + 1):
             self._writer.add_scalar("train/loss", loss, step)
         self._writer.add_scalar("train/learning_rate", rate, last)
+        self._writer.add_scalar("train/gradient_norm", gradient_norm, last)
 
-    def evaluation(self, line: Message, metrics: Metrics | None) -> None:
+    def evaluation(self, line: Message, evaluation: Evaluation | None) -> None:
         """Keep an evaluation, and send its line.
 
         Args:
             line: What is known of the training at this point.
-            metrics: On val; None without one.
+            evaluation: On val; None without one.
         """
-        found = {} if metrics is None else _described(metrics, self._names)
+        found: dict[str, Any] = {}
+        step = line["total_steps"]
+        if evaluation is not None:
+            metrics = _described(evaluation.matrix.metrics(), self._names)
+            found = {"val_loss": evaluation.loss, **metrics}
+            figure = confusion_figure(evaluation.matrix.counts, self._names, f"step {step:,}")
+            self._writer.add_figure("val/confusion_matrix", figure, step)
         line = {**line, **found, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         self._lines.append(line)
-        step = line["total_steps"]
         self._writer.add_scalar("train/images_per_s", line["images_per_s"], step)
         for name, value in found.items():
             if name != "class_iu":
-                self._writer.add_scalar(f"val/{name}", value, step)
+                self._writer.add_scalar(f"val/{name.removeprefix('val_')}", value, step)
         for name, value in found.get("class_iu", {}).items():
             if value is not None:
                 self._writer.add_scalar(f"val_class_iu/{name}", value, step)

@@ -114,7 +114,7 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
 
 def _asked(settings: TrainSettings) -> Asked:
     split, coding = settings.train_split, settings.truth_coding
-    return Asked(settings.data, split, settings.classes, coding, f"{settings.output}/truths")
+    return Asked(settings.data, split, settings.classes, coding, f"{settings.output}/ground_truth")
 
 
 def commit() -> str:

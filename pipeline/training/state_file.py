@@ -29,6 +29,7 @@ class Position:
         best_mean_iu: Highest so far in this stage; None before the first evaluation.
         loss_sum: Of the losses of the steps since the last evaluation.
         num_losses: Of those steps.
+        num_not_better: Evaluations in a row, up to now, that were not the best so far.
     """
 
     stage: int = 0
@@ -38,6 +39,7 @@ class Position:
     best_mean_iu: float | None = None
     loss_sum: float = 0.0
     num_losses: int = 0
+    num_not_better: int = 0
 
 
 def to_bytes(position: Position, tensors: dict[str, torch.Tensor]) -> bytes:

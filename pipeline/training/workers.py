@@ -3,9 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from pipeline.cluster.packing import never_all, num_that_fit, resources
+from pipeline.cluster.packing import Node, never_all, num_that_fit, resources
 from pipeline.errors import SettingError
 from pipeline.settings.train import TrainSettings
 
@@ -48,18 +47,18 @@ class Workers:
         )
 
 
-def choose_workers(settings: TrainSettings, nodes: Sequence[dict[str, Any]]) -> Workers:
+def choose_workers(settings: TrainSettings, nodes: Sequence[Node]) -> Workers:
     """Fit workers to the nodes, as far as the settings leave it open.
 
     Args:
         settings: Of the training.
-        nodes: As `ray.nodes()` lists them.
+        nodes: Those that are up.
 
     Raises:
         SettingError: What is asked for does not fit this machine. A cluster may grow.
     """
     # A head without CPUs holds no worker.
-    alive = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
+    alive = [node.resources for node in nodes if node.num_cpus]
     num_gpus = settings.gpus_per_worker
     if num_gpus is None:
         num_gpus = 1.0 if any(node.get("GPU") for node in alive) else 0.0

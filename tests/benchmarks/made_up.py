@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pipeline.labelling.runs import ClassRecord, NetworkRecord, Run, RunRecord, commit_name
+from pipeline.labelling.records import ClassRecord, NetworkRecord, RunRecord
+from pipeline.labelling.runs import Run, commit_name
 from pipeline.labelling.shards import PlanPart
 from pipeline.store.storage import Storage
 

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from jobs.demo.scenes import draw_scene
 from pipeline.images.masks import encode_mask, make_palette
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import Manifest, Run, TablePart
+from pipeline.labelling.records import Manifest, TablePart
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
 from pipeline.store.storage import sha256_hex
 from tests.disk_runs import NUM_CLASSES, draw_images, label_run, start_run

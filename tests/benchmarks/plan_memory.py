@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from pipeline.labelling.draft import draft
 from pipeline.labelling.history import History
 from pipeline.labelling.plan import start_run
-from pipeline.labelling.runs import Manifest, Run, TablePart
+from pipeline.labelling.records import Manifest, TablePart
+from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import IMAGES
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage

@@ -967,11 +967,11 @@ def train_of(section, label, name, padding, precision, seconds):
     third = max(1, len(values) // 3)
     peak = section.peak_mib()
     before = time.perf_counter()
-    matrix = trainer.evaluate(scenes[:8])
+    found = trainer.evaluate(scenes[:8])
     section.add(
         training=label, precision=precision, batch=recipe.batch_size, crop=str(shape), steps_s=done / elapsed, images_s=done * recipe.batch_size / elapsed,
         MiB=peak, loss_first=statistics.mean(values[:third]), loss_last=statistics.mean(values[-third:]),
-        finite=all(map(math.isfinite, values)), evaluate_s=time.perf_counter() - before, pixel_accuracy=matrix.metrics().pixel_accuracy,
+        finite=all(map(math.isfinite, values)), evaluate_s=time.perf_counter() - before, pixel_accuracy=found.matrix.metrics().pixel_accuracy,
     )
     if name == "fcn_all_skips" and precision == "bf16":
         section.attempt("waits", waits_of, section, "one training step", lambda: trainer.step(batch(step + 1), step + 1, 0.0))
@@ -1368,7 +1368,7 @@ def replica(section):
 
 def replica_of(section, threads, precision, label, name, padding):
     from pipeline.settings.label import LabelSettings
-    from pipeline.labelling.runs import ClassRecord
+    from pipeline.labelling.records import ClassRecord
     from pipeline.labelling.segment import Placement, Segmenter
 
     record = section.record(name, padding)

@@ -15,6 +15,7 @@ import pytest
 
 from jobs.__main__ import COMMANDS
 from jobs.settings.parser import read_settings
+from pipeline.cluster.packing import Node
 from pipeline.labelling.replicas import choose_replicas
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.train import TrainSettings
@@ -49,8 +50,8 @@ def _settings(name: str) -> Any:
     return read_settings(_SETTINGS[command], command, flags, environ)
 
 
-def _nodes(name: str, *worker_groups: str) -> list[Document]:
-    """Return the nodes of a cluster whose named groups are at their largest, as Ray lists them."""
+def _nodes(name: str, *worker_groups: str) -> list[Node]:
+    """Return the nodes of a cluster whose named groups are at their largest."""
     found = []
     for group_name, group in groups(rayjob_spec(name)).items():
         if group_name not in ("head", *worker_groups):
@@ -63,7 +64,7 @@ def _nodes(name: str, *worker_groups: str) -> list[Document]:
             "GPU": float(limits.get("nvidia.com/gpu", 0)),
             "memory": float(limits["memory"].removesuffix("Gi")) * 2**30,
         }
-        found += [{"Alive": True, "Resources": resources}] * group.get("maxReplicas", 1)
+        found += [Node(resources)] * group.get("maxReplicas", 1)
     return found
 
 
@@ -148,7 +149,7 @@ def test_replicas_fit_the_nodes(on: str, caplog: pytest.LogCaptureFixture):
         chosen = choose_replicas(settings, nodes, num_shards=1000)
 
     assert caplog.messages == []
-    assert chosen.number == settings.max_replicas == sum(node["Resources"]["GPU"] for node in nodes)
+    assert chosen.number == settings.max_replicas == sum(node.num_gpus for node in nodes)
     assert chosen.placement.use_gpu
 
 

@@ -1,4 +1,4 @@
-"""The matrix of store faults: whatever a store does, the run ends in order and can be gone on with.
+"""The matrix of store faults: whatever a store does, the run ends in order and can be resumed.
 
 Each fault strikes a `label` whose shards are done in this process instead of in Ray's tasks, which
 take no part in it: input, plan, lock, masks, commits and tables are in a bucket behind a proxy.

@@ -175,7 +175,7 @@ def test_exit_codes_come_back(user: User, photographs: Path, s3: Server, tmp_pat
 
     assert {code: one.returncode for code, one in started.items()} == {2: 2, 4: 4, 5: 5, 7: 7}
     words = {2: "gone.json does not exist", 4: "max_error_rate allows",
-             5: "the store asks to slow down", 7: "is at work on the same thing"}  # fmt: skip
+             5: "the store asks to slow down", 7: "is already working on the same"}  # fmt: skip
     for code, reason in words.items():
         assert reason in shown[code][0], shown[code]
 

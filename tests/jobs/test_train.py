@@ -265,18 +265,36 @@ def test_a_finished_run_has_nothing_to_do(
 
 
 def test_tensorboard_shows_what_is_measured(undisturbed: Path):
-    """Losses of every step, rates, the four metrics, IU per class, and strips of three images."""
+    """Losses, rates, norms, the metrics, IU per class, confusions, and strips of three images."""
     events = EventAccumulator(str(undisturbed / "tensorboard"))
     events.Reload()
 
     tags = set(events.Tags()["scalars"])
     four = {"pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu"}
     assert {f"val/{name}" for name in four} < tags
-    assert {"train/loss", "train/learning_rate", "train/images_per_s"} < tags
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm"} < tags
+    assert {"train/images_per_s", "val/loss"} < tags
     assert {f"val_class_iu/{name}" for name in ("sky", "ground")} < tags
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, _NUM_STEPS + 1))
     strip = events.Images("val/2")[-1]
     assert (strip.height, strip.width) == (32, 3 * 48)
+    assert [one.step for one in events.Images("val/confusion_matrix")] == _EVALUATED
+
+
+@pytest.mark.runs
+def test_a_training_that_gets_no_better_ends_early(
+    data: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
+):
+    """After so many evaluations in a row without a better mean IU; more patience resumes it."""
+    flags = (*_STEPS, "--learning-rate", 1e-30, "--early-stopping-evaluations")
+
+    assert train(data, tmp_path, "run", *flags, 2) == 0
+    assert [line["best"] for line in lines(tmp_path / "run")] == [True, False, False]
+    assert "stopped early" in caplog.text
+    assert (tmp_path / "run/model.safetensors").exists()
+
+    assert train(data, tmp_path, "run", *flags, 4) == 0
+    assert [line["step"] for line in lines(tmp_path / "run")] == _EVALUATED[:5]
 
 
 @pytest.mark.runs

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.labelling.runs import Manifest, Run, TablePart, damaged, masks_folder
+from pipeline.labelling.records import Manifest, TablePart
+from pipeline.labelling.runs import Run, damaged, masks_folder
 from pipeline.labelling.schema import OK
 from pipeline.store.parquet import DAMAGE, read_parquet
 

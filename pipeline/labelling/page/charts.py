@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pipeline.labelling.confidences import NUM_BINS
 from pipeline.labelling.page.comparison import Distance, Night
 from pipeline.labelling.page.svg import ACCENT, INK, LAST, LINE, MUTED, as_svg, drawing
-from pipeline.labelling.runs import ClassTotal
+from pipeline.labelling.records import ClassTotal
 from pipeline.labelling.timeline import Timeline
 
 # Of more classes those of the most pixels are drawn; the page's table has all.

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.labelling.history import History
-from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run
 
 # Runs that drift is shown over, the run itself included.
 _NUM_RUNS = 30

@@ -10,7 +10,8 @@ from pipeline.images.masks import IGNORE_INDEX
 from pipeline.images.overlay import as_webp, lay_over, light_up
 from pipeline.labelling.page.candidates import Candidates, Row, find_candidates
 from pipeline.labelling.page.pictures import Picture, Pictures
-from pipeline.labelling.runs import ClassTotal, Manifest, Run
+from pipeline.labelling.records import ClassTotal, Manifest
+from pipeline.labelling.runs import Run
 
 _PER_GALLERY, _PER_CLASS = 12, 4
 _MAX_NOTES = 10

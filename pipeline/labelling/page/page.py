@@ -24,7 +24,8 @@ from pipeline.labelling.page.comparison import (
 )
 from pipeline.labelling.page.galleries import make_galleries
 from pipeline.labelling.page.tiles import make_tiles
-from pipeline.labelling.runs import ClassTotal, FailedImage, Manifest, Run
+from pipeline.labelling.records import ClassTotal, FailedImage, Manifest
+from pipeline.labelling.runs import Run
 
 _log = logging.getLogger(__name__)
 

@@ -138,8 +138,9 @@ for step in range(6):
     batch = Batch(images[mine], truths[mine], range(4)[mine])
     losses.append(sum_over_workers(trainer.step(batch, step, 0.0)).item())
 print(*losses)
-counts = trainer.evaluate(list(zip(images, truths))[mine]).counts
-print(*counts.ravel())
+found = trainer.evaluate(list(zip(images, truths))[mine])
+print(*found.matrix.counts.ravel())
+print(found.loss)
 """
 
 

@@ -1,6 +1,7 @@
 """Training on one worker: steps that do not depend on how they are cut, states that go on."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -148,8 +149,53 @@ def test_an_evaluation_is_what_a_replica_says():
     assert network.training
     predictor = Predictor(random_network(_WITH_NORM, 0), _WITH_NORM)
     masks = [one.mask for one in predictor.predict(batch.images) if one is not None]
-    assert found == ConfusionMatrix.of(np.stack(batch.truths), np.stack(masks), 3)
+    assert found.matrix == ConfusionMatrix.of(np.stack(batch.truths), np.stack(masks), 3)
     assert np.array_equal(np.stack(trainer.predict(batch.images)), np.stack(masks))
+
+
+def test_the_loss_of_an_evaluation_is_that_of_the_labelled_pixels_of_all_images():
+    """It is the mean over them all, of images of any size; without any it is not a number."""
+    trainer = Trainer(random_network(_WITH_NORM, 0), _WITH_NORM, _RECIPE)
+    small, large = _batch(2, 1, (20, 30)), _batch(9, 9, (37, 50))
+    images, truths = [*small.images, *large.images], [*small.truths, *large.truths]
+    truths[0] = np.full_like(truths[0], 255)
+    truths[3][:10] = 255
+
+    found = trainer.evaluate(zip(images, truths, strict=True))
+
+    predictor = Predictor(random_network(_WITH_NORM, 0), _WITH_NORM)
+    log_p = [
+        torch.from_numpy(one.scores).log_softmax(0).numpy()
+        for one in predictor.predict(images, with_scores=True)
+        if one is not None and one.scores is not None
+    ]
+    of_pixels = [
+        np.take_along_axis(scores, np.minimum(truth, 2)[None].astype(np.int64), 0)[0][truth != 255]
+        for scores, truth in zip(log_p, truths, strict=True)
+    ]
+    assert found.loss == pytest.approx(-np.concatenate(of_pixels).mean(), rel=1e-5)
+    assert math.isnan(trainer.evaluate([(images[0], truths[0])]).loss)
+
+
+def test_the_norm_of_the_gradients_is_that_before_they_are_clipped():
+    """Without momentum, weights move by the rate times the gradients; clipping changes no norm."""
+    plain = dataclasses.replace(_RECIPE, momentum=0.0, weight_decay=0.0, bias_rate=1.0)
+    norms: list[float] = []
+    for most in (0.0, 0.01):
+        recipe = dataclasses.replace(plain, max_gradient_norm=most)
+        trainer = Trainer(random_network(_WITH_NORM, 0), _WITH_NORM, recipe)
+        assert math.isnan(trainer.gradient_norm)
+        before = [one.detach().clone() for one in trainer.network.parameters()]
+
+        trainer.step(_batch(), 0, 0.0)
+
+        after = trainer.network.parameters()
+        moved = [(new - old).flatten() for new, old in zip(after, before, strict=True)]
+        norms.append(trainer.gradient_norm)
+        step = torch.cat(moved).norm().item() / trainer.rate(0, 0.0)
+        assert step == pytest.approx(most or trainer.gradient_norm, rel=1e-3)
+
+    assert norms[0] == norms[1]
 
 
 def test_the_running_mean_is_what_is_kept():

@@ -55,7 +55,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["runs"], "give the output, as in `fcn runs OUTPUT`"),
         (
             ["verify", "--output", "old"],
-            "--output is no flag: give OUTPUT as it is, as in `fcn ver",
+            "--output is not a flag: give OUTPUT as it is, as in `fcn ver",
         ),
         (["verify", "old", "new"], "'new': more than `fcn verify OUTPUT` takes"),
         (["verify", "old", "--no-dry-run"], "--no-dry-run is for --repair"),

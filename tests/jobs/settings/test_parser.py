@@ -288,8 +288,8 @@ def test_flags_are_not_abbreviated() -> None:
     [
         ("- a", "must hold `name: value` lines, it holds a list"),
         ("", "must hold `name: value` lines, it is empty"),
-        ("a: [: b", "is no YAML: line 1: "),
-        ("a: \x01", "is no YAML"),
+        ("a: [: b", "is not valid YAML: line 1: "),
+        ("a: \x01", "is not valid YAML"),
         ("1: a", "must hold `name: value` lines, it holds a dict of another form"),
     ],
     ids=["list", "empty", "syntax", "control character", "number"],

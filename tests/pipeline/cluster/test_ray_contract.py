@@ -16,7 +16,17 @@ import pytest
 import ray
 
 from pipeline import errors
-from pipeline.cluster import actor_pool, connect, data_context, head, job_server, nodes, ray_errors
+from pipeline.cluster import (
+    actor_pool,
+    connect,
+    data_context,
+    head,
+    job_server,
+    leftovers,
+    nodes,
+    packing,
+    ray_errors,
+)
 from pipeline.labelling import chain
 from pipeline.training import fit
 
@@ -207,7 +217,7 @@ _PARTS: list[Name | Text] = [
         "a run that hangs ends with 5, and not as a bug",
     ),
     # Nodes.
-    Name("ray._private.worker:global_worker", nodes.session_folder, _PROMISES_OF["room"]),
+    Name("ray._private.worker:global_worker", nodes._own_node, _PROMISES_OF["room"]),
     Name(
         "ray._private.node:Node.get_session_dir_path",
         nodes.session_folder,
@@ -302,7 +312,7 @@ _PARTS: list[Name | Text] = [
                 "fetched",
                 "two",
             ),
-            ("self.node = ", "_private/worker.py", nodes.session_folder, "room", ".node"),
+            ("self.node = ", "_private/worker.py", nodes._own_node, "room", ".node"),
             (
                 "already exists. ",
                 "dashboard/modules/job/job_manager.py",
@@ -414,9 +424,38 @@ _PARTS: list[Name | Text] = [
         for name in ("max_restarts", "max_task_retries")
     ],
     Text(
+        'os.path.join(self._session_dir, "logs")',
+        "_private/node.py",
+        leftovers._of_session,
+        "what a killed command has left of its Ray is found and ended by the next one",
+        "/logs/",
+    ),
+    Text(
+        'RESOURCE_CONSTRAINT_PREFIX = "accelerator_type:"',
+        "_common/utils.py",
+        "pipeline/cluster/packing.py",
+        "precision=auto is bf16 on GPUs that are good at it",
+        "accelerator_type:",
+    ),
+    Text(
+        "object_store_memory",
+        "_raylet.so",
+        packing.Node,
+        "doctor and every start compare the object store of a node with the shards",
+    ),
+    *[
+        Text(name, "_raylet.so", used, "every start knows the nodes and what they have")
+        for name, used in (
+            ("Alive", nodes.alive_nodes),
+            ("Resources", nodes._node),
+            ("NodeID", nodes._node),
+            ("NodeManagerAddress", nodes._node),
+        )
+    ],
+    Text(
         "NodeManagerHostname",
         "_raylet.so",
-        nodes.node_name,
+        nodes._node,
         "a finding names the node so that an operator finds it",
     ),
     Text(

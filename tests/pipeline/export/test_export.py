@@ -18,7 +18,7 @@ from pipeline.export.brush import pack
 from pipeline.export.voc import labelmap
 from pipeline.images.masks import IGNORE_COLOR
 from pipeline.inputs.layouts import find_labelled
-from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.records import ClassRecord
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
 from tests.pipeline.export.labelled_output import label, on_disk, truth, two_nights

@@ -86,6 +86,58 @@ def test_palettes(header: int, bits: int, *, upside_up: bool) -> None:
         _assert_pixels(data, palette[indices], (size, header, bits))
 
 
+_BLACK_AND_WHITE = np.array([[0] * 3, [255] * 3], np.uint8)
+
+
+def _ramp(number: int) -> NDArray[np.uint8]:
+    return np.repeat(np.arange(number, dtype=np.uint8)[:, None], 3, axis=1)
+
+
+@pytest.mark.parametrize("header", [_INFO, _V5])
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_palettes_of_greys_and_short_ones(header: int, bits: int) -> None:
+    """Indices are looked up at every depth, also in black and white, ramps, and few colours."""
+    short = [random_pixels(7, number, 3) for number in (1, 2, 3, 15, 255)]
+    ramps = [_ramp(number) for number in (1, 2, 3, 16, 255, 256)]
+    for palette in (_BLACK_AND_WHITE, _BLACK_AND_WHITE[::-1], *short, *ramps):
+        if len(palette) > 1 << bits:
+            continue
+        indices = np.random.default_rng(bits).integers(0, len(palette), (5, 33))
+        digits = indices[..., None] >> np.arange(bits - 1, -1, -1) & 1
+        rows = np.packbits(digits.reshape(5, -1).astype(np.uint8), axis=1)
+        data = _write((5, 33), bits, _pad(rows), header, palette=palette)
+        _assert_pixels(data, palette[indices], (bits, len(palette)))
+
+
+@pytest.mark.parametrize(("bits", "compression"), [(8, _RLE8), (4, _RLE4)])
+@pytest.mark.parametrize("palette", [_BLACK_AND_WHITE, _ramp(16)], ids=["black and white", "ramp"])
+def test_runs_of_greys(bits: int, compression: int, palette: NDArray[np.uint8]) -> None:
+    """Runs are looked up as rows are."""
+    value = 0x01 if bits == 8 else 0x10
+    rows = bytes([8, value, 0, 0, 8, 0, 0, 1])
+
+    data = _write((2, 8), bits, rows, compression=compression, palette=palette)
+
+    row = [1] * 8 if bits == 8 else [1, 0] * 4
+    _assert_pixels(data, palette[np.array([[0] * 8, row])], compression)
+
+
+def test_what_no_palette_has_is_refused() -> None:
+    """An index beyond the palette, runs of another depth, and an alpha of 16 bits name no pixel."""
+    rows = _pad(np.array([[3, 0]], np.uint8))
+    for data, code in (
+        (_write((1, 2), 8, rows, palette=_ramp(3)), ErrorCode.CORRUPT),
+        (_write((1, 2), 8, rows, compression=_RLE4, palette=_ramp(4)), ErrorCode.CORRUPT),
+        (
+            _write((1, 2), 16, rows, _V5, _BITFIELDS, (0x7C00, 0x3E0, 0x1F, 0x8000)),
+            ErrorCode.UNSUPPORTED_MODE,
+        ),
+    ):
+        with pytest.raises(ImageError) as found:
+            decode_image(data, _LIMIT)
+        assert found.value.code == code
+
+
 @pytest.mark.parametrize("header", [_CORE, _INFO, _V2, _V3, _V4, _V5])
 def test_24_bits(header: int) -> None:
     """Blue, green and red of 8 bits each are read right, under every header."""

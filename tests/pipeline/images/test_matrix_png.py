@@ -181,6 +181,75 @@ def test_a_transparency_of_another_kind_is_corrupt() -> None:
     assert _refusal(data).code == ErrorCode.CORRUPT
 
 
+_PIXELS = random_pixels(4, 8, 8, 1)
+_DATA = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in _PIXELS)))
+_END = chunk(b"IEND", b"")
+_COLOURS = random_pixels(6, 256, 3)
+_PLTE = chunk(b"PLTE", _COLOURS.tobytes())
+
+
+def _header(colour_type: int, methods: bytes = bytes(3), side: int = 8) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBB", side, side, 8, colour_type) + methods)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (_header(_GREY), _header(_GREY, side=4000), _DATA, _END),
+        (_header(_GREY), _header(_RGB), _DATA, _END),
+        (_header(_PALETTE), _PLTE, _PLTE, _DATA, _END),
+        (_header(_PALETTE), _PLTE, _DATA, _PLTE, _END),
+        (_header(_PALETTE), _DATA, _PLTE, _END),
+        (_header(_PALETTE), chunk(b"PLTE", bytes(769)), _DATA, _END),
+        (_header(_PALETTE), chunk(b"PLTE", b""), _DATA, _END),
+        (_header(_GREY), _DATA, chunk(b"tEXt", b"a\0b"), _DATA, _END),
+        *((_header(_GREY, methods), _DATA, _END) for methods in (b"\1\0\0", b"\0\1\0", b"\0\0\2")),
+    ],
+)
+def test_chunks_that_may_not_stand_where_they_do_are_refused(chunks: tuple[bytes, ...]) -> None:
+    """A second header or palette, a palette behind the data, data in pieces, unknown methods."""
+    assert _refusal(SIGNATURE + b"".join(chunks)).code in ("corrupt", "unsupported_mode")
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "chunks"),
+    [
+        (_GREY, (_DATA, chunk(b"tRNS", bytes([0, int(_PIXELS[0, 0, 0])])))),
+        (_PALETTE, (_PLTE, _DATA, chunk(b"tRNS", bytes(256)))),
+        (_PALETTE, (chunk(b"tRNS", bytes(256)), _PLTE, _DATA)),
+        (_PALETTE, (_PLTE, chunk(b"tRNS", b"\xff" * 256), chunk(b"tRNS", bytes(256)), _DATA)),
+    ],
+)
+def test_a_transparency_in_the_wrong_place_is_passed_over(
+    colour_type: int, chunks: tuple[bytes, ...]
+) -> None:
+    """Behind the data, before its palette or a second time it counts for nothing, as in libpng."""
+    data = SIGNATURE + _header(colour_type) + b"".join(chunks) + _END
+    colours = _COLOURS if colour_type == _PALETTE else np.repeat(np.arange(256)[:, None], 3, axis=1)
+    _assert_pixels(data, colours[_PIXELS[..., 0]])
+
+
+def test_a_transparency_beside_alpha_is_passed_over() -> None:
+    """Pixels that have an alpha of their own are those of the file without it."""
+    for colour_type in (_GREY_ALPHA, _RGBA):
+        for plain, samples in _files(colour_type, 8):
+            data = write_png(samples, 8, colour_type, [chunk(b"tRNS", bytes(2))])
+            assert np.array_equal(decode_image(data, _LIMIT), decode_image(plain, _LIMIT))
+
+
+def test_damaged_data_are_corrupt_whoever_finds_it() -> None:
+    """One byte that is wrong anywhere in the data of a PNG is a refusal and no other error."""
+    grey = np.zeros((9, 30, 1), np.int64)
+    data = write_png(grey, 8, _GREY)
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4], "big")
+    for place in range(start, start + length):
+        content = bytearray(data[start : start + length])
+        content[place - start] ^= 0x41
+        broken = data[: start - 8] + chunk(b"IDAT", bytes(content)) + _END
+        assert _refusal(broken).code in ("corrupt", "truncated")
+
+
 def test_apples_own_png_is_named() -> None:
     """A PNG that Xcode has rewritten is `unsupported_mode`, and the message says what it is."""
     data = write_png(_samples(0, (2, 2), 3, 8), 8, _RGB)

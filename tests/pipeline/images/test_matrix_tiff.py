@@ -404,9 +404,62 @@ def test_a_jpeg_inside_that_lost_a_part_is_refused() -> None:
 def test_a_jpeg_inside_of_another_size_is_corrupt() -> None:
     """A small tile can't hold a huge JPEG."""
     [jpeg], layout = _jpegs("YCbCr 4:2:0", (32, None))
-    with pytest.raises(ImageError, match="in place of") as caught:
+    with pytest.raises(ImageError, match="32 x 48 pixels for 16 x 48") as caught:
         decode_image(assemble((16, 48, 3), layout, [jpeg]), _LIMIT)
     assert caught.value.code == ErrorCode.CORRUPT
+
+
+def test_a_jpeg_inside_of_another_kind_is_corrupt() -> None:
+    """It has as many components as the tags say, and the size of its strip."""
+    [grey], _ = _jpegs("grey", (32, None))
+    [colour], layout = _jpegs("YCbCr 4:2:0", (32, None))
+    in_grey = dataclasses.replace(layout, photometric=_BLACK_IS_ZERO)
+    for shape, jpeg, tags in (
+        ((32, 48, 3), grey, layout),
+        ((32, 48, 1), colour, in_grey),
+        ((32, 64, 3), colour, layout),
+        ((64, 48, 3), colour, dataclasses.replace(layout, segment=(64, None))),
+    ):
+        with pytest.raises(ImageError) as caught:
+            decode_image(assemble(shape, tags, [jpeg]), _LIMIT)
+        assert caught.value.code == ErrorCode.CORRUPT
+
+
+def _lzw(*codes: int) -> bytes:
+    """Pack LZW codes of nine bits, the most significant first."""
+    bits = "".join(f"{code:09b}" for code in codes)
+    padded = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    return int(padded, 2).to_bytes(len(padded) // 8, "big")
+
+
+@pytest.mark.parametrize("code", [258, 259, 400, 511])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_an_lzw_code_that_means_nothing_is_corrupt(code: int, place: int) -> None:
+    """Behind a clear there is a byte; else the decoder reads what lies in memory, or crashes."""
+    again = [256, code, 7, 7]
+    codes = [256, *range(20, 20 + 5 * place), *again, 257]
+    data = assemble((8, 8, 1), Layout(8, _BLACK_IS_ZERO, LZW), [_lzw(*codes)])
+    with pytest.raises(ImageError, match=f"code {code} behind a clear") as caught:
+        decode_image(data, _LIMIT)
+    assert caught.value.code == ErrorCode.CORRUPT
+
+
+def test_lzw_of_several_tables_is_read() -> None:
+    """Clears in the middle, as of every few thousand codes, cost no picture, in either order."""
+    samples = np.random.default_rng(3).integers(0, 256, (150, 200, 1))
+    for tags in ({}, {266: [2]}):
+        layout = Layout(8, _BLACK_IS_ZERO, LZW, tags=tags)
+        found = decode_image(write_tiff(samples, layout), _LIMIT)
+        assert found[..., :1].tolist() == samples.tolist()
+
+
+@pytest.mark.parametrize("planar", [0, 3, 65535])
+def test_a_planar_configuration_that_does_not_exist_is_refused(planar: int) -> None:
+    """Nobody knows where the samples of such a file lie."""
+    samples = np.random.default_rng(3).integers(0, 256, (9, 8, 3))
+    with pytest.raises(ImageError, match=f"planar configuration {planar}") as caught:
+        decode_image(write_tiff(samples, Layout(8, _RGB, tags={284: [planar]})), _LIMIT)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_MODE
 
 
 @pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])

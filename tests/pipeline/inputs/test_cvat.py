@@ -15,7 +15,7 @@ from pipeline.images.masks import encode_mask, make_palette
 from pipeline.inputs.data_set import Asked, DataSet, open_data_set
 from pipeline.inputs.inspect import Inspect
 from pipeline.inputs.labelmap import class_indices, classes_of, parse_labelmap
-from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.records import ClassRecord
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
 

@@ -137,7 +137,7 @@ def test_a_bucket(s3: Server):
         (["images/a.jpg", "images/b.jpg", "masks/a.png"], "1 images .* file in masks/: b"),
         (["images/a.jpg", "masks/a.png", "masks/b.png"], "1 masks .* file in images/: b"),
         (["images/a.jpg", "images/a.png", "masks/a.png"], "have one name but for the ending"),
-        (["photos/a.jpg"], "is no labelled data set: it needs .*; it holds photos"),
+        (["photos/a.jpg"], "is not a labelled data set: it needs .*; it holds photos"),
         (["leftImg8bit/train/x/a_leftImg8bit.png", "gtFine/x"], "without a file in gtFine/"),
         (["JPEGImages/a.jpg"], "holds no lists"),
         (["set.csv"], "can't be read|needs the columns"),

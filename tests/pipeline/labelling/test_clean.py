@@ -10,7 +10,8 @@ from pipeline.errors import SettingError
 from pipeline.labelling.clean import find_left, find_replaced, remove_run
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import NetworkRecord, Run
+from pipeline.labelling.records import NetworkRecord
+from pipeline.labelling.runs import Run
 from pipeline.store.lock import Lock
 from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, label_run, network_record, random_pixels, start_run

@@ -58,7 +58,7 @@ def test_names_that_keep_an_image_out_are_rows(tmp_path: Path) -> None:
     found = {image["error_code"]: image["error_message"] or "" for image in row["images"]}
     assert set(found) == {None, "name_too_long", "name_not_utf8"}
     assert "a disk 255 between two slashes; rename it" in found["name_too_long"]
-    assert "z\\xe9.png: its name is no UTF-8" in found["name_not_utf8"]
+    assert "z\\xe9.png: its name is not valid UTF-8" in found["name_not_utf8"]
 
 
 @pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])

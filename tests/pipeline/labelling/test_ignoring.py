@@ -13,7 +13,8 @@ from pipeline.images.ground_truth import Coding, decode_truth
 from pipeline.images.masks import IGNORE_INDEX, decode_mask
 from pipeline.labelling.network import Network
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run
 from pipeline.labelling.verify import verify
 from tests.disk_runs import (
     NUM_CLASSES,

@@ -5,18 +5,16 @@ from typing import Any
 
 import pytest
 
+from pipeline.cluster.packing import Node
 from pipeline.labelling.precision import choose_precision, decided
 from pipeline.labelling.session import open_job
 from pipeline.settings.label import LabelSettings
 from tests.disk_runs import draw_images, make_settings, start_run
 
 
-def _node(*kinds: str, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
+def _node(*kinds: str, gpus: float = 0) -> Node:
     resources = {"CPU": 8.0, **({"GPU": gpus} if gpus else {})}
-    return {
-        "Alive": alive,
-        "Resources": {**resources, **{f"accelerator_type:{kind}": 1.0 for kind in kinds}},
-    }
+    return Node({**resources, **{f"accelerator_type:{kind}": 1.0 for kind in kinds}})
 
 
 @pytest.mark.parametrize(
@@ -30,14 +28,13 @@ def _node(*kinds: str, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
         ([_node("H100", gpus=8)], {"gpus_per_replica": 0}, "fp32"),
         ([_node("T4", gpus=1)], {}, "fp32"),
         ([_node("H100", gpus=8), _node("V100", gpus=1)], {}, "fp32"),
-        ([_node("H100", gpus=8), _node("V100", gpus=1, alive=False)], {}, "bf16"),
         ([_node(gpus=1)], {}, "fp32"),
         ([_node("AMD-Instinct-MI210", gpus=1)], {}, "fp32"),
         ([_node()], {"gpus_per_replica": 1}, "fp32"),
     ],
 )
 def test_bf16_is_for_gpus_that_are_known_to_be_good_at_it(
-    nodes: list[dict[str, Any]], fields: dict[str, Any], expected: str
+    nodes: list[Node], fields: dict[str, Any], expected: str
 ) -> None:
     """Only if every GPU is of a kind from Ampere on; CPUs, older and unknown ones get fp32."""
     settings = LabelSettings(input="in", output="out", weights="random:0", **fields)

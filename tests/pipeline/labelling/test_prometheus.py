@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.labelling.runs import Manifest
+from pipeline.labelling.records import Manifest
 from tests.infra.manifests import INFRA
 from tests.product import draw_photographs, label_flags, start, the_run
 from tests.ray_nodes import Head, ray_head

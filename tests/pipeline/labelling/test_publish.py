@@ -18,7 +18,8 @@ from pipeline.labelling import report
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import Manifest, Run, commit_name
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run, commit_name
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
 from pipeline.labelling.verify import verify
 from pipeline.store.entry import Entry

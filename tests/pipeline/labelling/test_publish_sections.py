@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import Manifest, Run
+from pipeline.labelling.records import Manifest
+from pipeline.labelling.runs import Run
 from pipeline.labelling.section_tables import publish_section
 from pipeline.labelling.sections import sections_of
 from pipeline.labelling.verify import verify

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.cluster.packing import num_of_gpu
+from pipeline.cluster.packing import Node, num_of_gpu
 from pipeline.errors import SettingError
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas, room_for
 from pipeline.settings.label import LabelSettings
@@ -15,12 +15,11 @@ from pipeline.settings.label import LabelSettings
 _GIB = 1 << 30
 
 
-def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
-    resources = {"CPU": cpus, "memory": 8.0 * _GIB, **({"GPU": gpus} if gpus else {})}
-    return {"Alive": alive, "Resources": resources}
+def node(cpus: float, gpus: float = 0) -> Node:
+    return Node({"CPU": cpus, "memory": 8.0 * _GIB, **({"GPU": gpus} if gpus else {})})
 
 
-def choose(nodes: list[dict[str, Any]], num_shards: int = 1000, **fields: Any) -> Any:
+def choose(nodes: list[Node], num_shards: int = 1000, **fields: Any) -> Any:
     settings = LabelSettings(input="in", output="out", weights="random:0", **fields)
     return choose_replicas(settings, nodes, num_shards)
 
@@ -34,11 +33,10 @@ def choose(nodes: list[dict[str, Any]], num_shards: int = 1000, **fields: Any) -
         ([node(2), node(64), node(64)], 30, 4, 0, 4),
         ([node(0), node(8, 1), node(8, 1)], 2, 4, 1, 8),
         ([node(16, 4), node(32)], 4, 3.75, 1, 4),
-        ([node(8), node(8, alive=False)], 1, 4, 0, 8),
     ],
 )
 def test_the_default_fills_the_nodes(
-    nodes: list[dict[str, Any]], number: int, num_cpus: float, num_gpus: float, threads: int
+    nodes: list[Node], number: int, num_cpus: float, num_gpus: float, threads: int
 ):
     """Each GPU gets a replica, without GPUs each four CPUs; a CPU per node is left for reading."""
     found = choose(nodes)
@@ -57,12 +55,12 @@ def test_the_default_fills_the_nodes(
         ([node(64), node(64)], 16),
     ],
 )
-def test_each_fetch_leaves_room_for_a_write(nodes: list[dict[str, Any]], number: int):
+def test_each_fetch_leaves_room_for_a_write(nodes: list[Node], number: int):
     """Beside the replicas' CPUs those of as many fetches and writes have room."""
     found = choose(nodes)
 
     assert found.num_fetches == number
-    left = sum(one["Resources"]["CPU"] for one in nodes) - found.number * found.num_cpus
+    left = sum(one.num_cpus for one in nodes) - found.number * found.num_cpus
     assert number * (FETCH_CPUS + WRITE_CPUS) <= left
 
 
@@ -95,7 +93,7 @@ def test_what_does_not_fit_this_machine_is_refused(fields: dict[str, Any]):
 
 
 @pytest.mark.parametrize("nodes", [[node(0)], [node(4), node(4)]])
-def test_a_cluster_may_grow(nodes: list[dict[str, Any]]):
+def test_a_cluster_may_grow(nodes: list[Node]):
     """On a cluster that lacks the GPUs by now the job asks for what it needs."""
     found = choose(nodes, ray_address="auto", gpus_per_replica=1, min_replicas=3)
 
@@ -166,7 +164,7 @@ def test_one_machine_gets_what_it_has_room_for():
 
 def test_room_is_counted_as_replicas_are():
     """What the pool grows to when nodes are added is what it would have begun with."""
-    nodes = [node(0), node(5), node(61), node(8, alive=False), node(16, 4)]
+    nodes = [node(0), node(5), node(61), node(16, 4)]
 
     assert room_for(nodes, 4, 0) == 1 + 15 + 3
     assert room_for(nodes, 4, 1) == 3

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
+from pipeline.labelling.records import NUM_FAILED_KEPT, Manifest
 from pipeline.labelling.report import as_html, as_text
-from pipeline.labelling.runs import NUM_FAILED_KEPT, Manifest, Run
+from pipeline.labelling.runs import Run
 from tests.disk_runs import draw_images, label_run, start_run
 
 

@@ -23,7 +23,7 @@ from jobs.demo.scenes import huge_png
 from pipeline.errors import ErrorCode, ImageError, SettingError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling import quarantine, segment
-from pipeline.labelling.runs import ClassRecord
+from pipeline.labelling.records import ClassRecord
 from pipeline.labelling.schema import ImageRow, ShardRow
 from pipeline.labelling.segment import LoadPredictor, Placement, Segmenter
 from pipeline.settings.label import LabelSettings

@@ -6,9 +6,10 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.errors import SettingError
+from pipeline.settings.evaluate import EvaluateSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.shared import OutputSettings
-from pipeline.settings.train import EvaluateSettings, TrainSettings
+from pipeline.settings.train import TrainSettings
 from pipeline.settings.weights import ImportSettings
 
 _PLACES = {"data": "set/", "output": "s3://bucket/out/", "weights": "net.safetensors"}

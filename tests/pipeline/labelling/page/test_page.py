@@ -14,8 +14,9 @@ from fcn.weights.record import Checkpoint
 from pipeline.labelling.history import History
 from pipeline.labelling.network import Network
 from pipeline.labelling.publish import publish
+from pipeline.labelling.records import Manifest, NetworkRecord
 from pipeline.labelling.report import as_html
-from pipeline.labelling.runs import Manifest, NetworkRecord, Run
+from pipeline.labelling.runs import Run
 from tests.disk_runs import draw_images, label_run, random_pixels, start_run
 
 _HOSTILE = "<img src=http://evil/x onerror=alert(1)>"
