@@ -87,8 +87,14 @@ class KeptTars:
         """
         if tar.num_bytes < WORTH_BYTES:
             return
-        with open(f"{self._scratch}/{_name(tar)}", "wb") as file:
-            file.write(_packed(kept))
+        path = f"{self._scratch}/{_name(tar)}"
+        try:
+            with open(path, "wb") as file:
+                file.write(_packed(kept))
+        except DAMAGE as error:
+            # No room, or a name that is no UTF-8: it is not worth an end of the planning.
+            _log.info("what lies in %s is not kept: %s", tar.uri, error)
+            os.unlink(path)
 
     def write(self) -> None:
         """Keep what was noted; the work is done without it."""

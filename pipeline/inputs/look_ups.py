@@ -1,14 +1,14 @@
 """Looking up what a manifest names: the version and the size of objects, and of what is in tars."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
 from pipeline.errors import InputError, Scope, SettingError, StoreError
 from pipeline.inputs.manifests import Named
-from pipeline.inputs.open_tars import damaged, is_of_one_tar, source_in
+from pipeline.inputs.open_tars import damaged, is_of_one_tar, refused, source_in
 from pipeline.inputs.source import Source
 from pipeline.inputs.tars import DamagedTarError, is_tar, read_members
 from pipeline.store.entry import Entry
@@ -65,24 +65,31 @@ class LookUps:
         return {uri: source for some in found for uri, source in some.items()}
 
     def _in_tar(self, tar_uri: str, wanted: set[str]) -> dict[str, Source]:
-        """Find what is wanted of one tar: the last member of each name, as tar would extract it."""
+        """Find what is wanted of one tar; where that can't be read, its rows say why."""
         found: dict[str, Source] = {}
         entry = self._stat_if_there(tar_uri)
         if entry is None:
             return found
-        tar = Source(_key_of(tar_uri), tar_uri, entry.version, entry.num_bytes)
         try:
-            for member in read_members(self._storage, entry):
-                source = source_in(tar, member)
-                if member.is_whole and source.uri in wanted:
-                    found[source.uri] = source
+            self._find(entry, wanted, found)
         except DamagedTarError as error:
-            for uri in wanted - found.keys():
-                found[uri] = damaged(Source(_key_of(uri), uri, entry.version, None), error)
+            lost = partial(damaged, error=error)
         except StoreError as error:
             if not is_of_one_tar(error):
                 raise
-        return found
+            lost = partial(refused, error=error)
+        else:
+            return found
+        others = wanted - found.keys()
+        return found | {uri: lost(Source(_key_of(uri), uri, entry.version, None)) for uri in others}
+
+    def _find(self, entry: Entry, wanted: Container[str], found: dict[str, Source]) -> None:
+        """Add what is wanted of a tar: the last member of each name, as tar would extract it."""
+        tar = Source(_key_of(entry.uri), entry.uri, entry.version, entry.num_bytes)
+        for member in read_members(self._storage, entry):
+            source = source_in(tar, member)
+            if member.is_whole and source.uri in wanted:
+                found[source.uri] = source
 
     def _found(self, inside: Mapping[str, Source], uri: str) -> Source:
         return inside.get(uri) or self._look_up(uri)

@@ -10,7 +10,7 @@ from pipeline.inputs.kept_tars import MOST_IMAGES, Kept, KeptTars
 from pipeline.inputs.source import Source, is_image, readable_name
 from pipeline.inputs.tars import DamagedTarError, Member, is_tar, read_members
 from pipeline.store.entry import Entry
-from pipeline.store.extent import key_inside, member_name, uri_inside
+from pipeline.store.extent import container_of, key_inside, member_name, uri_inside
 from pipeline.store.in_flight import parts_of
 from pipeline.store.storage import Storage
 
@@ -115,8 +115,7 @@ class OpenTars:
         except StoreError as error:
             if not is_of_one_tar(error):
                 raise
-            # As what a manifest names and nobody can look up: its row says why.
-            last = _Part([Source(tar.key, tar.uri, None, None)], refusal=error)
+            last = _Part([refused(tar, error)], refusal=error)
         except DamagedTarError as error:
             last.sources.append(damaged(tar, error))
         else:
@@ -189,8 +188,19 @@ def damaged(tar: Source, error: DamagedTarError) -> Source:
         tar: The tar, or what it should hold.
         error: What is wrong with it.
     """
-    reason = f"the tar is damaged {error}. What lies before that is labelled; write it anew"
+    place = container_of(tar.uri) or tar.uri
+    reason = f"{place} is damaged {error}; the images before that are labelled. Write the tar anew"
     return Source(tar.key, tar.uri, tar.version, None, ErrorCode.CORRUPT, reason)
+
+
+def refused(tar: Source, error: StoreError) -> Source:
+    """Make a source of a tar that can't be read, or of what it should hold.
+
+    Args:
+        tar: As of `damaged`.
+        error: As the store says it.
+    """
+    return Source(tar.key, tar.uri, None, None, error.code, error.message)
 
 
 def is_of_one_tar(error: StoreError) -> bool:

@@ -34,7 +34,7 @@ class Source:
             can't be looked up; its row will say why.
         num_bytes: Its size; None where it is not known.
         refusal: The code of what is planned as a row without a mask.
-        reason: Of the refusal, where it is more than the code says.
+        reason: What its row says, where that is more than the code.
         offset: Where in its tar it begins, in bytes; None where it is an object of its own.
     """
 

@@ -16,8 +16,7 @@ PACKED_TARS = (
     *(".tar.lz4", ".tar.lzma", ".tar.z"),
 )
 UNPACK = (
-    "where files lie in one is known to nobody who has not unpacked it; make it a plain .tar "
-    "first, as `gunzip` does"
+    "files in one can't be read at an offset; make it a plain .tar first, for example with `gunzip`"
 )
 # Behind the end of a tar nothing lies but zeros, to the end of a record; so many are looked at.
 _LOOKED_AT = 1 << 20
@@ -104,8 +103,8 @@ def _check_end(file: IO[bytes], end: int) -> None:
     file.seek(end)
     first = file.read(tarfile.BLOCKSIZE)
     if len(first) < tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it is cut off: no empty block ends it")
+        raise tarfile.ReadError("it is cut off: there is no empty block at the end")
     if any(first):
-        raise tarfile.ReadError("there is no header of a member, nor the end")
+        raise tarfile.ReadError("there is neither a header nor the end of the tar")
     if any(file.read(_LOOKED_AT)):
-        raise tarfile.ReadError("something lies behind its end; `tar -A` is what joins tars")
+        raise tarfile.ReadError("there is data behind its end; join tars with `tar -A`")

@@ -151,8 +151,8 @@ def _refuse_planned(image: ImageRow) -> None:
     """Say what the plan has found out about a name, or a tar. Raises StoreError."""
     if (known := image.get("error_code")) is not None:
         code = ErrorCode(known)
-        reason = image.get("error_message") or _NAMES[code]
-        raise StoreError(code, f"{image['uri']}: {reason}")
+        said = image.get("error_message")
+        raise StoreError(code, said or f"{image['uri']}: {_NAMES[code]}")
 
 
 def _fail_again(storage: Storage, uri: str) -> None:

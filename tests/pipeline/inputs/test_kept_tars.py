@@ -109,3 +109,24 @@ def test_an_output_that_refuses_costs_nothing(
     _start(tmp_path, _draft(tmp_path))
     assert "what lies in tars could not be kept" in caplog.text
     assert (tmp_path / "out/runs").exists()
+
+
+def test_names_that_no_table_holds_are_not_kept(tmp_path: Path) -> None:
+    """A tar with a name that is no UTF-8 is planned each time, its image a row that says so."""
+    data = tar_of([("first.txt", _LARGE), ("a.jpg", b"1"), ("Z.jpg", b"2")])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tar").write_bytes(_renamed(data))
+    drafted = _draft(tmp_path)
+    assert [row["error_code"] for row in drafted.sample(9)] == ["name_not_utf8", None]
+    _start(tmp_path, drafted)
+    assert not (tmp_path / "out/tars").exists()
+
+
+def _renamed(data: bytes) -> bytes:
+    """Give the member Z.jpg a first byte that is no UTF-8, and mend the checksum of its header."""
+    start = data.index(b"Z.jpg")
+    header = bytearray(data[start : start + 512])
+    header[0] = 0xE9
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return data[:start] + bytes(header) + data[start + 512 :]

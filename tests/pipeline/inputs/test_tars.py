@@ -102,12 +102,12 @@ def test_what_has_no_content_of_its_own_is_not_whole(tmp_path: Path) -> None:
 
 _DAMAGES = {
     "cut off in a member": (lambda data: data[:3200], ["a.jpg", "a.json"], "'b/c.png' is cut off"),
-    "cut off in a header": (lambda data: data[:3000], ["a.jpg", "a.json"], "no empty block ends"),
+    "cut off in a header": (lambda data: data[:3000], ["a.jpg", "a.json"], "no empty block at"),
     "cut off before its end": (
-        lambda data: data[:4096], ["a.jpg", "a.json", "b/c.png", "d"], "no empty block ends it",
+        lambda data: data[:4096], ["a.jpg", "a.json", "b/c.png", "d"], "no empty block at the end",
     ),
     "a header of other bytes": (
-        lambda data: data[:1536] + b"x" * 512 + data[2048:], ["a.jpg"], "no header of a member",
+        lambda data: data[:1536] + b"x" * 512 + data[2048:], ["a.jpg"], "neither a header nor",
     ),
     "joined by cat": (
         lambda data: data + data, ["a.jpg", "a.json", "b/c.png", "d"], "`tar -A`",

@@ -132,7 +132,7 @@ def test_compressed_tars_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFi
     source = _put(tmp_path)
     (source / "a.tar.gz").write_bytes(b"\x1f\x8b")
     for named in ("", "/a.tar.gz"):
-        with pytest.raises(InputError, match=r"make it a plain \.tar first, as `gunzip` does"):
+        with pytest.raises(InputError, match=r"plain \.tar first, for example with `gunzip`"):
             _draft(tmp_path, f"{source}{named}", input_form="tar")
     _put(tmp_path, b=tar_of(samples([1])))
     with caplog.at_level(logging.WARNING):
@@ -150,8 +150,8 @@ def test_a_damaged_tar_is_a_row_beside_the_images_before(tmp_path: Path) -> None
         *("a.tar/000000000.png", "a.tar/000000001.png", "c.tar/000000009.png"),
     ]
     assert found["a.tar"][0] == found["b.tar"][0] == "corrupt"
-    assert "a.tar: the tar is damaged at byte 6,144 of 6,800: " in found["a.tar"][1]
-    assert "b.tar: the tar is damaged at byte 0 of 1,200: " in found["b.tar"][1]
+    assert "in/a.tar is damaged at byte 6,144 of 6,800: " in found["a.tar"][1]
+    assert "in/b.tar is damaged at byte 0 of 1,200: " in found["b.tar"][1]
     assert not verify(run, 2).breaks
     assert _draft(tmp_path, source, input_form="tar").num_images == 0
     _put(tmp_path, a=whole)
@@ -342,3 +342,27 @@ def test_tars_in_a_bucket_are_read_by_ranges(s3: Server, tmp_path: Path) -> None
     s3.put(bucket, "in/a.tar", tar_of(samples(range(1, 5))))
     codes = [image["error_code"] for image in Fetch(storage, 1 << 20, 2).images(planned)]
     assert codes == ["changed"] * 4 + [None] * 2
+
+
+def test_a_tar_that_nobody_may_read_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is `forbidden`, in the store's words; where that is true of every tar, nothing begins."""
+    source = _put(tmp_path, a=tar_of(samples([1])), b=tar_of(samples([2])))
+
+    def refuse(storage: Storage, extent: Extent, *given: Any) -> bytes:
+        if any(extent.uri.endswith(name) for name in refused):
+            raise StoreError(ErrorCode.FORBIDDEN, f"{extent.uri}: not for you")
+        return read(storage, extent, *given)
+
+    refused, read = ["a.tar"], Storage.read_version_of
+    monkeypatch.setattr(Storage, "read_version_of", refuse)
+    run = _labelled(tmp_path, source, input_form="tar")
+    rows = {row["key"]: (row["error_code"], row["error_message"]) for row in _rows(run)}
+    assert rows == {
+        "a.tar": ("forbidden", f"file://{source}/a.tar: not for you"),
+        "b.tar/000000002.png": (None, None),
+    }
+    refused.append("b.tar")
+    with pytest.raises(InputError, match=r"input='file://.*tar: not for you"):
+        _draft(tmp_path, source, input_form="tar")
