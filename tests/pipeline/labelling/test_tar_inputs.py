@@ -5,27 +5,32 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.errors import ErrorCode, InputError, Scope, SettingError, StoreError
+from pipeline.export.newest import Answers
 from pipeline.labelling import reads
 from pipeline.labelling.draft import draft
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.history import History
 from pipeline.labelling.plan import run_to_continue
 from pipeline.labelling.publish import publish
+from pipeline.labelling.records import Manifest
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import COMMIT, IMAGES, PLAN, of_any_version
 from pipeline.labelling.verify import verify
+from pipeline.labelling.write import Write
 from pipeline.store.extent import Extent
-from pipeline.store.storage import Storage
+from pipeline.store.storage import Storage, sha256_hex
 from tests.disk_runs import (
     encode,
     label_run,
     make_settings,
     network_record,
     random_pixels,
+    segmented,
     start_run,
 )
 from tests.servers import Server
@@ -366,3 +371,49 @@ def test_a_tar_that_nobody_may_read_is_a_row(
     refused.append("b.tar")
     with pytest.raises(InputError, match=r"input='file://.*tar: not for you"):
         _draft(tmp_path, source, input_form="tar")
+
+
+def _drop(path: Path, *columns: str) -> tuple[str, str]:
+    """Write a file as the version before did; return its hash then and now."""
+    before, table = path.read_bytes(), pq.read_table(path)
+    pq.write_table(
+        table.drop_columns([name for name in columns if name in table.schema.names]), path
+    )
+    return sha256_hex(before), sha256_hex(path.read_bytes())
+
+
+def test_runs_of_the_version_before_go_on(tmp_path: Path) -> None:
+    """A plan without the new columns is labelled, and tables without them verify and are read."""
+    source = _put(tmp_path)
+    (source / "a.png").write_bytes(picture(1))
+    with open(bytes(source) + b"/z\xe9.png", "wb"):
+        pass
+    run = start_run(tmp_path, source)
+    for part in (tmp_path / "out").glob("runs/*/plan/*.parquet"):
+        _drop(part, "error_message", "image_offset")
+    label_run(run)
+    publish(run, str)
+    assert [row["error_code"] for row in _rows(run)] == [None, "name_not_utf8"]
+    manifest = Path(run.manifest_uri.removeprefix("file://"))
+    text = manifest.read_text()
+    for table in (tmp_path / "out").rglob("*.parquet"):
+        text = text.replace(*_drop(table, "image_offset"))
+    manifest.write_text(text)
+    assert not verify(run, 2).breaks
+    [row, _] = Answers(((run, Manifest.model_validate_json(text)),)).rows()
+    assert (row["image_offset"], Extent.of_image(row)) == (None, Extent(row["uri"]))
+
+
+def test_a_run_over_tars_is_gone_on_with(tmp_path: Path) -> None:
+    """A command that was killed after one of three shards leaves two, which the plan finds."""
+    source = _put(tmp_path, a=tar_of(samples(range(3))), b=tar_of(samples(range(3, 6))))
+    fields = {"input_form": "tar", "max_shard_images": 2}
+    run = start_run(tmp_path, source, **fields)
+    Write(run, 2)(segmented(run, run.missing()[0]))
+    settings = make_settings(tmp_path, source, **fields)
+    again = run_to_continue(History(Storage(), settings.output), settings, network_record())
+    assert again is not None
+    assert (again.run_id, len(again.missing())) == (run.run_id, 2)
+    label_run(again)
+    publish(again, str)
+    assert (verify(again, 2).num_masks, verify(again, 2).finished) == (6, True)
