@@ -200,7 +200,7 @@ def _write(storage: Storage, output: str, record: Checkpoint, weights: bytes) ->
 
 
 def _same(there: bytes, record: Checkpoint) -> bool:
-    """Whether a record says the same, whenever and from wherever it was imported."""
+    """Return whether a record says the same, whenever and from wherever it was imported."""
     try:
         found = Checkpoint.from_json(there)
     except CheckpointError:

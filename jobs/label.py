@@ -36,7 +36,7 @@ def exit_code(outcome: Outcome, max_error_rate: float) -> int:
     """Judge what was done by the error budget, and say so in the log.
 
     Args:
-        outcome: Of the command.
+        outcome: What the command has come to.
         max_error_rate: The budget, 0 to 1.
     """
     if outcome.error_rate <= max_error_rate:

@@ -46,7 +46,7 @@ def stop_on_signals(grace_s: float, at_last: Callable[[], None] | None = None) -
 
 
 def is_stopping() -> bool:
-    """Whether a signal has been taken by what `stop_on_signals` has set up."""
+    """Return whether a signal has been taken by what `stop_on_signals` has set up."""
     return all(signal.getsignal(one) is signal.SIG_IGN for one in _SIGNALS)
 
 

@@ -50,7 +50,7 @@ class ErrorCode(StrEnum):
 
     @property
     def transient(self) -> bool:
-        """Whether the cause lies outside the image's bytes, so that a retry can succeed."""
+        """Return whether the cause lies outside the image's bytes, so that a retry can succeed."""
         return self in _TRANSIENT
 
 

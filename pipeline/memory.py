@@ -21,7 +21,7 @@ def available_memory(root: Path = Path("/")) -> int | None:
     """Return how many bytes this process can still take: of the machine, or of its container.
 
     Args:
-        root: Of the file system in which Linux says so (/proc/meminfo, cgroup v2).
+        root: The root of the file system in which Linux says so (/proc/meminfo, cgroup v2).
 
     Returns:
         None where nothing says it.

@@ -24,7 +24,7 @@ class Stat:
     started: int
 
     def starved(self, before_s: float, share_s: float) -> bool:
-        """Whether it would run, and has not had a processor for that long.
+        """Return whether it would run, and has not had a processor for that long.
 
         Args:
             before_s: Its `cpu_s` at the beginning.

@@ -37,7 +37,7 @@ def redacted(text: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Whether `redacted` would hide something.
+    """Return whether `redacted` would hide something.
 
     Args:
         text: A URL, or any text.

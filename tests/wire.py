@@ -34,6 +34,9 @@ class Wire:
 
     def close(self) -> None:
         self.cut()
+        with suppress(OSError):
+            # Closing alone would not wake who waits there.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -47,8 +50,15 @@ class Wire:
                 continue
             server = socket.create_connection(self._server)
             self._open += [client, server]
-            for pair in ((client, server), (server, client)):
-                threading.Thread(target=_pump, args=pair, daemon=True).start()
+            threading.Thread(target=_connect, args=(client, server), daemon=True).start()
+
+
+def _connect(client: socket.socket, server: socket.socket) -> None:
+    with client, server:
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
+        _pump(client, server)
+        back.join()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -143,7 +143,7 @@ class Launched:
 
         Args:
             found: What `label_plainly` gives.
-            num_classes: Of the network.
+            num_classes: Number of classes that the network tells apart.
             scores_NCHW: The score maps, if they are wanted.
         """
         self._num_classes = num_classes
@@ -217,7 +217,7 @@ class Labeller:
 
         Args:
             scorer: Gives the scores.
-            num_classes: Of the network.
+            num_classes: Number of classes that the network tells apart.
             with_scores: Whether predictions have score maps.
             with_confidence: Whether predictions have the confidence of every pixel.
             ignore_below: Pixels of a lower confidence become 255; 0 ignores none.
@@ -242,7 +242,7 @@ class Labeller:
 
         Args:
             image_HWC: RGB, uint8, on the device.
-            side: Of the tiles, in pixels.
+            side: The side of the tiles, in pixels.
         """
         picture = (image_HWC.shape[0], image_HWC.shape[1])
         found = (

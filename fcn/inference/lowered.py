@@ -23,7 +23,7 @@ def lower(network: Network, device: torch.device, dtype: torch.dtype) -> Network
     Args:
         network: Whose copy is wanted; it stays as it is.
         device: Where to.
-        dtype: Of the convolutions' arithmetic. Batch norms keep theirs.
+        dtype: The dtype of the convolutions' arithmetic. Batch norms keep theirs.
     """
     lowered = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     lowered.fold()

@@ -46,7 +46,7 @@ def if_it_fits(
 
     Args:
         work: To do.
-        arguments: Of the work.
+        arguments: The arguments of the work.
         smallest: Whether there is no smaller piece of it: what may be want of memory, and may be
             another error, is the error then.
     """
@@ -81,7 +81,7 @@ class MemoryEstimate:
         Args:
             network: As it is.
             in_channels: Of its input.
-            num_classes: Of its scores.
+            num_classes: Number of classes of its scores.
             scales: At which images are scored.
         """
         self._network = network

@@ -54,7 +54,7 @@ class Scorer:
             network: On its device, in evaluation mode.
             preprocess: What pixels pass before.
             views: One, or several whose softmax values are averaged.
-            dtype: Of the network's arithmetic.
+            dtype: The dtype of the network's arithmetic.
             autocast: Whether PyTorch casts to it, layer by layer; else the layers have it already.
             whole: What whole pictures go through in its place, such as its compiled form.
         """

@@ -36,7 +36,7 @@ class Region:
         """Return the same region in the picture flipped left to right.
 
         Args:
-            width: Of the picture.
+            width: The width of the picture.
         """
         return Region(self.top, width - self.right, self.bottom, width - self.left)
 

@@ -50,7 +50,7 @@ def conv_add_relu(
     Args:
         conv: With a bias.
         features_NCHW: Its input.
-        added_NCHW: Of the shape of its output.
+        added_NCHW: Has the shape of its output.
     """
     if not is_fused(conv, features_NCHW):
         return F.relu(conv(features_NCHW) + added_NCHW, inplace=True)

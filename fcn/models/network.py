@@ -14,7 +14,7 @@ class Network(nn.Module):
     """A fully convolutional network: normalised images in, score maps of the same size out.
 
     Attributes:
-        geometry: Of the whole chain, from the image to its score maps.
+        geometry: The geometry of the whole chain, from the image to its score maps.
         receptive_field: Pixels in a row that one output of the coarsest layer looks at.
         stride: Pixels per step of the coarsest layer: parts of a picture that begin at multiples
             of it get the scores that the whole gets.
@@ -59,7 +59,7 @@ class Network(nn.Module):
 
         Args:
             down: The deepest path from the image to the coarsest layer, in order.
-            geometry: Of the whole chain.
+            geometry: The geometry of the whole chain.
         """
         coarsest = Geometry().then(down)
         self.stride = int(coarsest.stride)

@@ -38,8 +38,8 @@ class ConvNorm(nn.Module):
         Args:
             conv: Without a bias.
             activation: Behind the batch norm.
-            eps: Of the batch norm.
-            momentum: Of the batch norm.
+            eps: The eps of the batch norm.
+            momentum: The momentum of the batch norm.
         """
         super().__init__()
         self.conv = conv
@@ -124,7 +124,7 @@ class FCNPyramid(Network):
         Args:
             encoder: As built.
             num_classes: Score maps, background included.
-            channels: Of the decoder.
+            channels: The channels of the decoder.
         """
         super().__init__()
         self.encoder = encoder

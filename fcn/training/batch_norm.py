@@ -68,7 +68,7 @@ def share_batch_norms(network: nn.Module, device: torch.device) -> nn.Module:
 
     Args:
         network: Changed in place; tensors and their names stay.
-        device: Of the network.
+        device: The device of the network.
     """
     if world_size() == 1:
         return network

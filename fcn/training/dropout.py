@@ -29,7 +29,7 @@ class ImageDropout(nn.Dropout):
         """Drop elements; in evaluation nothing.
 
         Args:
-            features_NCHW: Of the images that `expect` has named.
+            features_NCHW: Those of the images that `expect` has named.
         """
         if not self.training or not self.p:
             return features_NCHW

@@ -39,7 +39,7 @@ def cross_entropy_sum(
     Args:
         scores_NCHW: Of every class; computed with in float32, whatever they are.
         truths_NHW: Class indices, int64, `IGNORE_INDEX` where there is none.
-        weights: Of the classes, float32; None weighs all alike.
+        weights: The weights of the classes, float32; None weighs all alike.
         smoothing: Share of a pixel's certainty that goes to all classes alike.
     """
     scores = scores_NCHW.float() if weights is None else _shifted(scores_NCHW, weights)

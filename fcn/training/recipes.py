@@ -37,7 +37,7 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        name: Of the recipe.
+        name: The name of the recipe.
         optimizer: `sgd` or `adamw`.
         learning_rate: The highest; the schedule lowers it.
         batch_size: Images per step over all workers.
@@ -65,7 +65,7 @@ class Recipe:
             weights themselves.
         micro_batch_size: Images that pass through the network at a time on a worker; gradients
             are summed up over the step. None: all at once.
-        augmentation: Of the training images.
+        augmentation: The augmentation of the training images.
         stage_factors: For `staged`: of the learning rate, for each of the stages, coarse to fine.
     """
 

@@ -81,7 +81,7 @@ class Trainer:
             device: As PyTorch names it.
             precision: Of the forward pass: `fp32`, or `bf16` by autocast. Weights, loss and
                 gradients of the weights are float32 in both.
-            class_weights: Of the loss; None weighs all alike.
+            class_weights: The class weights of the loss; None weighs all alike.
             seed: Of dropout.
         """
         self._device = torch.device(device)

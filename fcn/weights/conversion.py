@@ -51,7 +51,7 @@ class Wanted:
         channel_order: `RGB` or `BGR`.
         mean: Per channel, in the range 0 to 1.
         std: The same.
-        provenance: Of the record; what the import knows is added.
+        provenance: The provenance of the record; what the import knows is added.
     """
 
     network: str
@@ -114,7 +114,7 @@ def read_tensors(data: bytes, name: str) -> Tensors:
 
     Args:
         data: A file of `torch.save`, or a safetensors file.
-        name: Of the file: its ending says which.
+        name: The name of the file: its ending says which.
 
     Raises:
         CheckpointError: It can't be read so, or holds something else.

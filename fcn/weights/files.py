@@ -63,7 +63,7 @@ def random_network(record: Checkpoint, seed: int) -> Network:
 
     Args:
         record: Which network, and its classes.
-        seed: Of the network's initialisation.
+        seed: Decides the network's initialisation.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -101,7 +101,7 @@ def start_from(
 
     Args:
         network: To be trained from there.
-        tensors: Of a network of the same family.
+        tensors: The tensors of a network of the same family.
         classes: Names of the network's classes, and of those of the tensors. Where they differ,
             score layers take over the channels of classes that both have. None: they are the same.
 

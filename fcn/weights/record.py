@@ -102,7 +102,7 @@ class Checkpoint:
 
     @property
     def untrained(self) -> bool:
-        """Whether the weights are random."""
+        """Return whether the weights are random."""
         return self.weights_sha256.startswith("random:")
 
     def to_json(self) -> str:

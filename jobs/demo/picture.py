@@ -34,7 +34,7 @@ def draw_picture(path: Path) -> None:
     """Label some scenes with the demo's checkpoint, and draw each above its mask and its classes.
 
     Args:
-        path: Of the WebP.
+        path: The path of the WebP.
     """
     network, record = fcn.load(str(FOLDER / "model.safetensors"))
     scenes = [draw_seen_scene(seed, _HEIGHT, _WIDTH, seen)[0] for seed, seen in _SCENES]

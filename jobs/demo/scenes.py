@@ -57,7 +57,7 @@ def draw_scene(seed: int, height: int, width: int) -> tuple[NDArray[np.uint8], N
     """Draw a scene; the same arguments draw the same one.
 
     Args:
-        seed: Of all that is random in it.
+        seed: Decides all that is random in it.
         height: In pixels.
         width: In pixels.
 
@@ -92,7 +92,7 @@ def draw_seen_scene(
     """Draw the scene of `draw_scene` under some conditions.
 
     Args:
-        seed: Of all that is random in it.
+        seed: Decides all that is random in it.
         height: In pixels.
         width: In pixels.
         conditions: Plain ones leave the scene as it is.

@@ -18,7 +18,7 @@ def check_cluster(
     """Look at the cluster that this process is connected to.
 
     Args:
-        settings: Of the job.
+        settings: What the job was asked to do.
         places: What each node is to look at.
         before: What the driver has found, which need not be said again of a node.
 

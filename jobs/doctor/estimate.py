@@ -26,7 +26,7 @@ class Measured:
     """What a sample has shown, in one worker.
 
     Attributes:
-        num_images: Of the sample.
+        num_images: Number of images of the sample.
         num_failed: Of these, without a mask.
         num_bytes: Encoded.
         fetch_s: To read them, as many at a time as `io_threads` says.

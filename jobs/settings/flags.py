@@ -48,12 +48,12 @@ class Setting:
 
     @property
     def positional(self) -> bool:
-        """Whether it is an argument without a flag."""
+        """Return whether it is an argument without a flag."""
         return Mark.POSITIONAL in self.field.metadata
 
     @property
     def optional(self) -> bool:
-        """Whether None is a value of it."""
+        """Return whether None is a value of it."""
         return NoneType in get_args(self.field.annotation)
 
     @property
@@ -65,7 +65,7 @@ class Setting:
 
     @property
     def switch(self) -> bool:
-        """Whether its flag takes no value and has a twin with `no-`."""
+        """Return whether its flag takes no value and has a twin with `no-`."""
         return self._type is bool
 
     @property
@@ -75,12 +75,12 @@ class Setting:
 
     @property
     def several(self) -> bool:
-        """Whether it is a sequence of values."""
+        """Return whether it is a sequence of values."""
         return get_origin(self._type) is tuple
 
     @property
     def two_words(self) -> bool:
-        """Whether its flag takes a name and a range."""
+        """Return whether its flag takes a name and a range."""
         return Mark.TWO_WORDS in self.field.metadata
 
     @property

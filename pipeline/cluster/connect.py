@@ -28,7 +28,7 @@ def start_ray(ray_address: str | None) -> None:
     """Connect to a cluster whose nodes are alike, or start Ray on this machine.
 
     Args:
-        ray_address: Of the cluster; None starts one.
+        ray_address: Where the cluster is; None starts one.
 
     Raises:
         SettingError: There is no cluster at the address, or its nodes have other versions.
@@ -42,7 +42,7 @@ def connect(ray_address: str | None) -> None:
     """Connect to a cluster as it is, or start Ray on this machine.
 
     Args:
-        ray_address: Of the cluster; None starts one.
+        ray_address: Where the cluster is; None starts one.
 
     Raises:
         SettingError: There is no cluster at the address.

@@ -11,7 +11,7 @@ def set_switches(context: ray.data.DataContext, max_wait_minutes: float | None) 
     """Let what runs in a context fail as the rest of the product does.
 
     Args:
-        context: Of one dataset, or the current one, which all later datasets take over.
+        context: The context of one dataset, or the current one, which all later datasets take over.
         max_wait_minutes: Without any progress; None where somebody else minds it.
     """
     # An image's failure is a row; what is left is the run's.
@@ -35,7 +35,7 @@ def keep_rows_apart(context: ray.data.DataContext) -> None:
     ahead (two).
 
     Args:
-        context: Of one dataset.
+        context: The context of one dataset.
     """
     context.target_max_block_size = 1
 

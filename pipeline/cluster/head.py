@@ -59,7 +59,7 @@ def watch_head(*, restarts: bool) -> None:
 
 
 def _listens(path: str) -> bool:
-    """Whether the process behind a Unix socket is alive; a busy one is."""
+    """Return whether the process behind a Unix socket is alive; a busy one is."""
     with socket.socket(socket.AF_UNIX) as one:
         one.settimeout(_ANSWER_S)
         try:

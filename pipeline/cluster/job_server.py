@@ -237,12 +237,12 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _in_trouble(error: RuntimeError) -> bool:
-    """Whether the server has answered with 5xx; the number stands in the text alone."""
+    """Return whether the server has answered with 5xx; the number stands in the text alone."""
     return "Request failed with status code 5" in str(error)
 
 
 def _name_taken(error: RuntimeError) -> bool:
-    """Whether a submission id is taken; Ray answers with 500 and this text."""
+    """Return whether a submission id is taken; Ray answers with 500 and this text."""
     return "already exists" in str(error)
 
 

@@ -35,7 +35,7 @@ def mark_session(folder: str) -> None:
     """Mark a session of Ray as that of this process.
 
     Args:
-        folder: Of the session, where its processes log to.
+        folder: The folder of the session, where its processes log to.
     """
     with open(os.path.join(folder, _OWNER), "x", encoding="utf-8") as file:
         file.write(_name(os.getpid()))

@@ -49,7 +49,7 @@ def ask_every_node(
 
     Args:
         question: What to call; it and its answer travel.
-        arguments: Of the call.
+        arguments: Are passed on to the call.
         timeout_s: Seconds after which a node counts as silent.
     """
     # Without CPUs it runs beside any work, and on a head that has none.
@@ -91,7 +91,7 @@ def ask_one_process(
 
     Args:
         question: What to call; it and its answer travel.
-        arguments: Of the call.
+        arguments: Are passed on to the call.
         num_cpus: CPUs that it needs.
         num_gpus: GPUs that it needs.
         timeout_s: Seconds for all of it, waiting for room included.

@@ -55,7 +55,7 @@ def tells_of_short_memory(text: str) -> bool:
     The other words are those of CUDA and of PyTorch's allocator for CPUs.
 
     Args:
-        text: Of the error.
+        text: The text of the error.
     """
     words = ("running low on memory", "out of memory", "can't allocate memory")
     return any(one in text.lower() for one in words)

@@ -177,7 +177,7 @@ def confusion_table(matrix: ConfusionMatrix, names: Sequence[str]) -> pa.Table:
 
     Args:
         matrix: n_ij.
-        names: Of the classes.
+        names: The classes' names, by index.
     """
     number = len(names)
     truth, predicted = np.divmod(np.arange(number**2), number)

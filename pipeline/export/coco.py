@@ -66,7 +66,7 @@ class Coco:
             yield self._file(f"{self._num_files:05d}")
 
     def finish(self) -> Iterable[File]:
-        """Give the last file, or the only one."""
+        """Return the last file, or the only one."""
         if not self._num_files:
             return [self._file("default")]
         return [self._file(f"{self._num_files:05d}")] if self._images else []

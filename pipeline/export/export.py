@@ -56,7 +56,7 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
     Args:
         answers: What is exported.
         settings: In which form, where to, and which of it.
-        storage: Of all of it.
+        storage: Reads and writes all of it.
 
     Raises:
         SettingError: The classes don't fit the form, its library is not installed, or the export

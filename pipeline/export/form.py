@@ -37,7 +37,7 @@ class Form(Protocol):
         """Take up what is said of an image among others, in order; gives files as they get full."""
 
     def finish(self) -> Iterable[File]:
-        """Give what is left to write."""
+        """Return what is left to write."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class About:
 
     Attributes:
         classes: In order of their indices.
-        fingerprint: Of the network.
+        fingerprint: Identifies the network and what decides its masks.
         copy_images: Whether images are written, where the format leaves the choice.
         image_url_prefix: What stands before an image's key to make its address.
     """

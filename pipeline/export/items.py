@@ -17,10 +17,10 @@ class Item:
 
     Attributes:
         name: Its name in the export, with slashes between folders and without an ending.
-        row: Of the images table.
+        row: A row of the images table.
         mask: The mask's PNG.
         image: The image's file; None where it is not asked for.
-        ending: Of the image's file, without a dot; empty where it is not asked for.
+        ending: The ending of the image's file, without a dot; empty where it is not asked for.
     """
 
     name: str
@@ -41,7 +41,7 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
     Args:
         storage: Of both.
         name: In the export.
-        row: Of the images table, with a mask.
+        row: The row of the images table, with a mask.
         with_image: Whether to read the image.
 
     Raises:
@@ -58,7 +58,7 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
 
 
 def is_of_one_image(error: ImageError | StoreError) -> bool:
-    """Whether a failure is true of its image alone, so that the others can be read.
+    """Return whether a failure is true of its image alone, so that the others can be read.
 
     Args:
         error: What reading an image has raised.

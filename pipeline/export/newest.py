@@ -48,7 +48,7 @@ class Answers:
         """Choose the runs: one by its name, or all of the newest one's network.
 
         Args:
-            history: Of the output.
+            history: The output's runs so far.
             run_id: Only this run; None takes all.
 
         Raises:

@@ -41,7 +41,7 @@ class Parts(Generic[_Thing]):
         return self.close() if full else ()
 
     def close(self) -> Iterable[File]:
-        """Give what is held as a file, if anything is."""
+        """Return what is held as a file, if anything is."""
         if not self._held:
             return ()
         file = (self.place(self._num_files), self.encode(self._held))

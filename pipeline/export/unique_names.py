@@ -24,7 +24,7 @@ class Names:
         """Name an image: like its mask, else with its ending, else by its whole place.
 
         Args:
-            row: Of an image with a mask.
+            row: The row of an image that has a mask.
 
         Raises:
             InputError: All three are taken.

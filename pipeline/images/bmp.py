@@ -32,10 +32,10 @@ class _Header:
     """What the headers of a BMP say.
 
     Attributes:
-        offset: Of the pixels in the file; 0 where nothing is said.
-        num_bytes: Of the second header; the palette is behind it.
+        offset: The offset of the pixels in the file.
+        num_bytes: Number of bytes of the second header; the palette is behind it.
         bits: Per pixel.
-        num_colours: Of the palette.
+        num_colours: Number of colours of the palette.
         alpha_mask: Which bits of a pixel are alpha, where it says.
     """
 
@@ -65,6 +65,10 @@ class BmpPicture:
         self._data = data
         self._image = open_picture(data, "BMP")
         self._header = _read_header(data)
+        if self._header.offset < _FILE_HEADER_BYTES + self._header.num_bytes:
+            raise ImageError(
+                ErrorCode.CORRUPT, f"BMP: pixels at byte {self._header.offset}, in the header"
+            )
         if self._header.bits == 16 and self._header.alpha_mask:
             raise ImageError(
                 ErrorCode.UNSUPPORTED_MODE, "BMP of 16 bits with alpha; convert it to PNG"
@@ -91,7 +95,7 @@ class BmpPicture:
         start = _FILE_HEADER_BYTES + self._header.num_bytes
         end = start + self._header.entry_bytes * self._header.num_colours
         # The pixels may begin before the palette that is announced has ended.
-        palette = np.frombuffer(self._data[start : min(end, self._header.offset or end)], np.uint8)
+        palette = np.frombuffer(self._data[start : min(end, self._header.offset)], np.uint8)
         entries = palette[: len(palette) // self._header.entry_bytes * self._header.entry_bytes]
         colours = entries.reshape(-1, self._header.entry_bytes)[:, 2::-1]
         indices = np.asarray(self._indices(start))

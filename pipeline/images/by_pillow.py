@@ -11,10 +11,13 @@ from pipeline.errors import ErrorCode, ImageError
 from pipeline.images import png
 from pipeline.images.colour import to_rgb
 from pipeline.images.damage import DAMAGE
-from pipeline.images.jpeg import check_kind, decode_jpeg
+from pipeline.images.jpeg import check_kind, decode_jpeg, without_metadata
 from pipeline.images.opening import open_picture
+from pipeline.images.webp import read_webp_size
 
 _ORIENTATION = 0x0112
+# RGBA, and what it is made of.
+_BYTES_PER_PIXEL = 8
 
 
 class PillowPicture:
@@ -25,7 +28,7 @@ class PillowPicture:
 
         Args:
             data: The encoded image.
-            name: Of its format, as Pillow calls it.
+            name: The name of its format, as Pillow calls it.
 
         Raises:
             ImageError: It is of a kind that is not read.
@@ -33,12 +36,19 @@ class PillowPicture:
         if name == "JPEG":
             check_kind(data)
         self._data = data
-        self._image = open_picture(data, name)
+        self._name = name
+        self._known_size = read_webp_size(data) if name == "WEBP" else None
+        self.size = self._known_size or (self._image.height, self._image.width)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) as stored."""
-        return self._image.height, self._image.width
+    @cached_property
+    def _image(self) -> Image.Image:
+        try:
+            return open_picture(self._data, self._name)
+        except DAMAGE as error:
+            if self._name == "JPEG":
+                return open_picture(without_metadata(self._data), self._name)
+            self._mind_memory(self._known_size, error)
+            raise
 
     @property
     def orientation(self) -> object:
@@ -55,8 +65,19 @@ class PillowPicture:
 
     def decode_by_pillow(self) -> NDArray[np.uint8]:
         """Decode as `decode`; what libjpeg warns of is in the pixels."""
-        self._image.load()
+        try:
+            self._image.load()
+        except DAMAGE as error:
+            self._mind_memory(self.size, error)
+            raise
+        if (self._image.height, self._image.width) != self.size:
+            raise ImageError(ErrorCode.CORRUPT, f"{self._name}: a header of another size")
         return np.asarray(to_rgb(self._image))
+
+    def _mind_memory(self, size: tuple[int, int] | None, error: BaseException) -> None:
+        """Find out whether it was memory that a codec lacked: those of WebP and AVIF don't say."""
+        if self._name != "JPEG" and size is not None and not _is_there_room(size):
+            raise MemoryError from error
 
 
 class PngPicture:
@@ -96,6 +117,15 @@ class PngPicture:
         if self._read.transparent is None:
             return pixels
         return png.over_white(self._read, pixels, _png_samples(self._read, image))
+
+
+def _is_there_room(size: tuple[int, int]) -> bool:
+    """Return whether there is memory for what a decoder of a picture takes, about."""
+    try:
+        np.empty((*size, _BYTES_PER_PIXEL), np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def _exif_orientation(exif: object) -> object:

@@ -20,7 +20,7 @@ def confusion_figure(
 
     Args:
         counts: n_ij, of shape (classes, classes): ground truth in rows, prediction in columns.
-        names: Of the classes.
+        names: The classes' names, by index.
         title: Above it.
     """
     totals = counts.sum(axis=1, keepdims=True)

@@ -50,7 +50,7 @@ def honest_errors(data: bytes, name: str) -> Iterator[None]:
 
     Args:
         data: The encoded image.
-        name: Of its format.
+        name: The name of its format.
 
     Raises:
         ImageError: out_of_memory, truncated, unsupported_mode or corrupt.
@@ -68,18 +68,27 @@ def damaged(data: bytes, name: str, error: BaseException) -> ImageError:
 
     Args:
         data: The encoded image.
-        name: Of its format.
+        name: The name of its format.
         error: What the decoder raised.
     """
     reason = str(error) or type(error).__name__
     said = reason.lower()
-    if any(words in said for words in _NO_MEMORY):
+    if says_no_memory(reason):
         return _out_of_memory(data, name)
     if any(words in said for words in _UNSUPPORTED):
         return ImageError(ErrorCode.UNSUPPORTED_MODE, f"{name}: {reason}")
     if _ends_early(data, name) or any(words in said for words in _CUT_OFF):
         return ImageError(ErrorCode.TRUNCATED, f"{name} of {len(data)} bytes ends early: {reason}")
     return ImageError(ErrorCode.CORRUPT, f"{name}: {reason}")
+
+
+def says_no_memory(reason: str) -> bool:
+    """Return whether a decoder's words are that there was no memory.
+
+    Args:
+        reason: What it said.
+    """
+    return any(words in reason.lower() for words in _NO_MEMORY)
 
 
 def _out_of_memory(data: bytes, name: str) -> ImageError:

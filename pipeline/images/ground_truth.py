@@ -150,10 +150,10 @@ def _rgb(code: int) -> str:
 
 
 def is_coloured(data: bytes) -> bool:
-    """Whether a truth file holds colours instead of class indices. Raises TruthError."""
+    """Return whether a truth file holds colours instead of class indices. Raises TruthError."""
     return _open(data).mode not in _INDEX_MODES
 
 
 def is_grey(data: bytes) -> bool:
-    """Whether a truth file has neither colours nor a palette. Raises TruthError."""
+    """Return whether a truth file has neither colours nor a palette. Raises TruthError."""
     return _open(data).mode in _INDEX_MODES[1:]

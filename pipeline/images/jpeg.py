@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.errors import ErrorCode, ImageError
-from pipeline.images.damage import DAMAGE, damaged
+from pipeline.images.damage import DAMAGE, damaged, says_no_memory
 
 # ITU-T T.81, table B.1: frames (SOF) start with C0 to CF without C4, C8 and CC, which are tables.
 # F7 is that of JPEG-LS (ITU-T T.87, C.1.1).
@@ -28,6 +28,13 @@ _SOS = 0xDA
 _EOI = 0xD9
 # T.81, table B.1: SOI, EOI and TEM have no segment behind them.
 _ALONE = (0x01, 0xD8, _EOI)
+_EXIF = 0xE1
+_JFIF, _ADOBE = 0xE0, 0xEE
+# Bytes, with marker and length, below which a segment is left out: applications' and comments.
+_LEAST_BYTES = dict.fromkeys((*range(0xE0, 0xF0), 0xFE), 1 << 17)
+_LEAST_BYTES |= {_EXIF: 0, _JFIF: 18, _ADOBE: 16}
+# What libjpeg warns of that is beside the pixels.
+_OF_A_PROFILE = "bad ICC marker"
 # T.81, B.1.1.5: coded data hold 0xFF before 0x00 (a byte of theirs) or RST only. Fill bytes may
 # stand before a marker.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
@@ -80,9 +87,34 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
             place += 1
             continue
         yield marker, place
-        if marker == _SOS:
+        if marker in (_SOS, _EOI):
             return
+        if marker in _ALONE:
+            place += 2
+            continue
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Leave out the segments that decide no pixel and no turn, which Pillow refuses when damaged.
+
+    Args:
+        data: The JPEG.
+
+    Returns:
+        The JPEG without profiles, comments and their like, and without headers of JFIF and Adobe
+        that are too short to be one, as which libjpeg does not take them either.
+    """
+    kept, end = [data[:2]], 2
+    for marker, place in _segments(data):
+        if marker == _SOS:
+            break
+        alone = marker in _ALONE
+        end = place + 2 + (0 if alone else int.from_bytes(data[place + 2 : place + 4], "big"))
+        segment = data[place:end]
+        if len(segment) >= _LEAST_BYTES.get(marker, 0):
+            kept.append(segment)
+    return b"".join([*kept, data[end:]])
 
 
 def check_kind(data: bytes) -> None:
@@ -118,7 +150,7 @@ def check_scans(data: bytes, num_pixels: int) -> None:
     Args:
         data: The JPEG. What stands in its segments (a thumbnail) or behind its end (a video) is
             none of its scans.
-        num_pixels: Of the picture.
+        num_pixels: Number of pixels of the picture.
 
     Raises:
         ImageError: too_slow.
@@ -173,6 +205,8 @@ def decode_jpeg(image: JpegImageFile, data: bytes) -> NDArray[np.uint8] | None:
     try:
         pixels = _decode_strictly(image, data)
     except ValueError as refusal:
+        if _OF_A_PROFILE in str(refusal) and (kept := without_metadata(data)) != data:
+            return decode_jpeg(image, kept)
         raise _refused(image, data, str(refusal)) from refusal
     return pixels if _is_plain(image, data) else None
 
@@ -197,6 +231,8 @@ def _is_plain(image: JpegImageFile, data: bytes) -> bool:
 
 def _refused(image: JpegImageFile, data: bytes, reason: str) -> ImageError:
     """Classify what libjpeg refuses: as Pillow does, where Pillow refuses it as well."""
+    if says_no_memory(reason):
+        return damaged(data, "JPEG", ValueError(reason))
     try:
         image.load()
     except DAMAGE as error:

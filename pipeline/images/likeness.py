@@ -28,5 +28,5 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> int:
 
 
 def is_near(one: int, other: int) -> bool:
-    """Whether two hashes are those of near-duplicates."""
+    """Return whether two hashes are those of near-duplicates."""
     return (one ^ other).bit_count() <= NEAR

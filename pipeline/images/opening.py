@@ -1,8 +1,12 @@
 """Opening a picture by Pillow, as one format and no other."""
 
 import io
+import warnings
 
 from PIL import Image, UnidentifiedImageError
+
+# It is then opened as the JPEG that it begins with, which is what is wanted.
+warnings.filterwarnings("ignore", "Image appears to be a malformed MPO file")
 
 
 def open_picture(data: bytes, name: str) -> Image.Image:
@@ -10,7 +14,7 @@ def open_picture(data: bytes, name: str) -> Image.Image:
 
     Args:
         data: The encoded image.
-        name: Of its format, as Pillow calls it.
+        name: The name of its format, as Pillow calls it.
 
     Raises:
         Exception: Whatever the format's plugin raises; see `damage.DAMAGE`.

@@ -76,8 +76,8 @@ def light_up(
     Args:
         pixels: RGB, uint8 of shape (H, W, 3).
         mask: Class indices, uint8 of shape (H, W).
-        index: Of the class.
-        colour: Of the class.
+        index: The index of the class.
+        colour: The colour of the class.
 
     Returns:
         RGB, uint8 of shape (H, W, 3).

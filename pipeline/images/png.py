@@ -50,7 +50,7 @@ class Png:
         colour_type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA.
         transparent: The sample, or the three, that are transparent; None without.
         exif: The content of eXIf.
-        num_colours: Of the palette.
+        num_colours: Number of colours of the palette.
     """
 
     data: bytes
@@ -131,7 +131,7 @@ class _Order:
         """Return whether a chunk counts, of which each is asked for once, in their order.
 
         Args:
-            kind: Of the chunk.
+            kind: The kind of the chunk.
             content: Of it.
 
         Raises:
@@ -213,7 +213,7 @@ def _num_bytes(png: Png) -> int:
 
 
 def is_interlaced(png: Png) -> bool:
-    """Whether the rows come in seven passes."""
+    """Return whether the rows come in seven passes."""
     return png.data[28] != 0
 
 
@@ -293,7 +293,7 @@ def over_white(
 
 
 def needs_samples(png: Png) -> bool:
-    """Whether 8 bits are too few to find the transparent colour: RGB of 16 bits."""
+    """Return whether 8 bits are too few to find the transparent colour: RGB of 16 bits."""
     return png.transparent is not None and png.colour_type == _RGB and png.depth == 16
 
 

@@ -7,7 +7,7 @@ all else is refused with the name of the thing.
 import math
 from collections.abc import Iterator
 
-from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT, TiffPage
+from tifffile import COMPRESSION, DATATYPE, PHOTOMETRIC, SAMPLEFORMAT, TiffPage
 
 from pipeline.errors import ErrorCode, ImageError
 
@@ -54,6 +54,13 @@ _CMYK = 1
 _REDUCED = 1
 _CONTIGUOUS, _IN_PLANES = 1, 2
 
+# Sizes, samples, strips, tiles and palettes; 16 and 32 bits, and the 64 of BigTIFF.
+_LAYOUT_TAGS = (
+    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320),
+    *(322, 323, 324, 325, 338, 339, 530),
+)
+_LAYOUT_TYPES = (DATATYPE.SHORT, DATATYPE.LONG, DATATYPE.LONG8)
+
 _MAX_SEGMENTS = 1 << 16
 _MAX_TILE_PIXELS = 1 << 24
 
@@ -82,12 +89,21 @@ def _reasons(page: TiffPage) -> Iterator[str]:
     if page.photometric not in COLOURS:
         yield f"{_name(PHOTOMETRIC, page.photometric)} colours"
         return
+    yield from _type_reasons(page)
     yield from _sample_reasons(page)
     yield from _extra_reasons(page)
     yield from _packing_reasons(page)
     yield from _colour_reasons(page)
     if page.subfiletype & _REDUCED and _SUB_IFDS in page.tags:
         yield "its first page is a reduced copy of another (a raw photograph?)"
+
+
+def _type_reasons(page: TiffPage) -> Iterator[str]:
+    """Name a tag of a type that TIFF 6.0 does not let it have: readers see different numbers."""
+    for code in _LAYOUT_TAGS:
+        tag = page.tags.get(code)
+        if tag is not None and tag.dtype not in _LAYOUT_TYPES:
+            yield f"tag {code} ({tag.name}) of type {tag.dtype_name}"
 
 
 def _sample_reasons(page: TiffPage) -> Iterator[str]:
@@ -162,7 +178,7 @@ def _colour_reasons(page: TiffPage) -> Iterator[str]:
 
 
 def is_subsampled(page: TiffPage) -> bool:
-    """Whether several pixels share their colour differences, outside of a JPEG."""
+    """Return whether several pixels share their colour differences, outside of a JPEG."""
     return bool(page.is_subsampled) and page.compression != JPEG
 
 
@@ -191,7 +207,7 @@ def segment_places(page: TiffPage, num_bytes: int) -> list[tuple[int, int]]:
 
     Args:
         page: A page that `check_layout` has let through.
-        num_bytes: Of the file.
+        num_bytes: Number of bytes of the file.
 
     Raises:
         ImageError: too_slow, truncated or corrupt.

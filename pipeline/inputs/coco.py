@@ -53,7 +53,7 @@ class Coco:
 
     Attributes:
         uri: Where they are.
-        sha256: Of all they say.
+        sha256: The sha256 of all they say.
         colours: Of the categories by name, in order of their ids; None where none is said.
         images: By split.
     """
@@ -65,7 +65,7 @@ class Coco:
 
     @property
     def draws_background(self) -> bool:
-        """Whether `background` is a category that is drawn itself."""
+        """Return whether `background` is a category that is drawn itself."""
         shapes = (one for some in self.images.values() for image in some for one in image.shapes)
         return any(shape.category == BACKGROUND for shape in shapes)
 

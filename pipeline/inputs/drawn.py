@@ -32,7 +32,7 @@ def write_truths(
         storage: Where to.
         folder: Named by all that decides the truths.
         truths: Each draws one.
-        colours: Of the classes.
+        colours: The colours of the classes.
 
     Yields:
         The URI of each, in order.

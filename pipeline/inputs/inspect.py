@@ -80,7 +80,7 @@ class Inspect:
 
     Attributes:
         storage: Where the samples are.
-        coding: Of the ground truth.
+        coding: The coding of the ground truth.
         max_image_pixels: The limit on height * width.
         threads: Samples at a time.
         judge_images: Whether a bad image is a problem; else it is passed over, and of the others
@@ -214,8 +214,8 @@ def summarise(
     """Judge a data set by what was found of its samples.
 
     Args:
-        findings: Of all samples of `train` and perhaps `val`.
-        names: Of the classes, in order of the class index.
+        findings: The findings of all samples of `train` and perhaps `val`.
+        names: The names of the classes, in order of the class index.
         allow_overlap: Whether an image may be in both splits, with a warning.
 
     Raises:
@@ -242,8 +242,8 @@ def check_truths(findings: Iterable[Finding], num_classes: int) -> None:
     """Refuse ground truth that nothing can be scored with.
 
     Args:
-        findings: Of all samples of a split.
-        num_classes: Of the data set.
+        findings: The findings of all samples of a split.
+        num_classes: Number of classes of the data set.
 
     Raises:
         InputError: Truths can't be read or do not fit their images or the classes, or none has a

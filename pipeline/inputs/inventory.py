@@ -61,8 +61,8 @@ def read_inventory(storage: Storage, uri: str) -> Iterator[Entry]:
     """Read an inventory: the objects as they were when it was made, in no order.
 
     Args:
-        storage: Of the bucket that has the inventory.
-        uri: Of its manifest.json.
+        storage: Reads and writes the bucket that has the inventory.
+        uri: The URI of its manifest.json.
 
     Raises:
         InputError: It is no inventory, lacks a field, or is damaged.

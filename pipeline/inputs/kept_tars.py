@@ -52,8 +52,8 @@ class KeptTars:
         """Begin.
 
         Args:
-            storage: Of the output.
-            folder: URI of what is kept there.
+            storage: The storage of the output.
+            folder: URI of the folder that holds what is kept.
             scratch: Path of a temporary folder for what is new.
         """
         self._storage = storage
@@ -64,7 +64,7 @@ class KeptTars:
         """Return what is kept of a tar of this version, if there is something.
 
         Args:
-            tar: As it was listed.
+            tar: The tar as it was listed.
 
         Raises:
             StoreError: The output does not answer.
@@ -82,8 +82,8 @@ class KeptTars:
         """Note what a tar holds, in the temporary folder.
 
         Args:
-            tar: That was read to its end.
-            kept: What is in it.
+            tar: A tar that was read to its end.
+            kept: What lies in it.
         """
         if tar.num_bytes < WORTH_BYTES:
             return

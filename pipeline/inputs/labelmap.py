@@ -33,7 +33,7 @@ def classes_of(labels: Collection[str]) -> list[str]:
     """Return the labels that are classes, in order: all but that of pixels without one.
 
     Args:
-        labels: Of a data set.
+        labels: The data set's labels.
     """
     return [name for name in labels if name != _ignored(labels)]
 
@@ -44,7 +44,7 @@ def class_indices(
     """Return the class index of each label; None for those without a class.
 
     Args:
-        labels: Of a data set.
+        labels: The data set's labels.
         known: The names of the classes in order of their indices.
         uri: Where the labels stand, for the message.
 

@@ -49,10 +49,9 @@ class Sources:
     """The images of an input; iterate once, then read what was counted.
 
     Attributes:
-        num_ignored: Files, and members of tars, that are no images by their names.
-        num_masks: Of these files, masks that `label` has written.
-        num_tars: Of these files, tars.
-        num_packed_tars: Of these files, compressed tars.
+        num_masks: Files that are ignored since they are masks that `label` has written.
+        num_tars: Ignored files that are tars.
+        num_packed_tars: Ignored files that are compressed tars.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Sources:
             input_uri: What the user named, normalised.
             output_uri: Left out of a listing.
             threads: Look-ups at a time, for manifests.
-            reading: How it is read.
+            reading: How the input is read.
         """
         self._storage = storage
         self._input = input_uri
@@ -83,12 +82,12 @@ class Sources:
 
     @property
     def num_ignored(self) -> int:
-        """As the attribute."""
+        """Return how many files and members of tars are no images by their names."""
         return self._num_ignored + self._tars.num_ignored
 
     @property
     def num_header_reads(self) -> int:
-        """Requests for the headers of tars."""
+        """Return how many requests were made for the headers of tars."""
         return self._tars.num_reads
 
     def __iter__(self) -> Iterator[Source]:
@@ -166,7 +165,7 @@ class Sources:
         return None if self._marks_a_folder(entry) else entry
 
     def _marks_a_folder(self, entry: Entry) -> bool:
-        """Whether an object is the empty one that tools lay beside a prefix of its name."""
+        """Return whether an object is the empty one that tools lay beside a prefix of its name."""
         named = is_image(entry.uri) or entry.uri.lower().endswith((*MANIFEST_ENDINGS, TAR))
         if not entry.uri.startswith(BUCKETS) or (named and entry.num_bytes):
             return False
@@ -197,7 +196,7 @@ class Sources:
                 yield Source(key, uri, entry.version, entry.num_bytes, refusal)
 
     def _takes(self, key: str, uri: str) -> bool:
-        """Whether a file is listed, as an image or as a tar; counts what is not."""
+        """Return whether a file is listed, as an image or as a tar; counts what is not."""
         # Masks of this or another output are no photographs.
         is_mask = "/masks/run=" in uri
         if not is_mask and (is_image(key) or (self._opens_tars and is_tar(key))):

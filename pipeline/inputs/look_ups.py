@@ -27,9 +27,9 @@ class LookUps:
         """Begin.
 
         Args:
-            storage: As it reads the input.
-            input_uri: The manifest, for messages.
-            threads: Look-ups at a time.
+            storage: The storage as it reads the input.
+            input_uri: URI of the manifest, for messages.
+            threads: Number of look-ups at a time.
         """
         self._storage = storage
         self._input = input_uri
@@ -39,7 +39,7 @@ class LookUps:
         """Take what is known, and look up what is not.
 
         Args:
-            named: By the manifest.
+            named: What the manifest names, in its order.
 
         Raises:
             InputError: A name is no place.
@@ -120,7 +120,7 @@ class LookUps:
 
 
 def _is_known(named: Named) -> bool:
-    """Whether nothing is left to look up: of what is in a tar, also where."""
+    """Return whether nothing is left to look up: of what is in a tar, also where."""
     in_tar = is_tar(container_of(named.uri))
     return named.version is not None and (named.offset is not None or not in_tar)
 

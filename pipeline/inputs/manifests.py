@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,11 @@ from pipeline.store.bucket_answers import etag_of
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 _ROWS_AT_A_TIME = 10_000
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# The marks of UTF-32 begin as those of UTF-16 do.
+_OTHER_ENCODINGS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 Row = dict[str, Any]
 
@@ -82,14 +86,16 @@ def manifest_entries(data: bytes, manifest_uri: str, *, trusted: bool) -> Iterat
 
 
 def _trusted(values: Row, manifest_uri: str, row: int) -> Named:
-    uri, etag = _text_of(values, "uri", manifest_uri, row), values["etag"]
-    if etag is None and values["num_bytes"] is None:
+    uri = _text_of(values, "uri", manifest_uri, row)
+    # A CSV has no other null than nothing.
+    known = {name: None if value == "" else value for name, value in values.items()}
+    etag, offset = known["etag"], known.get("image_offset")
+    if etag is None and known["num_bytes"] is None:
         return Named(uri)
-    size = _size_of(values["num_bytes"], "num_bytes", manifest_uri, row)
+    size = _size_of(known["num_bytes"], "num_bytes", manifest_uri, row)
     version = etag_of({"ETag": _text_of(values, "etag", manifest_uri, row)})
     if not version:
         raise InputError(f"manifest {manifest_uri}, row {row}: etag is {etag!r}, not a text")
-    offset = values.get("image_offset")
     if offset is None:
         return Named(uri, version, size)
     return Named(uri, version, size, _size_of(offset, "image_offset", manifest_uri, row))
@@ -105,6 +111,10 @@ def _size_of(value: Any, column: str, manifest_uri: str, row: int) -> int:
 
 def _text_of(values: Row, column: str, manifest_uri: str, row: int) -> str:
     value = values[column]
+    if isinstance(value, bytes):
+        # As Parquet has texts whose writer did not say that they are.
+        with suppress(UnicodeDecodeError):
+            value = value.decode()
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"manifest {manifest_uri}, row {row}: {column} is {value!r}, not a text")
     return value
@@ -207,8 +217,9 @@ class Manifest:
             yield {name: row.get(name) for name in (*self.needed, *self.wanted)}
 
     def _text(self, data: bytes) -> io.TextIOWrapper:
-        if data.startswith(_UTF_16):
-            raise ValueError("it is UTF-16; save it as UTF-8")
+        for name, marks in _OTHER_ENCODINGS.items():
+            if data.startswith(marks):
+                raise ValueError(f"it is {name}; save it as UTF-8")
         return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
 
     def _columns(self, names: list[str]) -> list[str]:

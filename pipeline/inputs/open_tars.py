@@ -38,15 +38,14 @@ class OpenTars:
     Attributes:
         num_ignored: Members that are no images, by their names or their kinds.
         num_opened: Tars whose headers could be read, be it in part.
-        num_reads: Requests that their headers took.
     """
 
     def __init__(self, storage: Storage, threads: int, kept: KeptTars | None = None) -> None:
         """Begin with none.
 
         Args:
-            storage: As it reads the input.
-            threads: Tars read at a time.
+            storage: The storage as it reads the input.
+            threads: Number of tars that are read at a time.
             kept: What earlier runs have kept of tars; None keeps nothing.
         """
         self._kept = kept
@@ -56,14 +55,14 @@ class OpenTars:
 
     @property
     def num_reads(self) -> int:
-        """As the attribute."""
+        """Return how many requests the headers took."""
         return self._storage.requests["read"]
 
     def opened(self, found: Iterable[Source]) -> Iterator[Source]:
         """Put what lies in tars in their place, in no order.
 
         Args:
-            found: Images and tars.
+            found: The images and tars of a listing.
 
         Raises:
             StoreError: None of the tars can be read, or the store does not answer.
@@ -143,7 +142,7 @@ class _Read:
         self.num_members = 0
 
     def add(self, member: Member) -> bool:
-        """Take a member up; tells whether there are enough for a part."""
+        """Add a member; return whether there are enough for a part."""
         self._some.append(member)
         self.num_members += 1
         if _is_image(member) and len(self.images) <= MOST_IMAGES:
@@ -166,7 +165,7 @@ def source_in(tar: Source, member: Member) -> Source:
     """Make a source of an image in a tar.
 
     Args:
-        tar: With its key and version.
+        tar: The tar, with its key and version.
         member: The image.
     """
     name = member_name(readable_name(member.name))
@@ -197,12 +196,12 @@ def refused(tar: Source, error: StoreError) -> Source:
     """Make a source of a tar that can't be read, or of what it should hold.
 
     Args:
-        tar: As of `damaged`.
-        error: As the store says it.
+        tar: The tar, or what it should hold.
+        error: What the store said.
     """
     return Source(tar.key, tar.uri, None, None, error.code, error.message)
 
 
 def is_of_one_tar(error: StoreError) -> bool:
-    """Whether a failure to read a tar may be true of it alone."""
+    """Return whether a failure to read a tar may be true of it alone."""
     return error.code in _OF_ONE and error.scope is not Scope.STORE

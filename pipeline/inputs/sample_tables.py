@@ -24,7 +24,7 @@ _MASK = re.compile(r"(.+)/masks/run=([^/]+)/.+\Z")
 
 
 def is_table_of_run(uri: str) -> bool:
-    """Whether a folder is the images table of a run: OUTPUT/images/run=RUN."""
+    """Return whether a folder is the images table of a run: OUTPUT/images/run=RUN."""
     return _TABLE.match(uri) is not None
 
 
@@ -32,7 +32,7 @@ def read_table_of_run(storage: Storage, uri: str) -> Labelled:
     """Read the images table of a finished run, which its manifest.json names file by file.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         uri: OUTPUT/images/run=RUN.
 
     Raises:

@@ -55,7 +55,7 @@ class Source:
 
 
 def is_image(key: str) -> bool:
-    """Whether a name is that of an image, by its ending."""
+    """Return whether a name is that of an image, by its ending."""
     name = os.path.basename(key)
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not name.startswith(_APPLE_DOUBLE)
 

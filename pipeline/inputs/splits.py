@@ -76,7 +76,7 @@ def by_share(samples: Sequence[Sample], share: float, seed: int, group: str | No
     Args:
         samples: All of them.
         share: Of the images, 0 to 1.
-        seed: Of the choice.
+        seed: Decides the choice.
         group: As for `groups_of`.
 
     Raises:
@@ -99,7 +99,7 @@ def by_fold(samples: Sequence[Sample], fold: Fold, seed: int, group: str | None)
     Args:
         samples: All of them.
         fold: Which one.
-        seed: Of the deal.
+        seed: Decides the deal.
         group: As for `groups_of`.
 
     Raises:

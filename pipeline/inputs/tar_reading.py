@@ -29,8 +29,8 @@ class TarReading:
         """Begin at the start, without reading.
 
         Args:
-            storage: Where it is.
-            tar: As it was listed.
+            storage: Storage that holds the tar.
+            tar: The tar as it was listed.
         """
         self._storage = storage
         self._tar = tar
@@ -51,7 +51,7 @@ class TarReading:
         """Read on.
 
         Args:
-            size: In bytes; less comes at the end of the tar.
+            size: Bytes to read; fewer are returned at the end of the tar.
 
         Raises:
             StoreError: With code `changed` if the tar is another one by now.

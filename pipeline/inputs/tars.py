@@ -44,12 +44,12 @@ class DamagedTarError(ValueError):
 
 
 def is_tar(name: str) -> bool:
-    """Whether a name is that of a tar that can be opened, by its ending."""
+    """Return whether a name is that of a tar that can be opened, by its ending."""
     return name.lower().endswith(TAR)
 
 
 def is_packed_tar(name: str) -> bool:
-    """Whether a name is that of a compressed tar, by its ending."""
+    """Return whether a name is that of a compressed tar, by its ending."""
     return name.lower().endswith(PACKED_TARS)
 
 
@@ -57,8 +57,8 @@ def read_members(storage: Storage, tar: Entry) -> Iterator[Member]:
     """Read which files lie in a tar, in its order; folders are left out.
 
     Args:
-        storage: Where it is.
-        tar: As it was listed.
+        storage: Storage that holds the tar.
+        tar: The tar as it was listed.
 
     Raises:
         DamagedTarError: After the members before the damage.

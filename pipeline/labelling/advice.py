@@ -14,7 +14,7 @@ def cost_lines(work: WorkTotals, num_images: int, price_per_node_hour: float | N
 
     Args:
         work: Sums over its commits.
-        num_images: Of the run.
+        num_images: Number of images of the run.
         price_per_node_hour: In any currency; None if it is not known.
     """
     if not work.replica_seconds:

@@ -70,9 +70,9 @@ def stage_answers(
 
     Args:
         staging: Gets the table.
-        history: Of the output.
-        fingerprint: Of the network.
-        settings: Of the command: what is retried, and what the limits admit now.
+        history: The output's runs so far.
+        fingerprint: Identifies the network and what decides its masks.
+        settings: Those of the command: what is retried, and what the limits admit now.
 
     Raises:
         InputError: A table of a run is damaged.

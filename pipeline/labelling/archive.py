@@ -124,7 +124,7 @@ def write_archive(
     """Write an archive of the runs of another one, and of some more.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         output: URI of its folder.
         before: The archive that there is.
         new: Finished runs that are not in it.

@@ -41,7 +41,7 @@ class Breaks(BaseModel):
         return {kind: list(found.first) for kind, found in self.kinds.items()}
 
     def __bool__(self) -> bool:
-        """Whether anything is broken."""
+        """Return whether anything is broken."""
         return bool(self.kinds)
 
     def __str__(self) -> str:

@@ -37,7 +37,7 @@ def place_of_mask(run: Run, row: dict[str, Any]) -> Extent:
 
     Args:
         run: Where it is.
-        row: Of an image with a mask.
+        row: The row of an image that has a mask.
     """
     uri = row["mask_uri"].replace(first_masks_folder(run), run.masks_folder, 1)
     return Extent.of_mask(row | {"mask_uri": uri})
@@ -49,8 +49,8 @@ def check_row(
     """Check what the commit record says of one image; runs in a thread.
 
     Args:
-        run: Of the record.
-        row: Of the image.
+        run: The run of the record.
+        row: The row of the image.
         find: Reads its mask; None leaves that aside.
 
     Returns:

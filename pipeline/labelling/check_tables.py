@@ -27,7 +27,7 @@ class TableCheck:
         """Begin at the first row.
 
         Args:
-            run: Of the tables.
+            run: The run of the tables.
             images: Files of the table `images`.
             statistics: Files of the table `class_statistics`, of the same images.
             breaks: Gets what differs.
@@ -42,7 +42,7 @@ class TableCheck:
         """Compare the next image.
 
         Args:
-            row: Of its commit record.
+            row: The row of its commit record.
         """
         if next(self._images, None) != {name: row[name] for name in IMAGES.names}:
             self._breaks.add("images table differs from the commits", row["key"])

@@ -30,7 +30,7 @@ class TarMasks:
         """Read the tars.
 
         Args:
-            run: Of the rows.
+            run: The run of the rows.
             rows: Those whose masks are read.
             whole: Whether tars are read to their ends, and members looked at, too; else from the
                 first to the last of the masks.
@@ -69,7 +69,7 @@ class TarMasks:
         """Tell where a row and the names in its tar contradict each other.
 
         Args:
-            row: Of an image with a mask.
+            row: The row of an image that has a mask.
         """
         place = place_of_mask(self._run, row)
         if place.uri not in self._members:

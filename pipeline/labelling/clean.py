@@ -49,7 +49,7 @@ class Removable:
     """What a run that can go holds.
 
     Attributes:
-        run_id: Of the run.
+        run_id: The name of the run.
         reason: Why it can go.
         folders: URIs of all folders that it has in the output, its own last.
         identity: Of its input and network, by which it is locked; None of what is left of a run.
@@ -65,7 +65,7 @@ def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
     """Find the finished runs of which no image's answer is the newest one.
 
     Args:
-        history: Of the output.
+        history: The output's runs so far.
         of_any_network: Whether another network's answers replace those of a run, too.
 
     Returns:
@@ -94,7 +94,7 @@ def find_left(storage: Storage, output: str) -> list[Removable]:
     """Find what is left of runs whose removal was cut off: their folder goes last of all.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         output: URI of its folder.
     """
     return [
@@ -122,7 +122,7 @@ def remove_run(storage: Storage, output: str, found: Removable) -> None:
     """Remove a run, or what is left of one. Cut off at any moment, nothing counts as a run.
 
     Args:
-        storage: Of the output; it has to have the right to delete.
+        storage: Reads and writes the output; it has to have the right to delete.
         output: URI of its folder.
         found: The run.
 

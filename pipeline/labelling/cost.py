@@ -175,8 +175,8 @@ class WorkSum(BaseModel):
         """Add what a shard has cost.
 
         Args:
-            work: Of the shard.
-            num_images: Of the shard, for the timeline.
+            work: The work of the shard.
+            num_images: Number of images of the shard, for the timeline.
         """
         self.timeline.add(work.hosts.values(), num_images)
         waited = work.seconds.get("network", 0.0)

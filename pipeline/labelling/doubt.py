@@ -37,7 +37,7 @@ def refuse_a_store_that_fails(
     Args:
         storage: Of plan and images.
         task: Where the plan of the shard is.
-        images: Of the shard, fetched.
+        images: The images of the shard, fetched.
         max_bytes: Of a larger image nothing is read.
 
     Raises:

@@ -149,8 +149,8 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
     """List the input and leave out what earlier runs have answered for.
 
     Args:
-        history: Of the output.
-        settings: Of the command.
+        history: The output's runs so far.
+        settings: What the command was asked to do.
         network: That it labels with.
 
     Raises:

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from pipeline.errors import ErrorCode, Scope, StoreError
+from pipeline.errors import ErrorCode, PipelineError, Scope, StoreError
 from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import refuse_a_store_that_fails
+from pipeline.labelling.mishaps import Mishaps
 from pipeline.labelling.reads import MAX_READ, Read, reads_of
 from pipeline.labelling.runs import planned_images
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
-from pipeline.store.extent import Extent
 from pipeline.store.names import MAX_KEY_BYTES, MAX_PART_BYTES
 from pipeline.store.storage import Storage
 
@@ -34,6 +34,7 @@ class Fetch:
         self._storage = storage
         self._max_image_bytes = max_image_bytes
         self._threads = threads
+        self._mishaps = Mishaps()
 
     def __call__(self, group: ShardGroup) -> Iterator[ShardRow]:
         """Fetch shards one after the other, each when it is asked for; the plan is read once.
@@ -76,42 +77,53 @@ class Fetch:
         return self._fetch(self._storage, planned)
 
     def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
-        fetch = partial(_fetch_read, storage.for_input(), self._max_image_bytes)
+        fetch = partial(_fetch, storage.for_input(), self._max_image_bytes, self._mishaps)
         reads = reads_of(planned, self._max_image_bytes)
         with ThreadPoolExecutor(self._threads) as pool:
             found = {row["image_id"]: row for rows in pool.map(fetch, reads) for row in rows}
         return [found[image["image_id"]] for image in planned]
 
 
-def _fetch_read(storage: Storage, max_image_bytes: int, read: Read) -> list[ImageRow]:
-    """Fetch what is read at once; what fails costs only its own images a row."""
-    if len(read.images) == 1:
-        return [_fetch_image(storage, max_image_bytes, read)]
+def _fetch(storage: Storage, max_image_bytes: int, mishaps: Mishaps, read: Read) -> list[ImageRow]:
+    """Fetch what is read at once; what can't be read costs only its own images a row each."""
     try:
-        data = storage.read_version_of(read.place, read.version, MAX_READ)
+        if len(read.images) > 1:
+            return _fetch_together(storage, read)
+        return [_fetch_image(storage, max_image_bytes, read)]
     except StoreError as error:
-        return [_failed(image, error) for image in read.images]
-    return [_fetched(image, _part(data, read, image)) for image in read.images]
+        # What was planned was there: that its bucket is gone is true of more than one image.
+        if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and read.version):
+            raise
+        code, message = error.code, error.message
+    except PipelineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one answer of a store must not end the run
+        found = mishaps.image_error(error, read.images[0]["uri"])
+        code, message = found.code, found.message
+    return [
+        {**image, "data": None, "error_code": str(code), "error_message": message}
+        for image in read.images
+    ]
 
 
-def _part(data: bytes, read: Read, image: ImageRow) -> bytes:
-    place, span = Extent.of_image(image).span, read.place.span
-    assert place is not None, "images are joined in tars only"
-    assert span is not None, "as each of them"
-    return data[place.start - span.start : place.stop - span.start]
+def _fetch_together(storage: Storage, read: Read) -> list[ImageRow]:
+    """Fetch images that lie close to each other. Raises StoreError."""
+    data = storage.read_version_of(read.place, read.version, MAX_READ)
+    first = read.place.offset or 0
+    places = [(image, (image.get("image_offset") or 0) - first) for image in read.images]
+    return [
+        _fetched(image, data[start : start + (image["num_bytes"] or 0)]) for image, start in places
+    ]
 
 
 def _fetch_image(storage: Storage, max_image_bytes: int, read: Read) -> ImageRow:
-    """Fetch one image; one that can't be read has the error in its row."""
+    """Fetch one image. Raises StoreError."""
     [image] = read.images
-    try:
-        _refuse_planned(image)
-        if image["etag"] is None:
-            _fail_again(storage, image["uri"])
-        limits = (max_image_bytes, image["num_bytes"])
-        return _fetched(image, storage.read_version_of(read.place, read.version, *limits))
-    except StoreError as error:
-        return _failed(image, error)
+    _refuse_planned(image)
+    if image["etag"] is None:
+        _fail_again(storage, image["uri"])
+    limits = (max_image_bytes, image["num_bytes"])
+    return _fetched(image, storage.read_version_of(read.place, read.version, *limits))
 
 
 def _fetched(image: ImageRow, data: bytes) -> ImageRow:
@@ -121,21 +133,6 @@ def _fetched(image: ImageRow, data: bytes) -> ImageRow:
         "data": data,
         "error_code": None,
         "error_message": None,
-    }
-
-
-def _failed(image: ImageRow, error: StoreError) -> ImageRow:
-    """Return the row of an image that can't be read. Raises StoreError where it is not the image.
-
-    What was planned was there: that its bucket is gone is true of more than one image.
-    """
-    if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and image["etag"]):
-        raise error
-    return {
-        **image,
-        "data": None,
-        "error_code": str(error.code),
-        "error_message": error.message,
     }
 
 

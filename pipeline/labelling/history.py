@@ -29,7 +29,7 @@ class History:
         """Name the output, without reading anything.
 
         Args:
-            storage: Of the output.
+            storage: Reads and writes the output.
             output: URI of its folder.
             archive: Answers for the runs that it names, as long as all of them are there.
         """
@@ -158,7 +158,7 @@ class History:
             f"{table}/{name}"
             for table in ("images", "class_statistics")
             for name in self.storage.children(f"{self.output}/{table}")
-            if name.removeprefix("run=") not in known
+            if name.startswith("run=") and name.removeprefix("run=") not in known
         ]
 
     def _find(self, run_id: str) -> Run | None:

@@ -28,7 +28,7 @@ class Marks:
     """The marks of a run, on their way to its replicas.
 
     Attributes:
-        storage: Of the run.
+        storage: Reads and writes the run's objects.
         folder: URI of the marks.
         attempt: Number of the lock of the command at work.
     """
@@ -86,7 +86,7 @@ class Mark:
     """One replica's mark on one shard.
 
     Attributes:
-        storage: Of the run.
+        storage: Reads and writes the run's objects.
         uri: Its place.
         content: What it says.
         before: What the marks of those say that were at work on the shard before.

@@ -35,7 +35,7 @@ def tar_uri(masks_folder: str, shard: int, number: int = 0) -> str:
 
 
 def is_tar_of(uri: str, masks_folder: str, shard: int) -> bool:
-    """Whether a URI is that of a tar of a shard."""
+    """Return whether a URI is that of a tar of a shard."""
     folder, _, name = uri.rpartition("/")
     found = _NAME.fullmatch(name)
     return folder == masks_folder and found is not None and int(found[1]) == shard

@@ -31,7 +31,7 @@ class Mishaps:
 
         Args:
             error: What was raised over one image. Its traceback is not kept: it holds pictures.
-            uri: Of the image.
+            uri: The URI of the image.
         """
         if isinstance(error, ImageError):
             return ImageError(error.code, storable(error.message))
@@ -75,7 +75,7 @@ def stop_if_everywhere(shard: int, images: Sequence[Mapping[str, Any]]) -> None:
         images: Its images; those with another error say nothing about it.
 
     Raises:
-        RuntimeError: Every image `failed`, and there are several.
+        RuntimeError: Every image `failed` by the same exception, and there are several.
     """
     # Those that failed in an earlier run, too, are rows already: together they tell nothing new.
     failed = [
@@ -84,7 +84,8 @@ def stop_if_everywhere(shard: int, images: Sequence[Mapping[str, Any]]) -> None:
         if image.get("error_code") == ErrorCode.FAILED and (image.get("attempts") or 1) == 1
     ]
     labelled = [image for image in images if image.get("error_code") is None]
-    if len(failed) >= _EVERYWHERE and not labelled:
+    kinds = {str(image.get("error_message")).partition(":")[0] for image in failed}
+    if len(failed) >= _EVERYWHERE and len(kinds) == 1 and not labelled:
         raise RuntimeError(
             f"shard {shard}: all {len(failed)} images that could be read failed, so the run stops "
             f"and nothing of the shard is committed; the first: {failed[0].get('error_message')}"

@@ -70,7 +70,7 @@ class Network:
         gets other GPUs does not label an output anew.
 
         Args:
-            runs: Of the output, oldest first.
+            runs: The runs of the output, oldest first.
             source: URI of the input.
         """
         ours = _but_for_versions(json.loads(json.dumps(self._deciding())))

@@ -130,7 +130,7 @@ def look_at_weights(places: Places, settings: LabelSettings) -> tuple[Network | 
 
     Args:
         places: For the storage.
-        settings: Of the job.
+        settings: What the job was asked to do.
     """
     remedy = "give --weights a NAME.safetensors that has its NAME.json beside it"
     try:

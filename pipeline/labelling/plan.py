@@ -31,8 +31,8 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
     """Hash what makes two commands the same work: input, its form, naming of masks, fingerprint.
 
     Args:
-        settings: Of the command.
-        fingerprint: Of the network.
+        settings: What the command was asked to do.
+        fingerprint: Identifies the network and what decides its masks.
     """
     # A slash at the end says how the input is read, not which it is.
     source = settings.input.rstrip("/")
@@ -47,8 +47,8 @@ def run_to_continue(
     """Find the run that the command resumes.
 
     Args:
-        history: Of the output.
-        settings: Of the command.
+        history: The output's runs so far.
+        settings: What the command was asked to do.
         network: That it labels with.
 
     Returns:

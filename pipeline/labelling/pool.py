@@ -14,7 +14,7 @@ def wait_for_replicas(settings: LabelSettings, num_shards: int, num_groups: int)
     """Wait until a cluster, if it is one, has room for the replicas that a run begins with.
 
     Args:
-        settings: Of the job.
+        settings: What the job was asked to do.
         num_shards: To do.
         num_groups: In which they are fetched.
 

@@ -51,7 +51,7 @@ def check_start(run: Run, shard: ShardTask, settings: LabelSettings) -> None:
     Args:
         run: That is to be labelled.
         shard: One of it, of which every node reads an image.
-        settings: Of the job.
+        settings: What the job was asked to do.
 
     Raises:
         SettingError: A node can't read it, can't write the output, has other versions, or has no
@@ -150,7 +150,7 @@ def check_room(
         nodes: Those that are up.
         answers: Of `see`.
         shard_bytes: Of the largest shard, encoded.
-        replicas: Of the job; None if they are not known.
+        replicas: The replicas of the job; None if they are not known.
     """
     per_node = -(-replicas.number // len(nodes)) if replicas else 1
     needed = shard_bytes * _SHARDS_PER_REPLICA * per_node

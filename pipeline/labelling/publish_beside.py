@@ -71,7 +71,7 @@ class PublishOne:
         """Take the run along, without its plan.
 
         Args:
-            run: Of the sections.
+            run: The run of the sections.
         """
         self._run = run
 

@@ -28,7 +28,7 @@ def put_files(storage: Storage, folder: str, threads: int, masks: Masks) -> dict
     """Put masks as files.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         folder: URI of the run's masks.
         threads: Masks written at a time.
         masks: PNG files by `mask_key`.
@@ -54,7 +54,7 @@ def put_tar(storage: Storage, folder: str, shard: int, masks: Masks) -> dict[str
     """Put masks in a tar; those that a tar of another attempt lacks, in a further one.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         folder: URI of the run's masks.
         shard: The shard's number.
         masks: PNG files by `mask_key`.

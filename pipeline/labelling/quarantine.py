@@ -117,7 +117,7 @@ class Ward:
         """Take the limits.
 
         Args:
-            settings: Of the job.
+            settings: What the job was asked to do.
             use_gpu: Whether the network runs on a GPU, which takes its time to start.
         """
         self._limits = Limits.of_settings(settings, use_gpu=use_gpu)

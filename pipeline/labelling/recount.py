@@ -77,7 +77,7 @@ def check_manifest(run: Run, manifest: Manifest, count: Recount, breaks: Breaks)
     """Compare a manifest with what was counted in the commit records.
 
     Args:
-        run: Of the manifest.
+        run: The run of the manifest.
         manifest: As it stands.
         count: Over all of the run.
         breaks: Gets what differs.

@@ -45,9 +45,9 @@ def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[
     """Find the torn files of a run.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         output: URI of its folder.
-        run_id: Of the run.
+        run_id: The name of the run.
         threads: Files read at a time.
 
     Raises:
@@ -73,9 +73,9 @@ def unused(storage: Storage, output: str, run_id: str) -> Iterator[None]:
     """Hold the lock that `label` takes for a run, where its record says which that is.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         output: URI of its folder.
-        run_id: Of the run.
+        run_id: The name of the run.
 
     Raises:
         LockHeld: Somebody is at work on it.
@@ -95,7 +95,7 @@ def remove(storage: Storage, found: Iterable[Torn]) -> int:
     """Remove what has to go.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         found: Torn files of one run.
 
     Returns:

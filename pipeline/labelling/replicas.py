@@ -67,7 +67,7 @@ def choose_replicas(settings: LabelSettings, nodes: Sequence[Node], num_shards: 
     """Fit replicas to the nodes, as far as the settings leave it open.
 
     Args:
-        settings: Of the job.
+        settings: What the job was asked to do.
         nodes: Those that are up.
         num_shards: More replicas than shards are not started.
 
@@ -102,7 +102,7 @@ def gpus_for_each(settings: LabelSettings, nodes: Sequence[Node]) -> float:
     """Return the GPUs of each replica: what is asked for, else one if the cluster has any.
 
     Args:
-        settings: Of the job.
+        settings: What the job was asked to do.
         nodes: Those that are up.
     """
     if settings.gpus_per_replica is not None:

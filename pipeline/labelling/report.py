@@ -62,7 +62,7 @@ def as_html(
     Args:
         run: The run, for its images and masks.
         manifest: Its manifest.
-        history: Of the output, for the runs before it.
+        history: The history of the output, for the runs before it.
         num_pictures: Images to show, at most; None: as the command said that began the run.
     """
     # matplotlib takes a while to load, which nobody waits for who writes no page.

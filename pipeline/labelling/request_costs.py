@@ -45,9 +45,9 @@ class Amount:
     Attributes:
         num_listed: Images of the input; 0 where it was listed before.
         num_header_reads: Requests for headers of tars that this took.
-        num_images: That are labelled.
-        num_bytes: Of these images.
-        num_shards: Of these images.
+        num_images: Images that are labelled.
+        num_bytes: Encoded bytes of these images.
+        num_shards: Number of shards of these images.
     """
 
     num_listed: int
@@ -61,7 +61,7 @@ def lines(settings: LabelSettings, amount: Amount, *, kinds: Sequence[bool]) -> 
     """Say to a person what a run asks for, and what that costs; a disk has no price.
 
     Args:
-        settings: Of the command.
+        settings: What the command was asked to do.
         amount: What there is to do.
         kinds: Whether masks lie in tars: a line for each.
     """
@@ -77,8 +77,8 @@ def in_reads(num_bytes: int, num_shards: int) -> int:
     """Reckon in how many requests images come out of tars, those of a shard lying close together.
 
     Args:
-        num_bytes: Of the images.
-        num_shards: Of the images.
+        num_bytes: Encoded bytes of the images.
+        num_shards: Number of shards of these images.
     """
     return num_shards + num_bytes // MAX_READ
 
@@ -98,7 +98,7 @@ def finding(settings: LabelSettings, num_listed: int) -> Requests:
     """Reckon what it takes to find the images of an input: pages, or a look at each.
 
     Args:
-        settings: Of the command.
+        settings: What the command was asked to do.
         num_listed: Images of the input.
     """
     if settings.input.endswith(f"/{INVENTORY_NAME}"):
@@ -115,7 +115,7 @@ def labelling(
 
     Args:
         num_images: That are labelled.
-        num_shards: Of these images.
+        num_shards: Number of shards of these images.
         in_tars: Whether their masks lie in tars.
         num_reads: Requests that bring the images; None where it is one for each.
     """
@@ -130,7 +130,7 @@ def verifying(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:
 
     Args:
         num_images: That are labelled.
-        num_shards: Of these images.
+        num_shards: Number of shards of these images.
         in_tars: Whether their masks lie in tars.
     """
     masks = num_shards if in_tars else num_images

@@ -76,7 +76,7 @@ class Run:
 
     @property
     def masks_in_tars(self) -> bool:
-        """Whether the masks of a shard lie in a tar; runs of earlier versions have files."""
+        """Return whether the masks of a shard lie in a tar; runs of earlier versions have files."""
         return bool(self.record.settings.get("masks") == "tar")
 
     def table_folder(self, table: str) -> str:
@@ -94,7 +94,7 @@ class Run:
         return f"{self.folder}/_SUCCESS"
 
     def finished(self) -> bool:
-        """Whether the run is published to the end."""
+        """Return whether the run is published to the end."""
         return self.storage.exists(self.success_uri)
 
     def manifest(self) -> Manifest | None:
@@ -185,7 +185,7 @@ class Run:
         """Read the published images table, file by file.
 
         Args:
-            manifest: Of the run, which names the files.
+            manifest: The manifest of the run, which names the files.
             columns: Of `schema.IMAGES`.
         """
         for part in manifest.images:
@@ -232,12 +232,12 @@ def run_folder(output: str, run_id: str) -> str:
 
 
 def is_left_over(storage: Storage, output: str, run_id: str) -> bool:
-    """Whether a folder is what a removal that was cut off has left of a run.
+    """Return whether a folder is what a removal that was cut off has left of a run.
 
     A run has its record before anything but its plan, and loses it first.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         output: URI of its folder.
         run_id: Name of the run.
     """

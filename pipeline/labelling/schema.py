@@ -108,7 +108,7 @@ def of_any_version(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
     Args:
         table: As it was read.
-        schema: Of the table as it is written today.
+        schema: The schema of the table as it is written today.
 
     Returns:
         The table in the schema's order of columns; as it was, if it lacks any other column.

@@ -56,7 +56,7 @@ def standing(run: Run, section: Section, versions: str) -> SectionRecord | None:
     """Look up whether a section is published.
 
     Args:
-        run: Of the section.
+        run: The run of the section.
         section: Which.
         versions: Hash of the versions of its commit records as they are now.
 

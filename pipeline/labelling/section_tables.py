@@ -35,7 +35,7 @@ def publish_section(run: Run, section: Section) -> SectionRecord:
     Two that do so at once write the same.
 
     Args:
-        run: Of the section.
+        run: The run of the section.
         section: All of whose shards are committed.
 
     Raises:

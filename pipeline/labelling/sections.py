@@ -18,7 +18,7 @@ class Section:
     """Consecutive files of a plan.
 
     Attributes:
-        number: Of the section, from 0.
+        number: The number of the section, from 0.
         plan: Its files, at least one.
     """
 

@@ -75,7 +75,7 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
     """Load the network in the replica.
 
     Args:
-        storage: Of the weights.
+        storage: Reads and writes the weights.
         network: What to load.
         placement: Where to.
     """
@@ -126,7 +126,7 @@ class Segmenter:
         Args:
             load: Gives the network on its device.
             classes: Whose colours the palette of the masks holds.
-            settings: Of the job.
+            settings: What the job was asked to do.
             placement: What the replica runs on.
             marks: Tell a successor which shard this replica has died over; None leaves none.
         """

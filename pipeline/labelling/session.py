@@ -49,7 +49,7 @@ class Outcome:
 
     Attributes:
         run: The run; None if all images were done by earlier ones.
-        manifest: Of the run.
+        manifest: The manifest of the run.
         num_images: Images of the run; 0 without one.
         num_failed: Of these, without a mask.
         num_skipped: Images of the input that earlier runs have answered for.
@@ -211,7 +211,7 @@ class Job:
         return plan.run_to_continue(self.history, self.settings, self.record)
 
     def _changed(self, found: Found) -> bool:
-        """Whether others have done something meanwhile that decides what is to be done."""
+        """Return whether others have done something meanwhile that decides what is to be done."""
         if found.run is None:
             return self._runs() != found.runs
         run = self._to_continue()

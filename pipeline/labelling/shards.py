@@ -36,7 +36,7 @@ class Shards(Sequence[ShardTask]):
         Args:
             folder: URI of the plan's files.
             plan: The files, in order.
-            numbers: Of the shards, in order.
+            numbers: The shards' numbers, in order.
         """
         self._folder = folder
         self._plan = plan

@@ -33,7 +33,7 @@ class Staging:
     """Tables of one draft, in a folder that goes with it.
 
     Attributes:
-        folder: Its path; other files may lie there, too.
+        folder: Path of the folder, which may hold other files, too.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Staging:
         """Create a table and put rows into it.
 
         Args:
-            name: Of the table.
+            name: The name of the table.
             schema: Of it.
             tables: Its rows, some at a time.
 
@@ -98,8 +98,8 @@ class Staging:
         """Read rows of a table, some at a time; nothing else runs until the last is read.
 
         Args:
-            name: Of the table.
-            schema: Of the columns that are read.
+            name: The name of the table.
+            schema: The schema of the columns that are read.
             order: Columns that the rows are sorted by, with commas.
             where: Which rows are read.
             limit: How many are read, at most.

@@ -40,7 +40,7 @@ class Sums(BaseModel):
     Attributes:
         num_images: Rows.
         num_ok: Of these, with a mask.
-        num_pixels: Of those with a mask.
+        num_pixels: Number of pixels of those with a mask.
         num_retried: Rows of images that earlier runs have tried.
         num_retried_failed: Of these, without a mask.
         errors: Rows by error code.
@@ -157,7 +157,7 @@ def sums_of(commits: pa.Table, statistics: pa.Table, work: WorkSum) -> Sums:
 
     Args:
         commits: Columns of `schema.COMMIT`.
-        statistics: Of the same images, columns of `schema.CLASS_STATISTICS`.
+        statistics: The statistics of the same images, columns of `schema.CLASS_STATISTICS`.
         work: What they have cost.
     """
     succeeded = commits.filter(pc.equal(commits["status"], OK))

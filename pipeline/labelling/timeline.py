@@ -45,7 +45,7 @@ class TimelineSum(BaseModel):
         Args:
             spans: When each host began with it and was done, in seconds since the epoch; none in
                 records of earlier versions.
-            num_images: Of the shard.
+            num_images: Number of images of the shard.
         """
         moments = [moment for span in spans for moment in span]
         if moments:

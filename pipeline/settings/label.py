@@ -133,7 +133,7 @@ class _CheckpointFields(NoSettings):
 
     @property
     def random_weights(self) -> bool:
-        """Whether an untrained network is asked for."""
+        """Return whether an untrained network is asked for."""
         return self.weights.startswith("random:")
 
 

@@ -82,11 +82,11 @@ class Patience:
     seconds: float
 
     def is_over(self, pace: Pace, state: RetryCallState) -> bool:
-        """Whether a request that has failed is not made again.
+        """Return whether a request that has failed is not made again.
 
         Args:
-            pace: Of the store.
-            state: Of the request, with the pause that is to come.
+            pace: The pace of the store.
+            state: The state of the request, with the pause that is to come.
         """
         attempts = self.attempts
         for least, applies in ((_UNHEARD_ATTEMPTS, not pace.heard), (_SPENT_ATTEMPTS, pace.spent)):
@@ -104,7 +104,7 @@ class Asking:
 
     Attributes:
         patience: How long a request is tried.
-        pace: Of the store, shared by all who ask it.
+        pace: The pace of the store, shared by all who ask it.
         retries: Requests that were made again, by kind.
         requests: Requests that were made, by kind.
     """
@@ -125,7 +125,7 @@ def retrying(
 
     Args:
         patience: How long it is tried.
-        pace: Of the store, shared by all who ask it.
+        pace: The pace of the store, shared by all who ask it.
         may_pass: Whether an error may pass by itself; every other one ends the loop.
         note: Called with the error before each pause.
     """

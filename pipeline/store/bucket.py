@@ -145,7 +145,7 @@ class Bucket:
     def read(
         self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
     ) -> bytes:
-        """As `Storage.read_version`."""
+        """Implement `Storage.read_version`."""
         if_match = _condition(version)
         answers = count(1)
 
@@ -174,7 +174,7 @@ class Bucket:
         return data
 
     def read_span(self, uri: str, span: range, version: str | None = None) -> bytes:
-        """As `Storage.read_extent`, and with a version as `Storage.read_version_of`."""
+        """Implement `Storage.read_extent`, and with a version as `Storage.read_version_of`."""
 
         def get() -> tuple[Answer, bytes]:
             answer, data = self._client.get(uri, _condition(version), None, span)
@@ -197,11 +197,11 @@ class Bucket:
         return data
 
     def write(self, uri: str, data: bytes) -> None:
-        """As `Storage.write`."""
+        """Implement `Storage.write`."""
         self._put(uri, data, if_absent=False)
 
     def create(self, uri: str, data: bytes) -> bool:
-        """As `Storage.create`, but an answer that was lost counts as False."""
+        """Implement `Storage.create`, but an answer that was lost counts as False."""
         return self._put(uri, data, if_absent=True)
 
     def _put(self, uri: str, data: bytes, *, if_absent: bool) -> bool:
@@ -230,7 +230,7 @@ class Bucket:
             raise
 
     def stat(self, uri: str) -> Entry:
-        """As `Storage.stat`."""
+        """Implement `Storage.stat`."""
         if not key_of(uri):
             raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is a bucket, not an object")
         try:
@@ -254,7 +254,7 @@ class Bucket:
             raise_store_error(error, uri)
 
     def lists(self, uri: str) -> bool:
-        """As `Storage.lists`."""
+        """Implement `Storage.lists`."""
         return self._listed(uri) is not None
 
     def _listed(self, uri: str) -> Entry | None:
@@ -264,12 +264,12 @@ class Bucket:
             raise_store_error(error, uri)
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
-        """As `Storage.walk`."""
+        """Implement `Storage.walk`."""
         for page in self._pages(folder_uri, is_deep=True):
             yield from page.entries
 
     def children(self, folder_uri: str) -> list[str]:
-        """As `Storage.children`."""
+        """Implement `Storage.children`."""
         names: set[str] = set()
         try:
             for page in self._pages(folder_uri, is_deep=False):
@@ -287,7 +287,7 @@ class Bucket:
             raise_store_error(error, folder_uri)
 
     def remove(self, uri: str) -> None:
-        """As `Storage.remove`."""
+        """Implement `Storage.remove`."""
         try:
             self._ask("write", lambda: self._client.delete(uri))
         except BUCKET_ERRORS as error:
@@ -295,7 +295,7 @@ class Bucket:
                 raise_store_error(error, uri)
 
     def remove_folder(self, folder_uri: str) -> None:
-        """As `Storage.remove_folder`."""
+        """Implement `Storage.remove_folder`."""
         uris = (entry.uri for entry in self.walk(folder_uri))
         for _ in answers_of(self.remove, uris, _REMOVED_AT_A_TIME):
             pass

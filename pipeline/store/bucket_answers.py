@@ -42,7 +42,7 @@ def version_of(answer: Mapping[str, Any], num_bytes: int) -> str:
 
 
 def is_version(answer: Mapping[str, Any], num_bytes: int, version: str) -> bool:
-    """Whether an object that was read is the version that was planned.
+    """Return whether an object that was read is the version that was planned.
 
     Without an ETag in the answer, If-Match and the size must have detected it.
     """

@@ -127,16 +127,22 @@ def code_of(error: BaseException) -> str:
     return ""
 
 
+_OF_A_GATEWAY = (502, 503, 504)
+
+
 def is_page(error: BaseException) -> bool:
-    """Whether an error's answer was a page for people, as gateways and consoles send.
+    """Return whether an error's answer was a page for people, as gateways and consoles send.
 
     An answer to HEAD has no body, whatever type of body its headers name.
     """
     source = _source(error)
     if not isinstance(source, ClientError) or source.operation_name.startswith("Head"):
         return False
-    headers = source.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return bool(headers.get("content-type", "").startswith("text/html"))
+    answer = source.response.get("ResponseMetadata", {})
+    # Gateways say so of a store behind them that is not there for a while.
+    if answer.get("HTTPStatusCode") in _OF_A_GATEWAY:
+        return False
+    return bool(answer.get("HTTPHeaders", {}).get("content-type", "").startswith("text/html"))
 
 
 def may_pass(error: BaseException) -> bool:

@@ -33,7 +33,7 @@ class Google:
     endpoint_url: str | None
 
     def open(self, options: "ClientConfig", *, writes: bool) -> "GCSStore":
-        """As `Opens.open`."""
+        """Implement `Opens.open`."""
         from obstore.store import GCSStore  # noqa: PLC0415 - most commands need none
 
         config: GCSConfig = {"bucket": self.bucket, "skip_signature": self.access.anonymous}
@@ -88,7 +88,7 @@ class Azure:
         *,
         writes: bool,  # noqa: ARG002 - both are done the same
     ) -> "AzureStore":
-        """As `Opens.open`."""
+        """Implement `Opens.open`."""
         from obstore.store import AzureStore  # noqa: PLC0415 - most commands need none
 
         config: AzureConfig = {
@@ -125,7 +125,7 @@ class Cloud(ObstoreClient):
         return ObstorePages(opened_for_reading(self._place), self, folder_uri, is_deep=is_deep)
 
     def listed(self, uri: str) -> Entry | None:
-        """As `Client.listed`."""
+        """Implement `Client.listed`."""
         folder, _, name = uri.rpartition("/")
         is_there = name in self.pages(folder, is_deep=False).next_page().names
         return Entry(uri, "", 0) if is_there else None

@@ -16,7 +16,7 @@ class Extent:
     Attributes:
         uri: The object.
         offset: Bytes of the object before the part; None for the whole object.
-        num_bytes: Of the part; None for the whole object.
+        num_bytes: Number of bytes of the part; None for the whole object.
     """
 
     uri: str
@@ -38,8 +38,8 @@ class Extent:
         """Return where a row says that its image lies.
 
         Args:
-            row: With `uri`; `image_offset` is null, or missing, where the image is an object of
-                its own. Where it is none, `num_bytes` is the image's size.
+            row: A row with `uri`; `image_offset` is null, or missing, where the image is an object
+                of its own. For an image in a tar, `num_bytes` is its size.
         """
         offset = row.get("image_offset")
         if offset is None:
@@ -67,7 +67,7 @@ def place_of(row: Mapping[str, Any]) -> str:
     """Return the place of an image without its scheme, which ends in its key.
 
     Args:
-        row: As of `Extent.of_image`.
+        row: A row as `Extent.of_image` takes it.
     """
     uri: str = row["uri"]
     if row.get("image_offset") is not None:
@@ -105,6 +105,6 @@ def key_inside(container_key: str, member: str) -> str:
 
     Args:
         container_key: Of the object.
-        member: As of `uri_inside`.
+        member: The name as `uri_inside` takes it.
     """
     return f"{container_key}/{member}"

@@ -29,7 +29,7 @@ class Http:
         )
 
     def read(self, uri: str) -> bytes:
-        """As `Storage.read`."""
+        """Implement `Storage.read`."""
 
         def get() -> bytes:
             self._asking.requests.count("read")
@@ -48,12 +48,12 @@ class Http:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether to ask again: not after a signal, and not after a refusal."""
+    """Return whether to ask again: not after a signal, and not after a refusal."""
     return isinstance(error, Exception) and not _is_refusal(error)
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether asking again can't help: no such file, no such form of a URL, answers 4xx."""
+    """Return whether asking again can't help: no such file, no such form of a URL, answers 4xx."""
     if isinstance(error, aiohttp.ClientResponseError):
         return 400 <= error.status < 500 and error.status not in _ASK_AGAIN
     return isinstance(error, FileNotFoundError | ValueError)

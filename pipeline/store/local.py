@@ -23,6 +23,8 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # A write goes to such a name first, which tells leftovers of killed processes from masks.
 _TEMPORARY = ".fcn-tmp-"
 _LEFTOVER = re.compile(r"\.fcn-tmp-[0-9a-f]{12}")
+# Names that no file can have, or that lead in a circle.
+_NO_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -44,7 +46,7 @@ class Local:
         max_bytes: int | None,
         num_bytes: int | None = None,  # noqa: ARG002 - the version has the size in it
     ) -> bytes:
-        """As `Storage.read_version`."""
+        """Implement `Storage.read_version`."""
         self._requests.count("read")
         path = local_path(uri)
         try:
@@ -62,7 +64,7 @@ class Local:
         return data
 
     def read_span(self, uri: str, span: range, version: str | None = None) -> bytes:
-        """As `Storage.read_extent`, and with a version as `Storage.read_version_of`."""
+        """Implement `Storage.read_extent`, and with a version as `Storage.read_version_of`."""
         self._requests.count("read")
         path = local_path(uri)
         try:
@@ -82,7 +84,7 @@ class Local:
         return data
 
     def write(self, uri: str, data: bytes) -> None:
-        """As `Storage.write`."""
+        """Implement `Storage.write`."""
         self._requests.count("write")
         path = local_path(uri)
         try:
@@ -92,7 +94,7 @@ class Local:
             _raise_local(error, uri)
 
     def create(self, uri: str, data: bytes) -> bool:
-        """As `Storage.create`, but an answer that was lost counts as False."""
+        """Implement `Storage.create`, but an answer that was lost counts as False."""
         self._requests.count("write")
         path = local_path(uri)
         try:
@@ -119,7 +121,7 @@ class Local:
         return True
 
     def stat(self, uri: str) -> Entry:
-        """As `Storage.stat`."""
+        """Implement `Storage.stat`."""
         self._requests.count("look")
         try:
             found = os.stat(local_path(uri))
@@ -130,12 +132,12 @@ class Local:
         return Entry(uri, _local_version(found), found.st_size)
 
     def lists(self, uri: str) -> bool:
-        """As `Storage.lists`."""
+        """Implement `Storage.lists`."""
         folder, _, name = uri.rpartition("/")
         return name in self.children(folder)
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
-        """As `Storage.walk`."""
+        """Implement `Storage.walk`."""
         self._requests.count("list")
 
         def refuse(error: OSError) -> NoReturn:
@@ -154,7 +156,7 @@ class Local:
                     yield Entry(f"file://{path}", _local_version(found), found.st_size)
 
     def children(self, folder_uri: str) -> list[str]:
-        """As `Storage.children`."""
+        """Implement `Storage.children`."""
         self._requests.count("list")
         try:
             return sorted(name for name in os.listdir(local_path(folder_uri)))
@@ -164,7 +166,7 @@ class Local:
             _raise_local(error, folder_uri)
 
     def remove(self, uri: str) -> None:
-        """As `Storage.remove`."""
+        """Implement `Storage.remove`."""
         self._requests.count("write")
         self._remove(local_path(uri))
 
@@ -179,7 +181,7 @@ class Local:
         self._remove(path)
 
     def remove_leftovers(self, folder_uri: str) -> None:
-        """As `Storage.remove_leftovers`."""
+        """Implement `Storage.remove_leftovers`."""
         for folder, _, names in os.walk(local_path(folder_uri)):
             for name in names:
                 if _LEFTOVER.fullmatch(name):
@@ -202,6 +204,8 @@ def _raise_local(error: OSError, uri: str) -> NoReturn:
     if isinstance(error, FileNotFoundError):
         raise StoreError(ErrorCode.NOT_FOUND, f"{uri} does not exist") from error
     reason = error.strerror or str(error)
+    if error.errno in _NO_NAME:
+        raise StoreError(ErrorCode.NOT_FOUND, f"{uri}: {reason}") from error
     if isinstance(error, PermissionError):
         raise StoreError(ErrorCode.FORBIDDEN, f"{uri}: {reason}") from error
     raise StoreError(ErrorCode.TIMEOUT, f"{uri}: {reason}") from error

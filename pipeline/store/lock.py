@@ -32,14 +32,14 @@ class Lock:
     to see whether it is. `check` raises LockHeld if the lock was lost since.
 
     Attributes:
-        number: Of the holders so far, this one included; 0 before it is taken.
+        number: The number of the holders so far, this one included; 0 before it is taken.
     """
 
     def __init__(self, storage: Storage, folder_uri: str, lease_s: float) -> None:
         """Name the lock, without taking it.
 
         Args:
-            storage: Of the lock.
+            storage: Reads and writes the lock.
             folder_uri: One folder per lock.
             lease_s: Seconds without a heartbeat after which the holder is taken for dead.
         """

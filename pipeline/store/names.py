@@ -20,7 +20,7 @@ class NamedPlace:
     folder: str
 
     def holds(self, name: str) -> bool:
-        """Whether an object of this name can lie below the folder.
+        """Return whether an object of this name can lie below the folder.
 
         Args:
             name: With slashes between its parts.

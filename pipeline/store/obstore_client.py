@@ -72,7 +72,7 @@ class ObstoreClient:
         max_bytes: int | None,
         span: range | None = None,
     ) -> tuple[Answer, bytes]:
-        """As `Client.get`."""
+        """Implement `Client.get`."""
         options: GetOptions = {}
         if if_match is not None:
             options["if_match"] = self._condition.format(if_match)
@@ -92,7 +92,7 @@ class ObstoreClient:
         return asked(get)
 
     def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
-        """As `Client.put`."""
+        """Implement `Client.put`."""
         power = max(_LEAST_UPLOAD_BYTES, 1 << max(len(data) - 1, 0).bit_length())
         mode: PutMode = "create" if if_absent else "overwrite"
 
@@ -104,7 +104,7 @@ class ObstoreClient:
         return asked(put)
 
     def head(self, uri: str) -> Answer:
-        """As `Client.head`."""
+        """Implement `Client.head`."""
         return asked(
             lambda: _answer(
                 obstore.get(opened_for_reading(self._opens), _name(uri), options={"head": True})
@@ -112,13 +112,13 @@ class ObstoreClient:
         )
 
     def get_a_byte(self, uri: str) -> None:
-        """As `Client.get_a_byte`."""
+        """Implement `Client.get_a_byte`."""
         asked(
             lambda: obstore.get_range(opened_for_reading(self._opens), _name(uri), start=0, end=1)
         )
 
     def delete(self, uri: str) -> None:
-        """As `Client.delete`."""
+        """Implement `Client.delete`."""
         asked(lambda: obstore.delete(opened_for_reading(self._opens), _name(uri)))
 
 
@@ -149,7 +149,7 @@ def _opened_for_writing(opens: Opens, num_bytes: int) -> "Opened":
 
 
 def can_name(uri: str) -> bool:
-    """Whether obstore means the same object by a key.
+    """Return whether obstore means the same object by a key.
 
     It takes slashes at the ends off, and refuses empty parts, `.`, `..` and control characters.
     """

@@ -49,7 +49,7 @@ class ObstorePages:
         self._stream: ListStream[Sequence[ObjectMeta]] | None = None
 
     def next_page(self) -> Page:
-        """As `Pages.next_page`."""
+        """Implement `Pages.next_page`."""
         try:
             return asked(self._deep if self._is_deep else self._flat)
         except StoreError:
@@ -95,7 +95,7 @@ class ObstorePages:
         )
 
     def _marks_a_folder(self, entry: Entry) -> bool:
-        """Whether it is an empty `name/`, which obstore shows as `name`."""
+        """Return whether it is an empty `name/`, which obstore shows as `name`."""
         if entry.num_bytes:
             return False
         try:

@@ -15,7 +15,7 @@ def writable_storage(storage: Storage, output: str) -> Storage:
     """Find out whether an output can be written, and how safely.
 
     Args:
-        storage: Of the output.
+        storage: Reads and writes the output.
         output: URI of a folder.
 
     Returns:

@@ -81,23 +81,23 @@ class S3:
         max_bytes: int | None,
         span: range | None = None,
     ) -> tuple[Answer, bytes]:
-        """As `Client.get`."""
+        """Implement `Client.get`."""
         return self._ask(uri, lambda client: client.get(uri, if_match, max_bytes, span))
 
     def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
-        """As `Client.put`."""
+        """Implement `Client.put`."""
         return self._ask(uri, lambda client: client.put(uri, data, if_absent=if_absent))
 
     def head(self, uri: str) -> Answer:
-        """As `Client.head`."""
+        """Implement `Client.head`."""
         return self._ask(uri, lambda client: client.head(uri))
 
     def get_a_byte(self, uri: str) -> None:
-        """As `Client.get_a_byte`."""
+        """Implement `Client.get_a_byte`."""
         self._careful.get_a_byte(uri)
 
     def delete(self, uri: str) -> None:
-        """As `Client.delete`."""
+        """Implement `Client.delete`."""
         self._ask(uri, lambda client: client.delete(uri))
 
     def pages(self, folder_uri: str, *, is_deep: bool) -> S3Pages:
@@ -109,7 +109,7 @@ class S3:
         return self._careful.pages(folder_uri, is_deep=is_deep)
 
     def listed(self, uri: str) -> Entry | None:
-        """As `Client.listed`."""
+        """Implement `Client.listed`."""
         return self._careful.listed(uri)
 
     def _ask(self, uri: str, request: Callable[[ObstoreClient | S3Client], _Answered]) -> _Answered:
@@ -157,7 +157,7 @@ class _Opens:
     careful: S3Client
 
     def open(self, options: "ClientConfig", *, writes: bool) -> "S3Store":
-        """As `Opens.open`."""
+        """Implement `Opens.open`."""
         from obstore.store import S3Store  # noqa: PLC0415 - most commands need none
 
         client_options = options | _transport(self.address.url, self.careful)

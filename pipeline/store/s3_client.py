@@ -24,13 +24,16 @@ from pipeline.store.speed import SLOWEST_BYTES_PER_S, Speed
 
 _READ_BYTES = 1 << 20
 _NOTES = "fcn-note-address"
+# What boto raises over headers and entries that hold no date, no number, or no name.
+_MAKES_NO_SENSE = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+_MAX_BYTES = 1 << 63
 
 
 class Address(NamedTuple):
     """Where a bucket is.
 
     Attributes:
-        url: Of the bucket; its name is in the host or in the path.
+        url: The URL of the bucket; its name is in the host or in the path.
         region: For which its requests are signed.
     """
 
@@ -77,7 +80,7 @@ class S3Client:
         max_bytes: int | None,
         span: range | None = None,
     ) -> tuple[Answer, bytes]:
-        """As `Client.get`."""
+        """Implement `Client.get`."""
         condition = {} if if_match is None else {"IfMatch": if_match}
         if span is not None:
             condition["Range"] = f"bytes={span.start}-{span.stop - 1}"
@@ -98,28 +101,28 @@ class S3Client:
         return answered
 
     def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
-        """As `Client.put`."""
+        """Implement `Client.put`."""
         condition = {"IfNoneMatch": "*"} if if_absent else {}
         return self._call("put_object", len(data), **_place(uri), Body=data, **condition)
 
     def head(self, uri: str) -> Answer:
-        """As `Client.head`."""
+        """Implement `Client.head`."""
         return self._call("head_object", 0, **_place(uri))
 
     def get_a_byte(self, uri: str) -> None:
-        """As `Client.get_a_byte`."""
+        """Implement `Client.get_a_byte`."""
         self._call("get_object", 0, **_place(uri), Range="bytes=0-0")
 
     def delete(self, uri: str) -> None:
-        """As `Client.delete`."""
+        """Implement `Client.delete`."""
         self._call("delete_object", 0, **_place(uri))
 
     def pages(self, folder_uri: str, *, is_deep: bool) -> "S3Pages":
-        """As `Client.pages`."""
+        """Implement `Client.pages`."""
         return S3Pages(self, folder_uri, is_deep=is_deep)
 
     def listed(self, uri: str) -> Entry | None:
-        """As `Client.listed`."""
+        """Implement `Client.listed`."""
         place = _place(uri)
         page = self.page(Bucket=place["Bucket"], Prefix=place["Key"], MaxKeys=1)
         for found in page.get("Contents", ()):
@@ -187,6 +190,8 @@ class S3Client:
             answer: dict[str, Any] = await asyncio.wait_for(call, seconds)
         except TimeoutError as error:
             raise BodyBrokeError(f"no whole answer within {seconds:.0f} s") from error
+        except _MAKES_NO_SENSE as error:
+            raise BodyBrokeError(f"the answer makes no sense: {error!r}") from error
         return answer
 
 
@@ -211,19 +216,25 @@ class S3Pages:
         self._seen: set[str] = set()
 
     def next_page(self) -> Page:
-        """As `Pages.next_page`."""
+        """Implement `Pages.next_page`."""
         page = self._client.page(**self._arguments)
         is_last = not page.get("IsTruncated")
         if not is_last:
             self._go_on(page.get("NextContinuationToken", ""))
+        try:
+            entries, names = self._read(page)
+        except _MAKES_NO_SENSE as error:
+            raise BodyBrokeError(f"the listing makes no sense: {error!r}") from error
+        return Page(entries, names, is_last)
+
+    def _read(self, page: Answer) -> tuple[list[Entry], set[str]]:
         found = page.get("Contents", ())
         bucket = self._arguments["Bucket"]
         if self._is_deep:
-            entries = [_entry(bucket, one) for one in found if not one["Key"].endswith("/")]
-            return Page(entries, set(), is_last)
+            return [_entry(bucket, one) for one in found if not one["Key"].endswith("/")], set()
         keys = {one["Key"] for one in found}
         keys |= {one["Prefix"] for one in page.get("CommonPrefixes", ())}
-        return Page([], {key.removeprefix(self._folder).rstrip("/") for key in keys}, is_last)
+        return [], {key.removeprefix(self._folder).rstrip("/") for key in keys}
 
     def _go_on(self, token: str) -> None:
         if not token or token in self._seen:
@@ -258,6 +269,8 @@ def _of_span(answer: Answer, data: bytes, span: range) -> tuple[Answer, bytes]:
 
 def _entry(bucket: str, found: Answer) -> Entry:
     num_bytes = found.get("Size", 0)
+    if not 0 <= num_bytes < _MAX_BYTES:
+        raise ValueError(f"{found['Key']} of {num_bytes} bytes")
     return Entry(f"s3://{bucket}/{found['Key']}", version_of(found, num_bytes), num_bytes)
 
 

@@ -130,7 +130,7 @@ class Storage:
             extent: Which bytes.
             version: Of the object, as `Entry.version`; None takes any.
             max_bytes: Of what is larger nothing is read.
-            num_bytes: As of `read_version`; a part says itself how large it is.
+            num_bytes: The size as `read_version` takes it; a part has its size in `extent`.
 
         Raises:
             StoreError: As `read_version`; also `changed` for a part that the object has not.
@@ -184,7 +184,7 @@ class Storage:
         return self._backend(uri).stat(uri)
 
     def exists(self, uri: str) -> bool:
-        """Whether there is an object of this name. Raises StoreError."""
+        """Return whether there is an object of this name. Raises StoreError."""
         try:
             self.stat(uri)
         except StoreError as error:

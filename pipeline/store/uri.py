@@ -105,7 +105,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def has_wildcard(uri: str) -> bool:
-    """Whether the text is a glob pattern."""
+    """Return whether the text is a glob pattern."""
     return glob.has_magic(uri)
 
 

@@ -15,7 +15,7 @@ class WorkerConfig:
     Attributes:
         plan: What is trained.
         inspection: What the data holds.
-        threads: Of the network, on a CPU.
+        threads: The threads of the network, on a CPU.
         send: Takes worker 0's messages to the driver.
     """
 

@@ -23,7 +23,7 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     """Train a network, or resume its training.
 
     Args:
-        plan: Of the run.
+        plan: The run's plan.
         training: Its folder.
         lock: Held on it.
 

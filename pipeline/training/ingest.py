@@ -104,7 +104,7 @@ class Share:
     """Which part of every step falls to a worker.
 
     Attributes:
-        rank: Of the worker.
+        rank: The worker's rank.
         world_size: Workers.
         batch_size: Images per step over all of them; at least one for each.
     """
@@ -146,7 +146,7 @@ class Load:
     Attributes:
         read: Gives the pixels.
         augment: Draws views; each showing has a seed of its own.
-        seed: Of the run.
+        seed: Decides the run.
     """
 
     read: Reader

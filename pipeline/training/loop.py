@@ -51,7 +51,7 @@ def train_stage(
     """Train from a position to the end of its stage.
 
     Args:
-        plan: Of the run.
+        plan: The run's plan.
         trainer: In the state of the position.
         position: How far the stage is.
         run: Where checkpoints go.
@@ -95,7 +95,7 @@ class _Loop:
 
     @property
     def at_end(self) -> bool:
-        """Whether the stage has had its steps or its time, or gets no better."""
+        """Return whether the stage has had its steps or its time, or gets no better."""
         return self._share >= 1 or self._stopped_early
 
     @property

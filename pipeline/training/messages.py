@@ -27,7 +27,7 @@ class Messages:
         """Open the way for messages.
 
         Args:
-            plan: Of the training.
+            plan: What is trained, on what, and how.
             check: Called again and again while the training runs; what it raises ends it.
         """
         self._check = check

@@ -85,7 +85,7 @@ class Watch:
             step: Steps done.
             of: Steps planned; None if the time limit alone ends it.
             share: Of the training that is done, 0 to 1.
-            loss: Of the last step.
+            loss: The loss of the last step.
         """
         if time.monotonic() - self._sent_at > _MESSAGE_INTERVAL_S:
             self._sent_at = time.monotonic()

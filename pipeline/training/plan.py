@@ -43,8 +43,8 @@ class TrainingPlan:
         settings: As given.
         storage: Of everything.
         folder: URI of the run's folder.
-        classes: Of the data set.
-        coding: Of its ground truth.
+        classes: The classes of the data set.
+        coding: The coding of its ground truth.
         train: The training samples, as `as_table` lays them out.
         val: The same of those that judge; may be empty.
         stages: What is trained, in order.

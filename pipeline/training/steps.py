@@ -15,7 +15,7 @@ def planned_too_few(plan: TrainingPlan) -> str | None:
     """Say that large batches leave few steps; None where they do not.
 
     Args:
-        plan: Of the training.
+        plan: What is trained, on what, and how.
     """
     recipe = plan.stages[-1].recipe
     own = find_recipe(plan.settings.recipe, plan.settings.network).batch_size
@@ -33,8 +33,8 @@ def done_too_few(plan: TrainingPlan, lines: Sequence[Mapping[str, Any]]) -> str 
     """Say that the time limit has ended a training early; None where it has not.
 
     Args:
-        plan: Of the training.
-        lines: Of its evaluations.
+        plan: What is trained, on what, and how.
+        lines: The lines of its evaluations.
     """
     if not plan.settings.max_train_minutes or not lines:
         return None

@@ -24,7 +24,7 @@ class Workers:
         most: See `number`.
         num_cpus: CPUs that Ray sets aside for each.
         num_gpus: GPUs for each.
-        threads: Of each one's network, on a CPU.
+        threads: The threads of each one's network, on a CPU.
     """
 
     number: int
@@ -51,7 +51,7 @@ def choose_workers(settings: TrainSettings, nodes: Sequence[Node]) -> Workers:
     """Fit workers to the nodes, as far as the settings leave it open.
 
     Args:
-        settings: Of the training.
+        settings: What the training was asked to do.
         nodes: Those that are up.
 
     Raises:

@@ -188,7 +188,8 @@ def test_a_training_outlives_the_node_of_a_worker(cluster: Cluster, tmp_path: Pa
     assert [line["step"] for line in found] == _EVALUATED
     resumed = [int(step) for step in re.findall(r"resuming after step (\d+)", log.read_text())]
     assert resumed
-    assert min(resumed) >= found[3]["step"]
+    # The newest checkpoint may have been on its way.
+    assert min(resumed) >= found[3]["step"] - 1
 
 
 @pytest.mark.parametrize("run_ids", [("night", "night"), ("night", "morning")])

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +93,13 @@ def night(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nigh
     for photograph in photographs.iterdir():
         s3.put(bucket, f"in/{photograph.name}", photograph.read_bytes())
     s3.put(bucket, "signed.jsonl", json.dumps({"uri": _SIGNED}).encode())
-    with ray_head(dashboard=True) as head, fault_proxy(s3.endpoint_url) as proxy:
+    with (
+        ray_head(dashboard=True) as head,
+        fault_proxy(s3.endpoint_url) as proxy,
+        ExitStack() as stack,
+    ):
         _make_trouble(proxy)
-        user = User(head, folder)
+        user = User(head, folder, stack)
         endpoint = ("--s3-endpoint-url", proxy.endpoint_url, "--io-attempts", 3)
         flags = ("--max-shard-images", 3, "--max-error-rate", 0.1, *endpoint)
         words = label_flags(f"s3://{bucket}/in", f"s3://{bucket}/out", *flags)
@@ -165,7 +170,7 @@ def test_the_log_of_a_job_tells_the_run(night: Night):
     said = night.log.splitlines()
     result = report.as_text(run, manifest).splitlines()
     rest = [line for line in said if line and line[0] != "{" and line not in result]
-    for line, words in zip(rest, ("Runtime env", "Running entry", "start-up incl"), strict=True):
+    for line, words in zip(rest, ("Runtime env", "Running entry", "network included"), strict=True):
         assert words in line
 
     lines = parsed("\n".join(line for line in said if line.startswith("{")))

@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -67,14 +68,21 @@ class User:
 
     head: Head
     folder: Path
+    stack: ExitStack
 
     def start(self, *words: object, url: str = "", **environ: str) -> subprocess.Popen[str]:
         address = ("--address", url or self.head.dashboard_url)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "jobs", "submit", *address, *map(str, words)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             cwd=self.folder, env=self.head.environ(**environ),
         )  # fmt: skip
+        self.stack.callback(process.wait, 60)
+        self.stack.callback(process.kill)
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            self.stack.enter_context(stream)
+        return process
 
     def submit(self, *words: object, url: str = "", **environ: str) -> tuple[int, str, str]:
         process = self.start(*words, url=url, **environ)
@@ -92,9 +100,10 @@ class User:
 
 
 @pytest.fixture
-def user(head: Head, tmp_path: Path) -> User:
+def user(head: Head, tmp_path: Path) -> Iterator[User]:
     (tmp_path / "elsewhere").mkdir()
-    return User(head, tmp_path / "elsewhere")
+    with ExitStack() as stack:
+        yield User(head, tmp_path / "elsewhere", stack)
 
 
 def test_a_done_job_gives_0_through_a_lost_connection(

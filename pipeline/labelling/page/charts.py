@@ -69,7 +69,7 @@ def class_mix(classes: Sequence[ClassTotal], num_pixels: int, last: Mapping[str,
 
     Args:
         classes: At most `MAX_CLASSES`, in the order from top to bottom.
-        num_pixels: Of all masks.
+        num_pixels: Number of pixels of all masks.
         last: The last run's shares by name, drawn as marks; may be empty.
     """
     shares = [label.num_pixels / (num_pixels or 1) for label in classes]
@@ -183,8 +183,8 @@ def throughput(timeline: Timeline, num_shards: int) -> str:
     """Draw images per second over the time of a run, pauses included.
 
     Args:
-        timeline: Of the run.
-        num_shards: Of the run.
+        timeline: The timeline of the run.
+        num_shards: Number of shards of the run.
     """
     counts, step_s = list(timeline.num_images), float(timeline.step_s)
     while len(counts) > max(4, num_shards / _SHARDS_PER_STEP):

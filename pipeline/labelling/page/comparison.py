@@ -36,7 +36,7 @@ def earlier_nights(history: History, run: Run) -> list[Night]:
     """Read the finished runs of the same input that were begun before a run, oldest first.
 
     Args:
-        history: Of the output.
+        history: The output's runs so far.
         run: The run; without it, of the last ones `_NUM_RUNS` - 1 at most.
 
     Raises:

@@ -60,7 +60,7 @@ class Galleries:
     notes: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Whether there is a picture."""
+        """Return whether there is a picture."""
         return bool(self.least_confident or self.random or self.of_class)
 
 

@@ -54,7 +54,7 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
     Args:
         run: The run.
         manifest: Its manifest.
-        history: Of the output, for the runs before it.
+        history: The history of the output, for the runs before it.
         num_pictures: Images to show, at most; 0 reads and copies none.
         failed: The first failed images, fit to print.
         cost: What the run has cost, in lines.

@@ -36,7 +36,7 @@ class Picture:
     """An image as it is shown.
 
     Attributes:
-        row: Of the images table.
+        row: A row of the images table.
         pixels: RGB, uint8 of shape (H, W, 3), small.
         mask: Class indices, uint8 of shape (H, W), of the same size.
         likeness: The photograph's perceptual hash.

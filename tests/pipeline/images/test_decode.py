@@ -684,3 +684,68 @@ def test_no_damage_shows_other_pixels_than_pillow(data: bytes) -> None:
     found, expected = (_pixels_or_code(decode, data) for decode in (decode_image, decode_by_pillow))
     refused_for_a_warning = isinstance(expected, list) and isinstance(found, ErrorCode)
     assert refused_for_a_warning or found == expected
+
+
+def _webp_of_canvas(side: int) -> bytes:
+    """Write an animation of one small frame on a canvas of that side."""
+    frame = encode(Image.new("RGB", (8, 8)), "WEBP", lossless=True)[12:]
+
+    def three(value: int) -> bytes:
+        return value.to_bytes(3, "little")
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return kind + struct.pack("<I", len(content)) + content
+
+    canvas = part(b"VP8X", b"\x02\0\0\0" + three(side - 1) * 2)
+    place = three(0) * 2 + three(7) * 2 + three(100) + b"\0"
+    body = b"WEBP" + canvas + part(b"ANIM", bytes(6)) + part(b"ANMF", place + frame)
+    return part(b"RIFF", body)
+
+
+_IN_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from pipeline.images.decode import decode_image
+from pipeline.errors import ImageError
+data = Path(sys.argv[1]).read_bytes()
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (30 << 20),) * 2)
+try:
+    print(decode_image(data, 1 << 30).shape)
+except ImageError as error:
+    print(error.code)
+"""
+
+
+def test_want_of_memory_is_no_damage_in_any_format(tmp_path: Path) -> None:
+    """Codecs that call it a broken picture are not believed: the next run may have the memory."""
+    picture = Image.fromarray(np.kron(random_pixels(1, 60, 70, 3), np.ones((60, 60, 1), np.uint8)))
+    files = {
+        "a.webp": encode(picture, "WEBP", quality=50),
+        "a.avif": encode(picture, "AVIF", quality=40, speed=10),
+        "progressive.jpg": encode(picture, "JPEG", progressive=True),
+        "canvas.webp": _webp_of_canvas(16383),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        command = [sys.executable, "-c", _IN_LITTLE_MEMORY, str(tmp_path / name)]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert process.stdout.split() == ["out_of_memory"], (name, process)
+
+
+def test_a_webp_of_a_huge_canvas_is_too_large_before_it_is_opened() -> None:
+    """Its limit is that of the canvas, which Pillow would make room for to read its size."""
+    assert read_size(_webp_of_canvas(16383)) == (16383, 16383)
+    with pytest.raises(ImageError) as found:
+        decode_image(_webp_of_canvas(16383), 50_000_000)
+    assert found.value.code == ErrorCode.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*"}])
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (129, 1)])
+def test_the_size_of_a_webp_is_that_of_its_pixels(
+    options: dict[str, object], size: tuple[int, int]
+) -> None:
+    """The header of every kind says what is decoded."""
+    data = encode(Image.fromarray(random_pixels(1, *size, 3)), "WEBP", **options)
+    assert read_size(data) == size == decode_image(data, 1 << 20).shape[:2]

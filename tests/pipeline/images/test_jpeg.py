@@ -428,3 +428,33 @@ def test_a_sequential_jpeg_of_many_scans_is_refused() -> None:
     """One that repeats its only scan is no way around the limit: libjpeg ends at the second."""
     refusal = _refusal(_with_scans(encode(_picture(16, 16), "JPEG"), 300))
     assert refusal.code in (ErrorCode.CORRUPT, ErrorCode.TOO_SLOW)
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        _segment(0xE0, b"JFIF\0"),
+        _segment(0xE0, b"JFIF\0\x99"),
+        _segment(0xEE, b"Adobe"),
+        _segment(0xEE, b"Adobe\0"),
+        _segment(0xE2, b"ICC_PROFILE\0"),
+        _segment(0xE2, b"ICC_PROFILE\0\5\2xx"),
+        _segment(0xE2, b"MPF\0"),
+        _segment(0xED, b"Photoshop 3.0\0008BIM\x03\xed\xff\x00\x00\x00\x00\x10ab"),
+        _segment(0xFE, b""),
+        _segment(0xFE, b"\xff\xd8\xff"),
+    ],
+)
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+def test_damaged_metadata_costs_no_picture(segment: bytes, kind: dict[str, object]) -> None:
+    """Profiles, comments and headers that are cut off change no pixel of a JPEG that is whole."""
+    plain = encode(Image.fromarray(draw_scene(3, 48, 64)[0]), "JPEG", quality=90, **kind)
+    first = 4 + int.from_bytes(plain[4:6], "big")
+    expected = decode_image(plain, _LIMIT)
+    for place in (2, first):
+        data = plain[:place] + segment + plain[place:]
+        assert np.array_equal(decode_image(data, _LIMIT), expected)

@@ -132,6 +132,7 @@ def test_what_no_palette_has_is_refused() -> None:
             _write((1, 2), 16, rows, _V5, _BITFIELDS, (0x7C00, 0x3E0, 0x1F, 0x8000)),
             ErrorCode.UNSUPPORTED_MODE,
         ),
+        (_write((1, 2), 24, bytes(8)).replace(struct.pack("<I", 54), bytes(4)), ErrorCode.CORRUPT),
     ):
         with pytest.raises(ImageError) as found:
             decode_image(data, _LIMIT)

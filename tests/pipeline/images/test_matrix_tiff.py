@@ -453,6 +453,22 @@ def test_lzw_of_several_tables_is_read() -> None:
         assert found[..., :1].tolist() == samples.tolist()
 
 
+@pytest.mark.parametrize("code", [256, 258, 273, 277, 284])
+def test_a_tag_of_a_type_that_it_can_not_have_is_refused(code: int) -> None:
+    """Bytes in place of 16 or 32 bits are other numbers for other readers."""
+    samples = np.random.default_rng(3).integers(0, 256, (9, 8, 3))
+    data = bytearray(write_tiff(samples, Layout(8, _RGB)))
+    [directory] = struct.unpack("<I", data[4:8])
+    [number] = struct.unpack("<H", data[directory : directory + 2])
+    entries = range(directory + 2, directory + 2 + 12 * number, 12)
+    [entry] = [one for one in entries if struct.unpack("<H", data[one : one + 2]) == (code,)]
+    for wrong in (1, 6, 7):
+        data[entry + 2] = wrong
+        with pytest.raises(ImageError) as caught:
+            decode_image(bytes(data), _LIMIT)
+        assert caught.value.code in (ErrorCode.UNSUPPORTED_MODE, ErrorCode.CORRUPT)
+
+
 @pytest.mark.parametrize("planar", [0, 3, 65535])
 def test_a_planar_configuration_that_does_not_exist_is_refused(planar: int) -> None:
     """Nobody knows where the samples of such a file lie."""

@@ -443,12 +443,14 @@ def test_a_manifest_that_is_trusted_costs_no_request_per_image(ending: str, tmp_
     assert storage.requests["look"] == 1
 
 
-def test_what_a_trusted_manifest_does_not_know_is_looked_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_what_a_trusted_manifest_does_not_know_is_looked_up(ending: str, tmp_path: Path) -> None:
     """A row without ETag and size is one for which there was nothing to say."""
     (tmp_path / "a.jpg").write_bytes(b"abc")
     row = {"uri": f"{tmp_path}/a.jpg", "etag": None, "num_bytes": None}
     (tmp_path / "list.jsonl").write_text(json.dumps(row))
-    place = (f"file://{tmp_path}/list.jsonl", "file:///out", 2)
+    (tmp_path / "list.csv").write_text(f"uri,etag,num_bytes\n{tmp_path}/a.jpg,,\n")
+    place = (f"file://{tmp_path}/list.{ending}", "file:///out", 2)
 
     [source] = Sources(Storage(), *place, Reading(trust_manifest=True))
 
@@ -476,6 +478,14 @@ def test_what_can_not_be_trusted_is_refused(
 
     with pytest.raises(InputError, match=words):
         list(Sources(Storage(), *place, Reading(trust_manifest=True)))
+
+
+def test_texts_that_are_bytes_in_parquet_are_read(tmp_path: Path) -> None:
+    """As writers leave them that do not say that a column holds texts."""
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    uris = pa.array([f"{tmp_path}/a.jpg".encode()], pa.binary())
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "list.parquet")
+    assert [source.num_bytes for source in _sources(tmp_path / "list.parquet")] == [3]
 
 
 # Missing inputs

@@ -13,7 +13,7 @@ from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run, read_shard
 from pipeline.labelling.schema import ImageRow, ShardRow
-from pipeline.labelling.session import open_job
+from pipeline.labelling.session import RUNS_APART, open_job
 from pipeline.labelling.write import Write
 from pipeline.store.storage import Storage
 from tests.disk_runs import NUM_CLASSES, make_settings, network_record, start_run
@@ -90,6 +90,21 @@ def test_a_start_asks_as_often_after_many_nights(tmp_path: Path) -> None:
             _draft(tmp_path, history)
             asked.append(history.storage.requests["read"])
     assert asked[1] - asked[0] == 2
+
+
+def test_a_start_after_50_nights_asks_no_more_than_after_5(tmp_path: Path) -> None:
+    """With the archive kept as commands keep it: reads, looks and pages of listings."""
+    asked = []
+    for number in range(50):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(RUNS_APART)
+        if number in (4, 49):
+            storage = Storage()
+            archive = read_archive(storage, _output(tmp_path))
+            _draft(tmp_path, History(storage, _output(tmp_path), archive), run_id="tonight")
+            asked.append(storage.requests)
+    more = {kind: number - asked[0].get(kind, 0) for kind, number in asked[1].items()}
+    assert all(number <= 0 for number in more.values()), more
 
 
 def test_many_files_of_answers_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

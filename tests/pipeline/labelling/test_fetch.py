@@ -193,3 +193,16 @@ def _noting(ask: Callable[..., bytes], read: list[str]) -> Callable[..., bytes]:
         return ask(storage, uri, *given)
 
     return answer
+
+
+def test_whatever_is_raised_over_one_image_is_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that a library makes nothing of costs one image its mask, and no run."""
+    run = start_run(tmp_path, draw_images(tmp_path, 3))
+    failing = _Failing(monkeypatch)
+    failing.errors["1.png"] = ValueError("Invalid timestamp")  # type: ignore[assignment]
+    row = Fetch(run.storage, 1 << 20, 2).shard(run.missing()[0])
+    said = [image["error_message"] for image in row["images"] if image["error_code"] == "failed"]
+    assert said == ["ValueError: Invalid timestamp"]
+    assert len(row["images"]) == 3

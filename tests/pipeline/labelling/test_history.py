@@ -184,3 +184,18 @@ def test_runs_that_begin_meanwhile_are_seen_under_the_lock(tmp_path: Path) -> No
         done = job.nothing_left(job.look_again(found))
     assert done is not None
     assert (done.run, done.num_skipped) == (None, 2)
+
+
+def test_only_tables_of_unknown_runs_are_orphans(tmp_path: Path) -> None:
+    """What systems leave in folders, as macOS does, is nobody's table."""
+    draw_images(tmp_path, 1)
+    run, output = _started(tmp_path), tmp_path / "out"
+    for name in (
+        "images/.DS_Store",
+        "class_statistics/desktop.ini",
+        "images/run=gone/part.parquet",
+    ):
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_bytes(b"x")
+
+    assert History(run.storage, run.output).orphans() == ["images/run=gone"]

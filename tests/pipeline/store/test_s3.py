@@ -1,5 +1,6 @@
 """A bucket whose server leaves out, weakens, repeats or refuses: what stands in its place."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -414,3 +415,75 @@ def test_settings_say_how_buckets_are_entered() -> None:
     ).storage()  # fmt: skip
     assert given.access == Access(kms_key_id="k")
     assert given.for_input().access == Access(anonymous=True, requester_pays=True)
+
+
+def _added(name: str, value: str) -> Callable[[Reply], Reply]:
+    def change(reply: Reply) -> Reply:
+        without = reply.without(name)
+        return replace(without, headers=(*without.headers, (name, value)))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Last-Modified", "yesterday"),
+        ("Last-Modified", ""),
+        ("Last-Modified", "Fri, 01 Jan 99999 00:00:00 GMT"),
+        ("x-amz-mp-parts-count", "abc"),
+        ("x-amz-object-lock-retain-until-date", "never"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_an_error_of_that_object(
+    place: Place, name: str, value: str
+) -> None:
+    """An answer is believed or asked for anew, and never ends as an exception of the parser's."""
+    place.change(_added(name, value), "GET")
+    found: object
+    try:
+        found = place.storage.read(place.uri)
+    except StoreError as error:
+        found = (error.code, error.scope)
+    assert found in (b"content", (ErrorCode.TIMEOUT, Scope.OBJECT))
+
+
+@pytest.mark.parametrize("status", [304, 418, 451, 599])
+def test_a_status_that_no_store_has_is_an_error_of_that_object(place: Place, status: int) -> None:
+    """Whatever number comes, it says nothing of the bucket."""
+    place.refuse(Reply(status))
+    with pytest.raises(StoreError) as found:
+        place.storage.read(place.uri)
+    assert found.value.scope is Scope.OBJECT
+
+
+def test_a_gateway_without_its_store_is_asked_again(place: Place) -> None:
+    """502 with a page for people is no wrong setting, but a store that is away for a while."""
+    html = (("Content-Type", "text/html"),)
+    place.refuse(Reply(502, html, b"<html>bad gateway</html>"), times=1)
+    assert place.storage.read(place.uri) == b"content"
+
+
+@pytest.mark.parametrize(
+    ("element", "content"),
+    [
+        (b"Key", None),
+        (b"Size", b"x"),
+        (b"Size", b"-1"),
+        (b"Size", b"9999999999999999999999"),
+        (b"KeyCount", b"x"),
+    ],
+)
+def test_a_listing_that_makes_no_sense_is_no_listing(
+    place: Place, element: bytes, content: bytes | None
+) -> None:
+    """An entry without a name, and sizes that are none, are asked for anew, and then said."""
+    new = b"" if content is None else b"<" + element + b">" + content + b"</" + element + b">"
+
+    def change(reply: Reply) -> Reply:
+        pattern = b"<" + element + b">[^<]*</" + element + b">"
+        return replace(reply, body=re.sub(pattern, new, reply.body))
+
+    place.change(change, "GET", "list-type")
+    with pytest.raises(StoreError, match="makes no sense"):
+        list(place.storage.walk(place.folder))

@@ -524,3 +524,12 @@ def test_a_folder_is_removed_whatever_others_remove(
     Storage().remove_folder(f"file://{tmp_path}/nowhere")
 
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["4", "kept"]
+
+
+def test_a_name_that_no_file_can_have_is_not_found(tmp_path: Path) -> None:
+    """A circle of links, and names that are too long, are missing files and no broken disk."""
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    for name in ("circle.png", "x" * 300 + ".png", "/".join(["deep"] * 1500) + "/a.png"):
+        with pytest.raises(StoreError) as found:
+            Storage().stat(f"file://{tmp_path}/{name}")
+        assert found.value.code == ErrorCode.NOT_FOUND
