@@ -24,7 +24,7 @@ _HEAVY = frozenset(
         *("cluster.head", "cluster.inspection", "cluster.instruments", "cluster.job_server"),
         *("cluster.mailbox", "labelling.verify_in_tasks"),
         *("cluster.nodes", "cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
-        *("labelling.chain", "labelling.pool", "labelling.precision"),
+        *("labelling.chain", "labelling.room", "labelling.precision"),
         *("labelling.preflight", "labelling.prometheus", "labelling.publish_beside"),
         *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
         *("training.loop", "training.messages"),

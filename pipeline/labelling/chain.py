@@ -18,12 +18,12 @@ from pipeline.cluster.ray_errors import own_errors
 from pipeline.labelling import segment
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.marks import Marks
-from pipeline.labelling.pool import wait_for_replicas
 from pipeline.labelling.precision import decided
 from pipeline.labelling.preflight import check_start
 from pipeline.labelling.prometheus import RunMetrics
 from pipeline.labelling.publish_beside import PublishBeside
 from pipeline.labelling.replicas import FETCH_CPUS, WRITE_CPUS, choose_replicas
+from pipeline.labelling.room import wait_for_replicas
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt, ShardTask
 from pipeline.labelling.shards import Shards

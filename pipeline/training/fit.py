@@ -17,9 +17,9 @@ from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
 from pipeline.inputs.inspect import Inspection
 from pipeline.settings.train import TrainSettings
 from pipeline.training.config import WorkerConfig
-from pipeline.training.entry import train_worker
 from pipeline.training.messages import Messages
 from pipeline.training.plan import TrainingPlan
+from pipeline.training.start import train_worker
 from pipeline.training.workers import Workers, choose_workers
 
 _log = logging.getLogger(__name__)
