@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.inputs.listing import Reading, Sources
+from pipeline.inputs.manifests import Named, manifest_entries
 from pipeline.inputs.source import IMAGE_ENDINGS, Source
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
@@ -496,3 +497,16 @@ def test_a_missing_input_is_an_input_error(name: str, tmp_path: Path) -> None:
     """An input that is not there is refused with its name."""
     with pytest.raises(InputError, match=r"input='file://.*/no.*does not exist"):
         list(_sources(tmp_path / name))
+
+
+def test_a_trusted_manifest_may_say_where_in_a_tar() -> None:
+    """Offsets are numbers, or nothing for an image that is an object of its own."""
+    head = "uri,etag,num_bytes,image_offset\n"
+    lines = f"{head}s3://b/a.jpg,e,5,\ns3://b/t.tar!/x.jpg,e,5,512\n"
+    found = list(manifest_entries(lines.encode(), "list.csv", trusted=True))
+    assert found == [
+        Named("s3://b/a.jpg", "e", 5, None),
+        Named("s3://b/t.tar!/x.jpg", "e", 5, 512),
+    ]
+    with pytest.raises(InputError, match="row 0: image_offset is '-1', no number of bytes"):
+        list(manifest_entries(f"{head}s3://b/a.jpg,e,5,-1\n".encode(), "list.csv", trusted=True))

@@ -242,7 +242,7 @@ class _Failing:
     """Makes reads of parts of objects fail that hold a byte."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.errors: dict[int, StoreError] = {}
+        self.errors: dict[int, Exception] = {}
         self._read = Storage.read_version_of
         monkeypatch.setattr(Storage, "read_version_of", self._method())
 
@@ -271,6 +271,8 @@ def test_a_read_that_fails_costs_its_own_images(
     failing = _Failing(monkeypatch)
     failing.errors[512] = StoreError(ErrorCode.TIMEOUT, "no answer")
     assert _codes(run) == ["timeout", "timeout", None]
+    failing.errors[512] = ValueError("an answer that nobody has thought of")
+    assert _codes(run) == ["failed", "failed", None]
     for scope in (Scope.STORE, Scope.BUCKET):
         failing.errors[512] = StoreError(ErrorCode.FORBIDDEN, f"the {scope} it is", scope)
         with pytest.raises(StoreError, match=f"the {scope} it is"):
