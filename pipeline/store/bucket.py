@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from threading import Thread
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -33,11 +34,16 @@ from pipeline.store.bucket_errors import (
 )
 from pipeline.store.entry import WITHOUT_ETAG, Entry, changed_since, check_part
 from pipeline.store.in_flight import answers_of
+from pipeline.store.merged import merged
 
 # Of pauses that a store asks for, all threads make one of at least this length.
 _THROTTLED_S = 1.0
 
 _REMOVED_AT_A_TIME = 64
+# A page takes a bucket a tenth of a second or two: of a large one the folders are listed at the
+# same time. That costs a page for each, of which there are a thousand at most.
+_PAGES_ALONE = 20
+_LISTED_AT_A_TIME = 16
 _ANSWERS_BELIEVED = 3
 
 # Headers of an object, or its entry of a listing, by the names of boto: ETag, LastModified, ...
@@ -46,11 +52,19 @@ _Answered = TypeVar("_Answered")
 
 
 class Page(NamedTuple):
-    """A part of a listing: the objects, and with a delimiter also the names below the folder."""
+    """A part of a listing.
+
+    Attributes:
+        entries: The objects; of a listing that is not deep, those directly in the folder.
+        names: Of a listing that is not deep, what lies directly in the folder.
+        is_last: Whether no page follows.
+        folders: Those of the names that have something below them.
+    """
 
     entries: list[Entry]
     names: set[str]
     is_last: bool
+    folders: frozenset[str] = frozenset()
 
 
 def read_ahead(next_page: Callable[[], Page]) -> Iterator[Page]:
@@ -88,7 +102,9 @@ def _in_background(next_page: Callable[[], Page]) -> "Future[Page]":
 
 
 class Pages(Protocol):
-    """A listing under way."""
+    """A listing under way; `shows_folders` says whether pages have `folders`."""
+
+    shows_folders: bool
 
     def next_page(self) -> Page:
         """Ask for the next page, or anew for one that failed."""
@@ -264,9 +280,36 @@ class Bucket:
             raise_store_error(error, uri)
 
     def walk(self, folder_uri: str) -> Iterator[Entry]:
-        """Implement `Storage.walk`."""
-        for page in self._pages(folder_uri, is_deep=True):
+        """Implement `Storage.walk`; folders of a large one are listed at the same time."""
+        seen: set[str] = set()
+        for number, page in enumerate(self._pages(folder_uri, is_deep=True)):
+            nested = number == _PAGES_ALONE and any("/" in uri[len(folder_uri) :] for uri in seen)
+            if nested and (flat := self._folders(folder_uri)) is not None:
+                yield from self._walk_folders(folder_uri, flat, seen)
+                return
+            if number < _PAGES_ALONE:
+                seen |= {entry.uri for entry in page.entries}
             yield from page.entries
+
+    def _folders(self, folder_uri: str) -> Page | None:
+        """List what lies directly in a folder, if that is several folders and fits on a page."""
+        pages = self._client.pages(folder_uri, is_deep=False)
+        if not pages.shows_folders:
+            return None
+        page = next(self._read_pages(pages, folder_uri))
+        # A folder without a name would be listed as the bucket.
+        whole = page.is_last and "" not in page.folders
+        return page if whole and len(page.folders) > 1 else None
+
+    def _walk_folders(self, folder_uri: str, flat: Page, seen: set[str]) -> Iterator[Entry]:
+        """List the folders of a folder, but for what has been seen of them."""
+        yield from (entry for entry in flat.entries if entry.uri not in seen)
+        listings = [
+            partial(self._pages, f"{folder_uri}{name}/", is_deep=True)
+            for name in sorted(flat.folders)
+        ]
+        for page in merged(listings, _LISTED_AT_A_TIME):
+            yield from (entry for entry in page.entries if entry.uri not in seen)
 
     def children(self, folder_uri: str) -> list[str]:
         """Implement `Storage.children`."""
@@ -280,7 +323,9 @@ class Bucket:
         return sorted(names - {""})
 
     def _pages(self, folder_uri: str, *, is_deep: bool) -> Iterator[Page]:
-        pages = self._client.pages(folder_uri, is_deep=is_deep)
+        yield from self._read_pages(self._client.pages(folder_uri, is_deep=is_deep), folder_uri)
+
+    def _read_pages(self, pages: Pages, folder_uri: str) -> Iterator[Page]:
         try:
             yield from read_ahead(lambda: self._ask("list", pages.next_page))
         except BUCKET_ERRORS as error:

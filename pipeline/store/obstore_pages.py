@@ -31,6 +31,9 @@ class _Looks(Protocol):
 class ObstorePages:
     """A listing under way; one that breaks off goes on after the last name that it has shown."""
 
+    # Without a limit on what lies directly in a folder they would cost more than they save.
+    shows_folders = False
+
     def __init__(self, store: "Opened", looks: _Looks, folder_uri: str, *, is_deep: bool) -> None:
         """Begin it.
 

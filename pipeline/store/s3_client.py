@@ -198,6 +198,8 @@ class S3Client:
 class S3Pages:
     """A listing of a bucket of S3 under way."""
 
+    shows_folders = True
+
     def __init__(self, client: S3Client, folder_uri: str, *, is_deep: bool) -> None:
         """Begin it.
 
@@ -222,19 +224,22 @@ class S3Pages:
         if not is_last:
             self._go_on(page.get("NextContinuationToken", ""))
         try:
-            entries, names = self._read(page)
+            return self._read(page, is_last=is_last)
         except _MAKES_NO_SENSE as error:
             raise BodyBrokeError(f"the listing makes no sense: {error!r}") from error
-        return Page(entries, names, is_last)
 
-    def _read(self, page: Answer) -> tuple[list[Entry], set[str]]:
+    def _read(self, page: Answer, *, is_last: bool) -> Page:
         found = page.get("Contents", ())
         bucket = self._arguments["Bucket"]
+        entries = [_entry(bucket, one) for one in found if not one["Key"].endswith("/")]
         if self._is_deep:
-            return [_entry(bucket, one) for one in found if not one["Key"].endswith("/")], set()
-        keys = {one["Key"] for one in found}
-        keys |= {one["Prefix"] for one in page.get("CommonPrefixes", ())}
-        return [], {key.removeprefix(self._folder).rstrip("/") for key in keys}
+            return Page(entries, set(), is_last)
+        folders = {one["Prefix"] for one in page.get("CommonPrefixes", ())}
+        keys = folders | {one["Key"] for one in found}
+        names, below = (
+            {key.removeprefix(self._folder).rstrip("/") for key in some} for some in (keys, folders)
+        )
+        return Page(entries, names, is_last, frozenset(below))
 
     def _go_on(self, token: str) -> None:
         if not token or token in self._seen:

@@ -144,4 +144,6 @@ def _names(classes: Sequence[ClassLabel]) -> list[str]:
 def _kept(own: list[str], given: list[str]) -> str:
     """Say which classes' scores do not start anew, where the start's classes are others."""
     kept = [name for name in own if name in given]
-    return f"; but for the classes of the same name: {', '.join(kept)}" if own != given else ""
+    if own == given or not kept:
+        return ""
+    return f"; but for the classes of the same name: {', '.join(kept)}"
