@@ -42,8 +42,9 @@ def _describe(job: Job, found: Found) -> list[str]:
         *_estimate(job, drafted.num_images),
     ]
     listed = drafted.num_images + drafted.num_skipped
-    numbers = (listed, drafted.num_images, drafted.num_shards)
-    lines += request_costs.lines(job.settings, *numbers, kinds=(False, True))
+    to_do = (drafted.num_images, drafted.num_bytes, drafted.num_shards)
+    amount = request_costs.Amount(listed, drafted.num_header_reads, *to_do)
+    lines += request_costs.lines(job.settings, amount, kinds=(False, True))
     if drafted.num_images:
         lines.append(f"first image      {drafted.first_uri}")
     return lines
@@ -63,7 +64,8 @@ def _describe_run(job: Job, found: Found) -> list[str]:
     done = f"already done     {num_done:,} of this run, {run.record.num_skipped:,} by earlier ones"
     [finished] = job.history.finished([run])
     state = "is finished" if finished else "would be continued"
-    numbers = (0, todo.num_images, len(todo))
+    num_bytes = run.record.num_bytes * todo.num_images // max(1, run.record.num_images)
+    amount = request_costs.Amount(0, 0, todo.num_images, num_bytes, len(todo))
     return [
         f"run {run.run_id} {state}",
         f"images to do     {todo.num_images:,} of {run.record.num_images:,}",
@@ -72,7 +74,7 @@ def _describe_run(job: Job, found: Found) -> list[str]:
         done,
         f"fingerprint      {job.record.fingerprint}",
         *_estimate(job, todo.num_images),
-        *request_costs.lines(job.settings, *numbers, kinds=[run.masks_in_tars]),
+        *request_costs.lines(job.settings, amount, kinds=[run.masks_in_tars]),
     ]
 
 

@@ -34,6 +34,8 @@ def inspect(
             mask_uris=part["mask_uri"].to_pylist(),
             mask_offsets=part["mask_offset"].to_pylist(),
             mask_bytes=part["mask_bytes"].to_pylist(),
+            image_offsets=part["image_offset"].to_pylist(),
+            image_bytes=part["image_bytes"].to_pylist(),
         )
         for split, table in splits.items()
         for part in (

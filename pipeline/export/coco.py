@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import SettingError
 from pipeline.export.form import About, File, Written, missing_library
 from pipeline.export.items import Item
 from pipeline.images.masks import IGNORE_INDEX, decode_mask
@@ -36,7 +37,16 @@ class Coco:
         self._num_bytes = self._num_files = 0
 
     def write(self, item: Item) -> Written:
-        """Lay out the image, and pack each class of its mask."""
+        """Lay out the image, and pack each class of its mask.
+
+        Raises:
+            SettingError: The image is not copied and lies in a tar.
+        """
+        if item.image is None and item.row["image_offset"] is not None:
+            raise SettingError(
+                f"copy_images=false: {item.row['uri']} lies in a tar, where readers of COCO find "
+                "no image; let the images be copied"
+            )
         height, width = item.size
         file_name = item.row["uri"] if item.image is None else f"{item.name}.{item.ending}"
         files = [] if item.image is None else [(f"images/{file_name}", item.image)]

@@ -53,7 +53,7 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
     mask = _read_mask(storage, row)
     if not with_image:
         return Item(name, row, mask)
-    data = storage.for_input().read_version(row["uri"], row["etag"], _MAX_BYTES)
+    data = storage.for_input().read_version_of(Extent.of_image(row), row["etag"], _MAX_BYTES)
     return Item(name, row, mask, *for_readers(data))
 
 

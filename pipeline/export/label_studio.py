@@ -11,6 +11,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from pipeline.errors import SettingError
 from pipeline.export.brush import pack
 from pipeline.export.form import About, File, Written
 from pipeline.export.items import Item
@@ -39,8 +40,14 @@ class LabelStudio:
         )
 
     def write(self, item: Item) -> Written:
-        """Make a task of an image."""
+        """Make a task of an image. Raises SettingError for one in a tar."""
         row = item.row
+        if row["image_offset"] is not None:
+            raise SettingError(
+                f"format=label-studio: {row['uri']} lies in a tar, from which Label Studio loads "
+                "no image; unpack the tars and label their files, or take format=coco or voc, "
+                "which copy the images"
+            )
         prediction = {
             "model_version": self._about.fingerprint[:16],
             "score": row["mean_confidence"],

@@ -20,6 +20,7 @@ from pipeline.labelling.mask_names import mask_key
 from pipeline.labelling.records import ClassRecord, Manifest
 from pipeline.labelling.runs import Run, damaged, masks_folder
 from pipeline.labelling.schema import SELECTION
+from pipeline.store.extent import place_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 
 _log = logging.getLogger(__name__)
@@ -91,13 +92,8 @@ class Answers:
             InputError: A table is damaged, or in another order.
         """
         streams = [_rows_of(*one, with_shares=with_shares) for one in self.runs]
-        for _, same_place in groupby(heapq.merge(*streams, key=_place), key=_place):
+        for _, same_place in groupby(heapq.merge(*streams, key=place_of), key=place_of):
             yield from _newest(same_place)
-
-
-def _place(row: Row) -> str:
-    place: str = row["uri"].partition("://")[2].lstrip("/")
-    return place
 
 
 def _newest(rows: Iterable[Row]) -> Iterable[Row]:
@@ -117,7 +113,7 @@ def _rows_of(run: Run, manifest: Manifest, *, with_shares: bool) -> Iterator[Row
     written_to = masks_folder(run.record.output, run.run_id) + "/"
     last = ""
     for row in _in_pieces(run.published(manifest, _COLUMNS)):
-        if (place := _place(row)) < last:
+        if (place := place_of(row)) < last:
             table = f"{run.output}/{manifest.images[0].file}"
             raise damaged(table, ValueError(f"{row['uri']} is not in order"))
         last = place

@@ -44,16 +44,25 @@ def open_corrected(storage: Storage, asked: Asked, corrections: str | None) -> D
     )
     found = matched(data.found, named(theirs.found))
     coded = _as_coded(storage, data, theirs, list(found.values()), asked.drawn_to)
-    truths = {
-        image_uri: dataclasses.replace(one, image_uri=image_uri)
-        for image_uri, one in zip(found, coded, strict=True)
-    }
+    truths = dict(zip(found, coded, strict=True))
     splits = {
-        name: [truths.get(one.image_uri, one) for one in some]
+        name: [_corrected(one, truths.get(one.image_uri)) for one in some]
         for name, some in data.found.splits.items()
     }
     _log.info("%d corrections from %s take the place of labels of data", len(truths), corrections)
     return dataclasses.replace(data, found=dataclasses.replace(data.found, splits=splits))
+
+
+def _corrected(sample: Sample, truth: Sample | None) -> Sample:
+    """Give an image the truth of another sample, if there is one."""
+    if truth is None:
+        return sample
+    return dataclasses.replace(
+        sample,
+        mask_uri=truth.mask_uri,
+        mask_offset=truth.mask_offset,
+        mask_bytes=truth.mask_bytes,
+    )
 
 
 def _as_coded(

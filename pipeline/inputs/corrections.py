@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from pipeline.errors import InputError
 from pipeline.inputs.samples import Labelled, Sample
+from pipeline.store.extent import place_of
 
 _MAX_SHOWN = 5
 # What stands before the name of a truth, by layout.
@@ -118,7 +119,7 @@ class _Images:
 
 def _names(sample: Sample) -> set[str]:
     """Return what an export may have made of an image's name, in a copy of its folders."""
-    path = sample.image_uri.partition("://")[2]
+    path = place_of({"uri": sample.image_uri, "image_offset": sample.image_offset})
     in_tar = sample.mask.span is not None  # whose name is no image's
     own = "" if in_tar else sample.mask_uri.partition(_OWN_MASKS)[2].partition("/")[2]
     return {path, _stem(path), _stem(own)} - {""}

@@ -162,6 +162,8 @@ def as_table(samples: Sequence[Sample]) -> pa.Table:
         "mask_uri": pa.string(),
         "mask_offset": pa.int64(),
         "mask_bytes": pa.int64(),
+        "image_offset": pa.int64(),
+        "image_bytes": pa.int64(),
     }
     return pa.table(
         {

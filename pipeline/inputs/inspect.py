@@ -21,6 +21,7 @@ from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decod
 from pipeline.images.likeness import NEAR, perceptual_hash
 from pipeline.images.masks import IGNORE_INDEX
 from pipeline.inputs.samples import TRAIN, VAL, Sample
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
 _MAX_SHOWN = 5
@@ -37,6 +38,8 @@ class Chunk(TypedDict):
     mask_uris: list[str]
     mask_offsets: list[int | None]
     mask_bytes: list[int | None]
+    image_offsets: list[int | None]
+    image_bytes: list[int | None]
 
 
 class Finding(TypedDict):
@@ -100,6 +103,7 @@ class Inspect:
             Sample,
             *(chunk["image_uris"], chunk["mask_uris"]),
             *(chunk["mask_offsets"], chunk["mask_bytes"]),
+            *(chunk["image_offsets"], chunk["image_bytes"]),
         )
         with ThreadPoolExecutor(self.threads) as pool:
             found = pool.map(lambda sample: self._inspect(chunk["split"], sample), samples)
@@ -109,7 +113,7 @@ class Inspect:
         finding = _nothing_found(split, sample.image_uri)
         place = sample.image_uri
         try:
-            image = self._look_at(sample.image_uri)
+            image = self._look_at(sample.image)
             finding |= {"sha256": image.sha256, "likeness": image.likeness}
             place = str(sample.mask)
             truth = decode_truth(self.storage.read_extent(sample.mask), self.coding)
@@ -126,9 +130,9 @@ class Inspect:
         finding["pixels"] = [*counts[: self.coding.num_classes].tolist(), int(counts[-1])]
         return finding
 
-    def _look_at(self, uri: str) -> "_Image":
+    def _look_at(self, place: Extent) -> "_Image":
         try:
-            data = self.storage.read(uri)
+            data = self.storage.read_extent(place)
             likeness = ""
             if self.judge_images:
                 pixels = decode_image(data, self.max_image_pixels)

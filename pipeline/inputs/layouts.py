@@ -21,10 +21,10 @@ from collections.abc import Iterable
 from pipeline.errors import InputError, StoreError
 from pipeline.inputs.coco import coco_files, read_coco
 from pipeline.inputs.labelmap import parse_labelmap
-from pipeline.inputs.listing import is_image
 from pipeline.inputs.manifests import MANIFEST_ENDINGS
 from pipeline.inputs.sample_tables import is_table_of_run, read_manifest, read_table_of_run
 from pipeline.inputs.samples import TRAIN, UNDIVIDED, Labelled, Sample
+from pipeline.inputs.source import is_image
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder
 

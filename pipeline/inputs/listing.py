@@ -4,13 +4,16 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 from pipeline.errors import ErrorCode, InputError, Scope, SettingError, StoreError
 from pipeline.inputs.inventory import INVENTORY_NAME, read_inventory
-from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_entries, manifest_uris
+from pipeline.inputs.kept_tars import KeptTars
+from pipeline.inputs.look_ups import LookUps
+from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_entries
+from pipeline.inputs.open_tars import OpenTars
+from pipeline.inputs.source import Source, is_image, readable_name
+from pipeline.inputs.tars import TAR, UNPACK, is_packed_tar, is_tar
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 from pipeline.store.uri import (
@@ -18,57 +21,38 @@ from pipeline.store.uri import (
     as_folder,
     has_wildcard,
     local_path,
-    normalise_uri,
-    other_spellings,
     wildcard_pattern,
 )
 
 _log = logging.getLogger(__name__)
 
-# A file with one of these endings is planned, also where the decoder does not read the format:
-# then its row says so. Others (checksums, thumbnails' databases, notes) are not images.
-IMAGE_ENDINGS = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff"),
-        *(".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".heics", ".heifs", ".avif", ".avifs"),
-        *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jls", ".jxl", ".jxr", ".ppm", ".pgm", ".pbm"),
-        *(".pnm", ".tga", ".ico", ".psd"),
-        # Raw photographs, of all makers.
-        *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf"),
-        *(".rw2", ".pef", ".srw", ".3fr", ".iiq", ".x3f"),
-    )
-)
-# macOS keeps what other file systems have no place for in a file of this name beside each one.
-_APPLE_DOUBLE = "._"
-
-_LOOK_UPS_AT_A_TIME = 10_000
-_BEFORE_A_PLACE = re.compile(r"\A\s+(?=s3[an]?://|gc?s://|az://|file:|/)")
-
 
 @dataclass(frozen=True)
-class Source:
-    """One image to be planned.
+class Reading:
+    """How an input is read.
 
-    `key` is its name under the input. `version` and `num_bytes` are None where a manifest names
-    an object that can't be looked up; its row will say why. `refusal` is the code of an image
-    that its name keeps out.
+    Attributes:
+        trust_manifest: Whether a manifest says versions and sizes, so that nothing is looked up.
+        opens_tars: Whether tars among the files are opened; one that the input names is anyway.
+        kept: What earlier runs have kept of tars; None keeps nothing.
     """
 
-    key: str
-    uri: str
-    version: str | None
-    num_bytes: int | None
-    refusal: ErrorCode | None = None
+    trust_manifest: bool = False
+    opens_tars: bool = False
+    kept: KeptTars | None = None
 
 
-def is_image(key: str) -> bool:
-    """Return whether a name is that of an image, by its ending."""
-    name = os.path.basename(key)
-    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not name.startswith(_APPLE_DOUBLE)
+_AS_FILES = Reading()
 
 
 class Sources:
-    """The images of an input; iterate once, then read `num_ignored` and `num_masks`."""
+    """The images of an input; iterate once, then read what was counted.
+
+    Attributes:
+        num_masks: Files that are ignored since they are masks that `label` has written.
+        num_tars: Ignored files that are tars.
+        num_packed_tars: Ignored files that are compressed tars.
+    """
 
     def __init__(
         self,
@@ -76,8 +60,7 @@ class Sources:
         input_uri: str,
         output_uri: str,
         threads: int,
-        *,
-        trust_manifest: bool = False,
+        reading: Reading = _AS_FILES,
     ) -> None:
         """Find out what kind of input it is, without listing it yet.
 
@@ -86,15 +69,26 @@ class Sources:
             input_uri: What the user named, normalised.
             output_uri: Left out of a listing.
             threads: Look-ups at a time, for manifests.
-            trust_manifest: Whether a manifest says versions and sizes, so that nothing is looked
-                up.
+            reading: How the input is read.
         """
         self._storage = storage
         self._input = input_uri
         self._output = as_folder(output_uri)
         self._threads = threads
-        self._trust_manifest = trust_manifest
-        self.num_ignored = self.num_masks = 0
+        self._trust_manifest = reading.trust_manifest
+        self._opens_tars = reading.opens_tars or is_tar(input_uri)
+        self._tars = OpenTars(storage, threads, reading.kept)
+        self._num_ignored = self.num_masks = self.num_tars = self.num_packed_tars = 0
+
+    @property
+    def num_ignored(self) -> int:
+        """Return how many files and members of tars are no images by their names."""
+        return self._num_ignored + self._tars.num_ignored
+
+    @property
+    def num_header_reads(self) -> int:
+        """Return how many requests were made for the headers of tars."""
+        return self._tars.num_reads
 
     def __iter__(self) -> Iterator[Source]:
         """List the images, in no order.
@@ -113,6 +107,15 @@ class Sources:
             raise
 
     def _find(self) -> Iterator[Source]:
+        """Find the images, and open the tars where that is asked for."""
+        if not self._opens_tars:
+            yield from self._files()
+            return
+        yield from self._tars.opened(self._files())
+        if self.num_packed_tars:
+            _log.warning("%d compressed tars are left out: %s", self.num_packed_tars, UNPACK)
+
+    def _files(self) -> Iterator[Source]:
         entry = self._single()
         if entry is not None and entry.uri.rpartition("/")[2] == INVENTORY_NAME:
             yield from self._images(read_inventory(self._storage, entry.uri), "s3://")
@@ -123,16 +126,22 @@ class Sources:
                 yield from self._manifest(uri)
         elif entry is not None:
             key = entry.uri.rpartition("/")[2]
-            if "." in key and not is_image(key):
-                raise InputError(
-                    f"input={self._input!r} is neither an image by its ending nor a manifest "
-                    f"({', '.join(MANIFEST_ENDINGS)})"
-                )
+            self._check_ending(key)
             yield Source(key, entry.uri, entry.version, entry.num_bytes)
         elif has_wildcard(self._input) and not self._storage.children(self._input):
             yield from self._glob()
         else:
             yield from self._folder(self._input)
+
+    def _check_ending(self, key: str) -> None:
+        """Refuse a file of which nothing is known to be read. Raises InputError."""
+        if is_packed_tar(key):
+            raise InputError(f"input={self._input!r} is a compressed tar: {UNPACK}")
+        if "." in key and not is_image(key) and not is_tar(key):
+            raise InputError(
+                f"input={self._input!r} is neither an image or a tar by its ending nor a manifest "
+                f"({', '.join(MANIFEST_ENDINGS)})"
+            )
 
     def _manifest_parts(self) -> list[str]:
         """List the files of a manifest that is a folder, as Spark writes one."""
@@ -157,7 +166,7 @@ class Sources:
 
     def _marks_a_folder(self, entry: Entry) -> bool:
         """Return whether an object is the empty one that tools lay beside a prefix of its name."""
-        named = is_image(entry.uri) or entry.uri.lower().endswith(MANIFEST_ENDINGS)
+        named = is_image(entry.uri) or entry.uri.lower().endswith((*MANIFEST_ENDINGS, TAR))
         if not entry.uri.startswith(BUCKETS) or (named and entry.num_bytes):
             return False
         if next(iter(self._storage.walk(entry.uri)), None) is None:
@@ -172,23 +181,31 @@ class Sources:
     def _folder(self, folder: str) -> Iterator[Source]:
         yield from self._images(self._storage.walk(folder), as_folder(folder))
 
-    def _images(self, entries: Iterable[Entry], prefix: str) -> Iterator[Source]:
+    def _images(
+        self, entries: Iterable[Entry], prefix: str, pattern: re.Pattern[str] | None = None
+    ) -> Iterator[Source]:
         """Choose what is an image by its name; its key is what follows the prefix."""
         output = self._output_below(prefix)
         for entry in entries:
-            # A name that is no UTF-8 can't stand in a table: its row says so, with \xe9 for a byte.
-            uri = entry.uri.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            uri = readable_name(entry.uri)
             key = uri.removeprefix(prefix)
-            if output and key.startswith(output):
+            if (output and key.startswith(output)) or not self._takes(key, uri):
                 continue
-            # Masks of this or another output are no photographs.
-            is_mask = "/masks/run=" in uri
-            if is_mask or not is_image(key):
-                self.num_ignored += 1
-                self.num_masks += is_mask
-                continue
-            refusal = ErrorCode.NAME_NOT_UTF8 if uri != entry.uri else None
-            yield Source(key, uri, entry.version, entry.num_bytes, refusal)
+            if pattern is None or pattern.match(uri):
+                refusal = ErrorCode.NAME_NOT_UTF8 if uri != entry.uri else None
+                yield Source(key, uri, entry.version, entry.num_bytes, refusal)
+
+    def _takes(self, key: str, uri: str) -> bool:
+        """Return whether a file is listed, as an image or as a tar; counts what is not."""
+        # Masks of this or another output are no photographs.
+        is_mask = "/masks/run=" in uri
+        if not is_mask and (is_image(key) or (self._opens_tars and is_tar(key))):
+            return True
+        self._num_ignored += 1
+        self.num_masks += is_mask
+        self.num_tars += is_tar(key) and not is_mask
+        self.num_packed_tars += is_packed_tar(key)
+        return False
 
     def _output_below(self, prefix: str) -> str | None:
         """Return the output's path below a folder, if it lies there, also by way of links."""
@@ -205,50 +222,9 @@ class Sources:
         if fixed in BUCKETS:
             raise InputError(f"input={self._input!r}: a bucket's name can't be a pattern")
         pattern = wildcard_pattern(self._input)
-        for source in self._folder(fixed):
-            if pattern.match(source.uri):
-                yield source
+        yield from self._images(self._storage.walk(fixed), fixed, pattern)
 
     def _manifest(self, manifest_uri: str) -> Iterator[Source]:
         data = self._storage.read(manifest_uri)
-        if self._trust_manifest:
-            for text, version, num_bytes in manifest_entries(data, manifest_uri):
-                uri = self._normalised(text)
-                known = Source(_key_of(uri), uri, version, num_bytes)
-                yield self._look_up(text) if version is None else known
-            return
-        uris = manifest_uris(data, manifest_uri)
-        with ThreadPoolExecutor(self._threads) as pool:
-            # A pool holds all that it is given, so it is given some at a time.
-            while some := list(islice(uris, _LOOK_UPS_AT_A_TIME)):
-                yield from pool.map(self._look_up, some)
-
-    def _look_up(self, text: str) -> Source:
-        uri = self._normalised(text)
-        entry = self._stat_if_there(uri)
-        for other in () if entry else other_spellings(uri):
-            entry = entry or self._stat_if_there(other)
-        if entry is None:
-            return Source(_key_of(uri), uri, None, None)
-        return Source(_key_of(entry.uri), entry.uri, entry.version, entry.num_bytes)
-
-    def _normalised(self, text: str) -> str:
-        try:
-            # Spaces before a scheme or a root are no part of a name; all others may be.
-            return normalise_uri(_BEFORE_A_PLACE.sub("", text), "uri")
-        except SettingError as error:
-            raise InputError(f"manifest {self._input}: {error}") from error
-
-    def _stat_if_there(self, uri: str) -> Entry | None:
-        """Look an object up; None if there is none of this name, or it may not be read."""
-        try:
-            return self._storage.stat(uri)
-        except StoreError as error:
-            if error.refused and error.scope is not Scope.STORE:
-                return None
-            raise
-
-
-def _key_of(uri: str) -> str:
-    """Name an image of a manifest: all of its place."""
-    return uri.partition("://")[2].lstrip("/")
+        named = manifest_entries(data, manifest_uri, trusted=self._trust_manifest)
+        yield from LookUps(self._storage, self._input, self._threads).sources(named)

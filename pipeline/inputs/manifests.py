@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,35 +48,65 @@ def manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
         yield _text_of(values, "uri", manifest_uri, row)
 
 
-def manifest_entries(
-    data: bytes, manifest_uri: str
-) -> Iterator[tuple[str, str | None, int | None]]:
-    """Read the columns `uri`, `etag` and `num_bytes` of a manifest; the last two may be null.
+class Named(NamedTuple):
+    """An image as a manifest names it.
+
+    Attributes:
+        uri: As it stands there.
+        version: Of the object; None where it is to be looked up, as all that follows.
+        num_bytes: Of the image.
+        offset: Where in a tar it begins; None where it is an object of its own.
+    """
+
+    uri: str
+    version: str | None = None
+    num_bytes: int | None = None
+    offset: int | None = None
+
+
+def manifest_entries(data: bytes, manifest_uri: str, *, trusted: bool) -> Iterator[Named]:
+    """Read what a manifest names.
 
     Args:
         data: The manifest.
         manifest_uri: Where it is, whose ending names the format.
+        trusted: Whether to read `etag`, `num_bytes` and `image_offset`, too, which may be null.
 
     Raises:
         InputError: As `manifest_uris`, and a number of bytes is none.
     """
+    if not trusted:
+        yield from map(Named, manifest_uris(data, manifest_uri))
+        return
     columns = ("uri", "etag", "num_bytes")
     needs = "one column each of `uri`, `etag` and `num_bytes` (trust_manifest)"
-    manifest = Manifest(manifest_uri, columns, (), needs, texts=("etag",))
+    manifest = Manifest(manifest_uri, columns, ("image_offset",), needs, texts=("etag",))
     for row, values in enumerate(manifest.rows(data)):
-        # A CSV has no other null than nothing.
-        etag, size = (None if values[name] == "" else values[name] for name in columns[1:])
-        if etag is None and size is None:
-            yield _text_of(values, "uri", manifest_uri, row), None, None
-            continue
-        if type(size) is not int or not 0 <= size < 1 << 63:
-            raise InputError(
-                f"manifest {manifest_uri}, row {row}: num_bytes is {size!r}, no number of bytes"
-            )
-        version = etag_of({"ETag": _text_of(values, "etag", manifest_uri, row)})
-        if not version:
-            raise InputError(f"manifest {manifest_uri}, row {row}: etag is {etag!r}, not a text")
-        yield _text_of(values, "uri", manifest_uri, row), version, size
+        yield _trusted(values, manifest_uri, row)
+
+
+def _trusted(values: Row, manifest_uri: str, row: int) -> Named:
+    uri = _text_of(values, "uri", manifest_uri, row)
+    # A CSV has no other null than nothing.
+    known = {name: None if value == "" else value for name, value in values.items()}
+    etag, offset = known["etag"], known.get("image_offset")
+    if etag is None and known["num_bytes"] is None:
+        return Named(uri)
+    size = _size_of(known["num_bytes"], "num_bytes", manifest_uri, row)
+    version = etag_of({"ETag": _text_of(values, "etag", manifest_uri, row)})
+    if not version:
+        raise InputError(f"manifest {manifest_uri}, row {row}: etag is {etag!r}, not a text")
+    if offset is None:
+        return Named(uri, version, size)
+    return Named(uri, version, size, _size_of(offset, "image_offset", manifest_uri, row))
+
+
+def _size_of(value: Any, column: str, manifest_uri: str, row: int) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise InputError(
+            f"manifest {manifest_uri}, row {row}: {column} is {value!r}, no number of bytes"
+        )
+    return value
 
 
 def _text_of(values: Row, column: str, manifest_uri: str, row: int) -> str:

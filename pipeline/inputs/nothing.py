@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from pipeline.errors import InputError, StoreError
 from pipeline.images.formats import sniff
+from pipeline.inputs.tars import UNPACK
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
 HEIC_ENDINGS = r"(?i)\.(heic|heif|hif|heics|heifs)$"
@@ -12,18 +14,31 @@ LOOKED_INTO = 3
 _MAX_BYTES = 64 << 20
 
 
-def no_images(input_uri: str, num_ignored: int, num_masks: int) -> InputError:
+def no_images(
+    input_uri: str, num_ignored: int, num_masks: int, num_tars: int = 0, num_packed_tars: int = 0
+) -> InputError:
     """Build the error for an input without images.
 
     Args:
         input_uri: The setting.
         num_ignored: Files there that are none.
         num_masks: Of these, masks that `label` has written.
+        num_tars: Of these, tars that were not opened.
+        num_packed_tars: Of these, compressed tars.
     """
     if num_masks:
         return InputError(
             f"input={input_uri!r} holds no images but masks that `label` has written "
             f"({num_masks}); name the folder of the photographs"
+        )
+    if num_tars:
+        return InputError(
+            f"input={input_uri!r} holds no images ({num_ignored} other files, {num_tars} of them "
+            "tars); input_form=tar labels the images in tars"
+        )
+    if num_packed_tars:
+        return InputError(
+            f"input={input_uri!r} holds no images but {num_packed_tars} compressed tars: {UNPACK}"
         )
     return InputError(
         f"input={input_uri!r} holds no images ({num_ignored} other files). Is the path right? "
@@ -44,19 +59,19 @@ def only_heic(input_uri: str, number: int) -> InputError:
     )
 
 
-def all_heic(storage: Storage, some: Iterable[tuple[str, str | None]]) -> bool:
+def all_heic(storage: Storage, some: Iterable[tuple[Extent, str | None]]) -> bool:
     """Look into files that are named as HEIC: telephones write JPEGs with that ending, too.
 
     Args:
         storage: As it reads the input.
-        some: URI and version of each.
+        some: Place and version of each.
     """
     return all(_is_heic(storage, *one) for one in some)
 
 
-def _is_heic(storage: Storage, uri: str, version: str | None) -> bool:
+def _is_heic(storage: Storage, place: Extent, version: str | None) -> bool:
     try:
-        return sniff(storage.read_version(uri, version, _MAX_BYTES)) == "HEIC"
+        return sniff(storage.read_version_of(place, version, _MAX_BYTES)) == "HEIC"
     except StoreError:
         # Whatever is wrong with it, its row will say so.
         return False

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 _NEEDS = "the columns image_uri and mask_uri, and may have split; or uri and mask_uri, as label's"
 _OWN = ("uri", "mask_uri")
-_IN_TAR = ("mask_offset", "mask_bytes")
+_IN_TAR = ("mask_offset", "mask_bytes", "image_offset", "image_bytes")
 # OUTPUT/images/run=RUN, and a file of it.
 _TABLE = re.compile(r"(.+)/images/run=([^/]+)(?:/[^/]+\.parquet)?\Z")
 # OUTPUT/masks/run=RUN/KEY.
@@ -104,7 +104,11 @@ def _classes_beside(storage: Storage, uri: str) -> str | None:
 
 
 def _own_rows(uri: str, data: bytes) -> Iterator[Row]:
-    yield from Manifest(uri, _OWN, ("split", "fingerprint", *_IN_TAR), _NEEDS).rows(data)
+    wanted = ("split", "fingerprint", "num_bytes", *_IN_TAR)
+    for row in Manifest(uri, _OWN, wanted, _NEEDS).rows(data):
+        # Of an object of its own the size says nothing.
+        row["image_bytes"] = None if row.get("image_offset") is None else row["num_bytes"]
+        yield row
 
 
 def _own_labelled(storage: Storage, rows: Iterable[Row], uri: str) -> Labelled:

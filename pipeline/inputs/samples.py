@@ -18,16 +18,26 @@ class Sample:
     """A labelled image.
 
     Attributes:
-        image_uri: The image.
+        image_uri: The image; of one in a tar as `uri_inside` names it.
         mask_uri: Its ground truth, or the tar that holds it.
         mask_offset: Where in the tar the file begins, in bytes; None without a tar.
         mask_bytes: The size of the file in the tar; None without a tar.
+        image_offset: Where in its tar the image begins, in bytes; None without a tar.
+        image_bytes: The size of the image in its tar; None without a tar.
     """
 
     image_uri: str
     mask_uri: str
     mask_offset: int | None = None
     mask_bytes: int | None = None
+    image_offset: int | None = None
+    image_bytes: int | None = None
+
+    @property
+    def image(self) -> Extent:
+        """Where the image lies."""
+        place = {"image_offset": self.image_offset, "num_bytes": self.image_bytes}
+        return Extent.of_image({"uri": self.image_uri, **place})
 
     @property
     def mask(self) -> Extent:

@@ -31,7 +31,7 @@ from pipeline.store.parquet import DAMAGE, read_parquet
 _ROWS_AT_A_TIME = 2_000
 _COMMITS_IN_FLIGHT = 16
 _PLACE_COLUMNS = ["image_id", "status", "mask_uri", "mask_offset", "mask_bytes"]
-_PLAN_COLUMNS = ["shard", "image_id", "key", "uri", "etag", "mask_key"]
+_PLAN_COLUMNS = ["shard", "image_id", "key", "uri", "etag", "mask_key", "image_offset"]
 _Planned = dict[str, dict[str, Any]]
 
 
@@ -146,6 +146,7 @@ class Check:
         return {
             row["image_id"]: {
                 **{name: row[name] for name in ("shard", "key", "uri", "etag")},
+                "image_offset": row.get("image_offset"),  # which earlier versions have not
                 "mask_uri": tar or f"{masks}/{row['mask_key']}",
             }
             for row in rows
@@ -180,7 +181,7 @@ class Check:
 
 def _check_plan(run: Run, commits: pa.Table, expected: _Planned, breaks: Breaks) -> None:
     here, first = run.masks_folder, first_masks_folder(run)
-    columns = ["shard", "image_id", "status", "key", "uri", "etag", "mask_uri"]
+    columns = ["shard", "image_id", "status", "key", "uri", "etag", "image_offset", "mask_uri"]
     for row in commits.select(columns).to_pylist():
         planned = expected.pop(row["image_id"], None)
         if planned is None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.schema import ImageRow, ShardTask
+from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
 # What a store says of an object, and might say of any.
@@ -22,7 +23,8 @@ _DOUBTFUL = {
     ErrorCode.TIMEOUT,
     ErrorCode.THROTTLED,
 }
-_OF_THE_NAME = {ErrorCode.NAME_TOO_LONG, ErrorCode.NAME_NOT_UTF8}
+# What the plan says, before anything is asked for.
+_OF_THE_PLAN = {ErrorCode.NAME_TOO_LONG, ErrorCode.NAME_NOT_UTF8, ErrorCode.CORRUPT}
 _MAX_ASKED = 3
 _T = TypeVar("_T")
 
@@ -47,9 +49,9 @@ def refuse_a_store_that_fails(
         return
     if not any(_is_new(image) for image in failed):
         # Of these it is known, and an input may have any number of them: the listing decides.
-        storage.for_input().lists(failed[0]["uri"])
+        storage.for_input().lists(_object(failed[0]))
         return
-    if _are_gone(storage, failed) or _others_answer(storage, task, max_bytes, failed[0]["uri"]):
+    if _are_gone(storage, failed) or _others_answer(storage, task, max_bytes, _object(failed[0])):
         return
     first = failed[0]
     raise StoreError(
@@ -60,8 +62,15 @@ def refuse_a_store_that_fails(
 
 
 def _was_asked_for(image: ImageRow) -> bool:
-    # An image without a version was not there to begin with, a name keeps it from being read.
-    return image["etag"] is not None and image["error_code"] not in _OF_THE_NAME
+    # An image without a version was not there to begin with; how large a tar's is says the plan.
+    in_tar = image.get("image_offset") is not None
+    too_large = in_tar and image["error_code"] == ErrorCode.TOO_MANY_BYTES
+    return image["etag"] is not None and not too_large and image["error_code"] not in _OF_THE_PLAN
+
+
+def _object(image: ImageRow) -> str:
+    """Return what a listing has of an image: itself, or the tar that it lies in."""
+    return Extent.of_image(image).uri
 
 
 def _is_new(image: ImageRow) -> bool:
@@ -72,7 +81,7 @@ def _are_gone(storage: Storage, failed: Sequence[ImageRow]) -> bool:
     """Return whether they were deleted since they were planned: a listing no longer has them."""
     some = failed[:_MAX_ASKED]
     return all(image["error_code"] == ErrorCode.NOT_FOUND for image in some) and not any(
-        storage.for_input().lists(image["uri"]) for image in some
+        storage.for_input().lists(_object(image)) for image in some
     )
 
 
@@ -112,7 +121,7 @@ def _spread(candidates: Sequence[_T], number: int) -> Sequence[_T]:
 
 def _answers(storage: Storage, image: ImageRow, max_bytes: int) -> bool:
     try:
-        storage.for_input().read_version(image["uri"], image["etag"], max_bytes)
+        storage.for_input().read_version_of(Extent.of_image(image), image["etag"], max_bytes)
     except StoreError as error:
         return error.code not in _DOUBTFUL
     return True

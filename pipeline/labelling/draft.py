@@ -12,8 +12,10 @@ from itertools import islice
 import pyarrow as pa
 
 from pipeline.errors import ErrorCode
-from pipeline.inputs.listing import Source, Sources
+from pipeline.inputs.kept_tars import KeptTars
+from pipeline.inputs.listing import Reading, Sources
 from pipeline.inputs.nothing import HEIC_ENDINGS, LOOKED_INTO, all_heic, no_images, only_heic
+from pipeline.inputs.source import Source
 from pipeline.labelling.answers import stage_answers
 from pipeline.labelling.cutting import Cutter, by_shard
 from pipeline.labelling.history import History
@@ -24,6 +26,7 @@ from pipeline.labelling.schema import PLAN, ImageRow
 from pipeline.labelling.staging import Staging
 from pipeline.settings.label import LabelSettings
 from pipeline.store.entry import WITHOUT_ETAG
+from pipeline.store.extent import Extent
 from pipeline.store.names import NamedPlace
 from pipeline.store.storage import Storage, sha256_hex
 
@@ -33,13 +36,18 @@ _TO_DO = pa.schema([PLAN.field(name) for name in PLAN.names if name != "shard"])
 _LISTED = pa.schema([_TO_DO.field(name) for name in _TO_DO.names if name != "attempts"])
 _SIZES = pa.schema([PLAN.field("num_bytes")])
 _URI = pa.schema([PLAN.field("uri")])
+_PLACES = pa.schema([PLAN.field(name) for name in ("uri", "etag", "num_bytes", "image_offset")])
 _IN_ORDER = "key, uri"
 
-# The first row of every object: manifests repeat, and so do pages of some stores.
+# The first row of every object: manifests repeat, and so do pages of some stores. Of members of a
+# tar that have one name the last, which is what is there when it is extracted.
 _ONCE_EACH = """
     DELETE FROM listed
-    USING (SELECT uri, min(rowid) AS first FROM listed GROUP BY uri HAVING count(*) > 1) AS repeated
-    WHERE listed.uri = repeated.uri AND listed.rowid > repeated.first
+    USING (
+        SELECT uri, arg_max(rowid, coalesce(image_offset, -rowid)) AS kept
+        FROM listed GROUP BY uri HAVING count(*) > 1
+    ) AS repeated
+    WHERE listed.uri = repeated.uri AND listed.rowid <> repeated.kept
 """
 _WHAT_IS_LEFT = """
     CREATE TABLE to_do AS
@@ -79,8 +87,11 @@ class Draft:
         num_without_etag: Of these, those whose version is their time and size.
         num_skipped: Listed images that earlier runs have answered for.
         num_skipped_failed: Of these, failed ones.
-        num_ignored: Files in the input that are no images by their name.
-        num_repeated: Further times that an image was listed; it is planned once.
+        num_ignored: Files in the input, and in its tars, that are no images by their name.
+        num_repeated: Further times that an image was listed, or that its name is in its tar; it
+            is planned once.
+        num_header_reads: Requests that it took to find what lies in tars.
+        kept_tars: Has noted what lies in those that were new.
     """
 
     staging: Staging
@@ -94,6 +105,8 @@ class Draft:
     num_skipped_failed: int
     num_ignored: int
     num_repeated: int
+    num_header_reads: int
+    kept_tars: KeptTars
 
     @cached_property
     def num_shards(self) -> int:
@@ -145,14 +158,16 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         SettingError: There is no room for the listing on the disk.
     """
     storage = history.storage.for_input()
-    places = (settings.input, settings.output, settings.io_threads)
-    sources = Sources(storage, *places, trust_manifest=settings.trust_manifest)
     staging = Staging()
+    kept = KeptTars(history.storage, f"{settings.output}/tars", staging.folder)
+    reading = Reading(settings.trust_manifest, settings.input_form == "tar", kept)
+    sources = Sources(storage, settings.input, settings.output, settings.io_threads, reading)
     staging.fill("listed", _LISTED, _chunks(sources, settings))
     [(num_repeated,)] = staging.run(_ONCE_EACH)
     [(num_listed,)] = staging.run("SELECT count(*) FROM listed")
     if num_listed == 0:
-        raise no_images(settings.input, sources.num_ignored, sources.num_masks)
+        of_these = (sources.num_masks, sources.num_tars, sources.num_packed_tars)
+        raise no_images(settings.input, sources.num_ignored, *of_these)
     _refuse_heic(storage, staging, settings.input, num_listed)
     check_names(staging, local=settings.output.startswith("file://"))
     stage_answers(staging, history, network.fingerprint, settings)
@@ -175,6 +190,8 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
         num_skipped_failed=num_skipped_failed,
         num_ignored=sources.num_ignored,
         num_repeated=num_repeated,
+        num_header_reads=sources.num_header_reads,
+        kept_tars=kept,
     )
 
 
@@ -183,8 +200,9 @@ def _refuse_heic(storage: Storage, staging: Staging, input_uri: str, num_listed:
     [(num_others,)] = staging.run(_NOT_HEIC, {"endings": HEIC_ENDINGS})
     if num_others:
         return
-    some = staging.run("SELECT uri, etag FROM listed ORDER BY uri LIMIT $n", {"n": LOOKED_INTO})
-    if all_heic(storage, some):
+    tables = staging.stream("listed", _PLACES, "uri", limit=LOOKED_INTO)
+    some = [row for table in tables for row in table.to_pylist()]
+    if all_heic(storage, ((Extent.of_image(row), row["etag"]) for row in some)):
         raise only_heic(input_uri, num_listed)
 
 
@@ -199,9 +217,11 @@ def _chunks(sources: Iterable[Source], settings: LabelSettings) -> Iterator[pa.T
 def _row(source: Source, mask_name: str, place: NamedPlace) -> tuple[str | int | None, ...]:
     name = mask_key(source.key, mask_name)
     # The output can't hold a mask of this name: the image's row will say so.
-    refusal = source.refusal if place.holds(name) else ErrorCode.NAME_TOO_LONG
+    is_refused = source.reason is not None or place.holds(name)
+    refusal = source.refusal if is_refused else ErrorCode.NAME_TOO_LONG
     known = (source.key, source.uri, source.version, source.num_bytes)
-    return (image_id(source.uri, source.version), *known, name, refusal and str(refusal))
+    said = (refusal and str(refusal), source.reason, source.offset)
+    return (image_id(source.uri, source.version), *known, name, *said)
 
 
 def image_id(uri: str, version: str | None) -> str:

@@ -12,6 +12,7 @@ from pipeline.errors import ErrorCode, PipelineError, Scope, StoreError
 from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import refuse_a_store_that_fails
 from pipeline.labelling.mishaps import Mishaps
+from pipeline.labelling.reads import MAX_READ, Read, reads_of
 from pipeline.labelling.runs import planned_images
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
@@ -28,7 +29,7 @@ class Fetch:
         Args:
             storage: Of plan and images.
             max_image_bytes: Larger images are not read.
-            threads: Images read at a time.
+            threads: Images, or neighbours in a tar, read at a time.
         """
         self._storage = storage
         self._max_image_bytes = max_image_bytes
@@ -76,44 +77,62 @@ class Fetch:
         return self._fetch(self._storage, planned)
 
     def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
-        fetch = partial(
-            _fetch_image, storage.for_input(), self._max_image_bytes, mishaps=self._mishaps
-        )
+        fetch = partial(_fetch, storage.for_input(), self._max_image_bytes, self._mishaps)
+        reads = reads_of(planned, self._max_image_bytes)
         with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(fetch, planned))
+            found = {row["image_id"]: row for rows in pool.map(fetch, reads) for row in rows}
+        return [found[image["image_id"]] for image in planned]
 
 
-def _fetch_image(
-    storage: Storage, max_image_bytes: int, image: ImageRow, *, mishaps: Mishaps
-) -> ImageRow:
-    """Fetch one image; one that can't be read has the error in its row."""
-    data: bytes | None = None
-    code: ErrorCode | None = None
-    message: str | None = None
+def _fetch(storage: Storage, max_image_bytes: int, mishaps: Mishaps, read: Read) -> list[ImageRow]:
+    """Fetch what is read at once; what can't be read costs only its own images a row each."""
     try:
-        _refuse_name(image)
-        if image["etag"] is None:
-            _fail_again(storage, image["uri"])
-        data = storage.read_version(
-            image["uri"], image["etag"], max_image_bytes, image["num_bytes"]
-        )
+        if len(read.images) > 1:
+            return _fetch_together(storage, read)
+        return [_fetch_image(storage, max_image_bytes, read)]
     except StoreError as error:
         # What was planned was there: that its bucket is gone is true of more than one image.
-        if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and image["etag"]):
+        if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and read.version):
             raise
         code, message = error.code, error.message
     except PipelineError:
         raise
     except Exception as error:  # noqa: BLE001 - one answer of a store must not end the run
-        found = mishaps.image_error(error, image["uri"])
+        found = mishaps.image_error(error, read.images[0]["uri"])
         code, message = found.code, found.message
-    num_bytes = image["num_bytes"] if data is None else len(data)
+    return [
+        {**image, "data": None, "error_code": str(code), "error_message": message}
+        for image in read.images
+    ]
+
+
+def _fetch_together(storage: Storage, read: Read) -> list[ImageRow]:
+    """Fetch images that lie close to each other. Raises StoreError."""
+    data = storage.read_version_of(read.place, read.version, MAX_READ)
+    first = read.place.offset or 0
+    places = [(image, (image.get("image_offset") or 0) - first) for image in read.images]
+    return [
+        _fetched(image, data[start : start + (image["num_bytes"] or 0)]) for image, start in places
+    ]
+
+
+def _fetch_image(storage: Storage, max_image_bytes: int, read: Read) -> ImageRow:
+    """Fetch one image. Raises StoreError."""
+    [image] = read.images
+    _refuse_planned(image)
+    if image["etag"] is None:
+        _fail_again(storage, image["uri"])
+    limits = (max_image_bytes, image["num_bytes"])
+    return _fetched(image, storage.read_version_of(read.place, read.version, *limits))
+
+
+def _fetched(image: ImageRow, data: bytes) -> ImageRow:
     return {
         **image,
-        "num_bytes": num_bytes,
+        "num_bytes": len(data),
         "data": data,
-        "error_code": code and str(code),
-        "error_message": message,
+        "error_code": None,
+        "error_message": None,
     }
 
 
@@ -125,11 +144,12 @@ _NAMES = {
 }
 
 
-def _refuse_name(image: ImageRow) -> None:
-    """Say what the plan has found out about a name."""
+def _refuse_planned(image: ImageRow) -> None:
+    """Say what the plan has found out about a name, or a tar. Raises StoreError."""
     if (known := image.get("error_code")) is not None:
         code = ErrorCode(known)
-        raise StoreError(code, f"{image['uri']}: {_NAMES[code]}")
+        said = image.get("error_message")
+        raise StoreError(code, said or f"{image['uri']}: {_NAMES[code]}")
 
 
 def _fail_again(storage: Storage, uri: str) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from pipeline.errors import ErrorCode, PipelineError, StoreError
-from pipeline.inputs.listing import Source, Sources
+from pipeline.inputs.listing import Reading, Sources
+from pipeline.inputs.source import Source
 from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.network import Network, check_weights, describe_network
 from pipeline.labelling.store_words import StoreWords, endpoint_of, words_for
@@ -36,6 +36,7 @@ class Places:
     input: str
     output: str
     max_image_bytes: int
+    reading: Reading
     image: Source | None = None
 
     @staticmethod
@@ -47,12 +48,15 @@ class Places:
             settings.input,
             settings.output,
             settings.max_image_bytes,
+            Reading(opens_tars=settings.input_form == "tar"),
         )
 
     def first_image(self, threads: int) -> Source | None:
         """Find one image of the input. Raises InputError."""
-        sources = Sources(self.storage.for_input(), self.input, self.output, threads)
-        return next(islice(sources, 1), None)
+        place = (self.input, self.output, threads)
+        sources = Sources(self.storage.for_input(), *place, self.reading)
+        # What is refused already is a row, and says nothing of rights.
+        return next((source for source in sources if source.refusal is None), None)
 
 
 def look(places: Places, where: str) -> list[Finding]:
@@ -70,8 +74,8 @@ def _look_at_input(places: Places, where: str) -> Iterator[Finding]:
         return
     subject = f"input, {where}"
     try:
-        data = places.storage.for_input().read_version(
-            places.image.uri, places.image.version, places.max_image_bytes
+        data = places.storage.for_input().read_version_of(
+            places.image.place, places.image.version, places.max_image_bytes
         )
     except StoreError as error:
         yield _input_refused(subject, error, where, places)

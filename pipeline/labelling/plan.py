@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import FingerprintMismatch, SettingError
+from pipeline.inputs.tars import is_tar
 from pipeline.labelling.draft import Draft
 from pipeline.labelling.history import History
 from pipeline.labelling.records import NetworkRecord, RunRecord
@@ -27,7 +28,7 @@ _SHARDS_PER_FILE = 64
 
 
 def identity(settings: LabelSettings, fingerprint: str) -> str:
-    """Hash what makes two commands the same work: input, naming of masks, fingerprint.
+    """Hash what makes two commands the same work: input, its form, naming of masks, fingerprint.
 
     Args:
         settings: What the command was asked to do.
@@ -35,7 +36,9 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
     """
     # A slash at the end says how the input is read, not which it is.
     source = settings.input.rstrip("/")
-    return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}".encode())[:16]
+    # Where the input names tars, the setting says nothing new.
+    form = "\0tar" if settings.input_form == "tar" and not is_tar(source) else ""
+    return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}{form}".encode())[:16]
 
 
 def run_to_continue(
@@ -73,7 +76,8 @@ def _check_same_work(run: Run, settings: LabelSettings, network: NetworkRecord) 
     if run.record.identity != identity(settings, network.fingerprint):
         raise SettingError(
             f"run_id={run.run_id!r} was started with input={run.record.input!r} and "
-            f"mask_name={run.record.settings.get('mask_name')!r}; give another run_id"
+            f"mask_name={run.record.settings.get('mask_name')!r}, "
+            f"input_form={run.record.settings.get('input_form', 'files')!r}; give another run_id"
         )
     if settings.retry_failed == "all" and run.finished():
         raise SettingError(
@@ -99,6 +103,7 @@ def start_run(
             "`fcn clean OUTPUT --no-dry-run` ends it, or give another run_id"
         )
     parts = list(_write_plan(storage, f"{run_folder(settings.output, run_id)}/plan", drafted))
+    drafted.kept_tars.write()
     drafted.staging.close()
     record = RunRecord(
         run_id=run_id,

@@ -16,12 +16,12 @@ from pipeline.cluster.nodes import (
 )
 from pipeline.cluster.packing import Node
 from pipeline.errors import SettingError
-from pipeline.inputs.listing import Source
+from pipeline.inputs.source import Source
 from pipeline.labelling.finding import Finding, Level, change, note, ok
 from pipeline.labelling.places import DRIVER, Places, look
 from pipeline.labelling.replicas import Replicas
 from pipeline.labelling.runs import Run, read_shard
-from pipeline.labelling.schema import ShardTask
+from pipeline.labelling.schema import ImageRow, ShardTask
 from pipeline.settings.label import LabelSettings
 from pipeline.versions import versions
 
@@ -62,12 +62,19 @@ def check_start(run: Run, shard: ShardTask, settings: LabelSettings) -> None:
         return
     if "file://" in (run.record.input[:7], run.output[:7]):
         _log.warning("several nodes and local paths: they must lie on a disk that all nodes share")
-    image = read_shard(run.storage, shard)[0]
-    source = Source(image["key"], image["uri"], image["etag"], image["num_bytes"])
-    places = replace(Places.of(settings), image=source)
+    places = replace(Places.of(settings), image=_readable(read_shard(run.storage, shard)))
     # No shard of the run has more.
     shard_bytes = min(settings.max_shard_bytes, run.record.num_bytes)
     _refuse(_findings(places, nodes, shard_bytes))
+
+
+def _readable(images: Sequence[ImageRow]) -> Source | None:
+    """Return the first image that is to be read; what the plan refuses is not."""
+    for image in images:
+        if image.get("error_code") is None:
+            place = (image["key"], image["uri"], image["etag"], image["num_bytes"])
+            return Source(*place, offset=image.get("image_offset"))
+    return None
 
 
 def _findings(places: Places, nodes: Sequence[Node], shard_bytes: int) -> list[Finding]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from pipeline.inputs.inventory import INVENTORY_NAME
 from pipeline.inputs.manifests import MANIFEST_ENDINGS
+from pipeline.inputs.tars import is_tar
+from pipeline.labelling.reads import MAX_READ
 from pipeline.settings.label import LabelSettings
 from pipeline.store.uri import BUCKETS
 
@@ -36,32 +38,55 @@ class Requests:
         return self.writes * DOLLARS_PER_WRITE + self.reads * DOLLARS_PER_READ
 
 
-def lines(
-    settings: LabelSettings,
-    num_listed: int,
-    num_images: int,
-    num_shards: int,
-    *,
-    kinds: Sequence[bool],
-) -> list[str]:
+@dataclass(frozen=True)
+class Amount:
+    """What a run has to do.
+
+    Attributes:
+        num_listed: Images of the input; 0 where it was listed before.
+        num_header_reads: Requests for headers of tars that this took.
+        num_images: Images that are labelled.
+        num_bytes: Encoded bytes of these images.
+        num_shards: Number of shards of these images.
+    """
+
+    num_listed: int
+    num_header_reads: int
+    num_images: int
+    num_bytes: int
+    num_shards: int
+
+
+def lines(settings: LabelSettings, amount: Amount, *, kinds: Sequence[bool]) -> list[str]:
     """Say to a person what a run asks for, and what that costs; a disk has no price.
 
     Args:
         settings: What the command was asked to do.
-        num_listed: Images of the input; 0 where it was listed before.
-        num_images: That are labelled.
-        num_shards: Number of shards of these images.
+        amount: What there is to do.
         kinds: Whether masks lie in tars: a line for each.
     """
     if not settings.output.startswith(BUCKETS):
         return []
-    found = finding(settings, num_listed)
-    return [_line(found, num_images, num_shards, in_tars=in_tars) for in_tars in kinds]
+    found = finding(settings, amount.num_listed) + Requests(0, amount.num_header_reads)
+    opens_tars = settings.input_form == "tar" or is_tar(settings.input)
+    num_reads = in_reads(amount.num_bytes, amount.num_shards) if opens_tars else amount.num_images
+    return [_line(found, amount, num_reads, in_tars=in_tars) for in_tars in kinds]
 
 
-def _line(found: Requests, num_images: int, num_shards: int, *, in_tars: bool) -> str:
-    label = found + labelling(num_images, num_shards, in_tars=in_tars)
-    verify = verifying(num_images, num_shards, in_tars=in_tars)
+def in_reads(num_bytes: int, num_shards: int) -> int:
+    """Reckon in how many requests images come out of tars, those of a shard lying close together.
+
+    Args:
+        num_bytes: Encoded bytes of the images.
+        num_shards: Number of shards of these images.
+    """
+    return num_shards + num_bytes // MAX_READ
+
+
+def _line(found: Requests, amount: Amount, num_reads: int, *, in_tars: bool) -> str:
+    numbers = (amount.num_images, amount.num_shards)
+    label = found + labelling(*numbers, in_tars=in_tars, num_reads=num_reads)
+    verify = verifying(*numbers, in_tars=in_tars)
     kind = "in tars " if in_tars else "as files"
     return (
         f"masks {kind}   {label.writes:,} writes, {label.reads:,} reads: "
@@ -83,17 +108,21 @@ def finding(settings: LabelSettings, num_listed: int) -> Requests:
     return Requests(-(-num_listed // _KEYS_PER_PAGE), 0)
 
 
-def labelling(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:
+def labelling(
+    num_images: int, num_shards: int, *, in_tars: bool, num_reads: int | None = None
+) -> Requests:
     """Reckon what `label` asks for once it has found the images.
 
     Args:
         num_images: That are labelled.
         num_shards: Number of shards of these images.
         in_tars: Whether their masks lie in tars.
+        num_reads: Requests that bring the images; None where it is one for each.
     """
     masks = num_shards if in_tars else num_images
+    num_reads = num_images if num_reads is None else num_reads
     # A shard has a mark and a commit record, which is looked up and read when it is published.
-    return Requests(masks + 2 * num_shards, num_images + 2 * num_shards)
+    return Requests(masks + 2 * num_shards, num_reads + 2 * num_shards)
 
 
 def verifying(num_images: int, num_shards: int, *, in_tars: bool) -> Requests:

@@ -24,6 +24,10 @@ PLAN = pa.schema(
         ("mask_key", pa.string()),
         ("attempts", pa.int32()),
         ("error_code", pa.string()),
+        # Of an image that its name keeps out, or of a tar that can't be read to its end.
+        ("error_message", pa.string()),
+        # Where the image begins in its tar; null where it is an object of its own.
+        ("image_offset", pa.int64()),
     ]
 )
 
@@ -34,6 +38,8 @@ IMAGES = pa.schema(
         ("uri", pa.string()),
         ("etag", pa.string()),
         ("num_bytes", pa.int64()),
+        # Where the image lies in a tar; null where it is an object of its own.
+        ("image_offset", pa.int64()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("status", pa.string()),
@@ -85,8 +91,8 @@ SELECTION = pa.schema(
             IMAGES.field(name)
             for name in (
                 *("mean_confidence", "status", "error_code", "error_message", "key", "image_id"),
-                *("etag", "num_bytes", "height", "width", "mask_uri", "mask_sha256"),
-                *("mask_offset", "mask_bytes"),
+                *("etag", "num_bytes", "image_offset", "height", "width", "mask_uri"),
+                *("mask_sha256", "mask_offset", "mask_bytes"),
                 *("run_id", "fingerprint", "labelled_at"),
             )
         ),
@@ -94,7 +100,7 @@ SELECTION = pa.schema(
 )
 
 # What tables of earlier versions have not: there they are null.
-_ADDED = frozenset({"attempts", "mask_offset", "mask_bytes"})
+_ADDED = frozenset({"attempts", "mask_offset", "mask_bytes", "image_offset"})
 
 
 def of_any_version(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -127,9 +133,9 @@ class ClassPixels(TypedDict):
 class ImageRow(TypedDict):
     """One image on its way through the steps; each step adds the fields it is the author of.
 
-    plan: the first seven, and the code of an image that its name keeps out. fetch: `data` or the
-    error. segment: the sizes, `png` and the statistics, or the error; `data` ends there. write:
-    `png` ends there.
+    plan: the first seven, where the image begins in its tar, and the error of what is not read: an
+    image that its name keeps out, or a damaged tar. fetch: `data` or the error. segment: the sizes,
+    `png` and the statistics, or the error; `data` ends there. write: `png` ends there.
     """
 
     image_id: str
@@ -141,6 +147,7 @@ class ImageRow(TypedDict):
     attempts: NotRequired[int | None]
     error_code: NotRequired[str | None]
     error_message: NotRequired[str | None]
+    image_offset: NotRequired[int | None]
     data: NotRequired[bytes | None]
     height: NotRequired[int | None]
     width: NotRequired[int | None]

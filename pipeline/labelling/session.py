@@ -234,7 +234,11 @@ def _say(drafted: Draft) -> None:
         *(drafted.num_skipped, drafted.num_ignored),
     )
     if drafted.num_repeated:
-        _log.warning("%d images are listed more than once: done once", drafted.num_repeated)
+        _log.warning(
+            "%d images are listed more than once, or stand so in their tar, whose last one counts: "
+            "done once",
+            drafted.num_repeated,
+        )
     if drafted.num_without_etag:
         _log.warning(
             "the store gives %d images no ETag: time and size stand for it, so that a change "

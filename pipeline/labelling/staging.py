@@ -30,7 +30,11 @@ _NO_ROOM = (
 
 
 class Staging:
-    """Tables of one draft, in a folder that goes with it."""
+    """Tables of one draft, in a folder that goes with it.
+
+    Attributes:
+        folder: Path of the folder, which may hold other files, too.
+    """
 
     def __init__(self) -> None:
         """Open an empty database in a temporary folder.
@@ -40,6 +44,7 @@ class Staging:
         """
         with self._explained():
             scratch = Scratch()
+        self.folder = scratch.path
         self._remove = weakref.finalize(self, scratch.close)
         with self._explained():
             self._database = duckdb.connect(

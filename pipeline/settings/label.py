@@ -272,8 +272,15 @@ class LabellingSettings(
 
 class _InputFields(NoSettings):
     input: Annotated[str, AfterValidator(normalised_input)] = Field(
-        description="folder, bucket prefix, glob, one image, a manifest with a column `uri` "
-        "(.parquet, .csv, .jsonl), or manifest.json of an S3 Inventory; local or in a bucket"
+        description="folder, bucket prefix, glob, one image, a .tar of images, a manifest with a "
+        "column `uri` (.parquet, .csv, .jsonl), or manifest.json of an S3 Inventory; local or in a "
+        "bucket"
+    )
+    input_form: Literal["files", "tar"] = Field(
+        "files",
+        description="files: label the images of a folder or manifest; tar: also the images in its "
+        ".tar files, as img2dataset and NeMo Curator write them. An input that names .tar files "
+        "opens them in any case",
     )
     trust_manifest: bool = Field(
         default=False,

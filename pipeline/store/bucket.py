@@ -32,7 +32,7 @@ from pipeline.store.bucket_errors import (
     may_pass,
     raise_store_error,
 )
-from pipeline.store.entry import WITHOUT_ETAG, Entry, changed_since
+from pipeline.store.entry import WITHOUT_ETAG, Entry, changed_since, check_part
 from pipeline.store.in_flight import answers_of
 from pipeline.store.merged import merged
 
@@ -120,7 +120,11 @@ class Client(Protocol):
         max_bytes: int | None,
         span: range | None = None,
     ) -> tuple[Answer, bytes]:
-        """Read an object of this ETag, if it is not larger than that; or a span of its bytes."""
+        """Read an object of this ETag, if it is not larger than that; or a span of its bytes.
+
+        Returns:
+            The headers, of which ContentLength is the whole object's, and the bytes.
+        """
 
     def put(self, uri: str, data: bytes, *, if_absent: bool) -> Answer:
         """Write an object, or only if there is none."""
@@ -158,8 +162,7 @@ class Bucket:
         self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
     ) -> bytes:
         """Implement `Storage.read_version`."""
-        tagged = version is not None and not version.startswith(WITHOUT_ETAG)
-        if_match = version if tagged and version else None
+        if_match = _condition(version)
         answers = count(1)
 
         def get() -> tuple[Answer, bytes]:
@@ -186,20 +189,28 @@ class Bucket:
             raise changed_since(uri, planned, f"the same of {len(data)}")
         return data
 
-    def read_span(self, uri: str, span: range) -> bytes:
-        """Implement `Storage.read_extent`."""
+    def read_span(self, uri: str, span: range, version: str | None = None) -> bytes:
+        """Implement `Storage.read_extent`, and with a version as `Storage.read_version_of`."""
 
-        def get() -> bytes:
-            answer, data = self._client.get(uri, None, None, span)
+        def get() -> tuple[Answer, bytes]:
+            answer, data = self._client.get(uri, _condition(version), None, span)
             check_content(answer, data, None)
-            return data
+            return answer, data
 
         try:
-            return self._ask("read", get)
+            answer, data = self._ask("read", get)
         except BUCKET_ERRORS as error:
-            if code_of(error) in OUT_OF_RANGE:
-                return b""
-            raise_store_error(error, uri)
+            if code_of(error) in PRECONDITION:
+                raise changed_since(uri, str(version), "another one") from error
+            if code_of(error) not in OUT_OF_RANGE:
+                raise_store_error(error, uri)
+            answer, data = {}, b""
+        if version is not None:
+            size = answer.get("ContentLength", 0)
+            if answer and not is_version(answer, size, version):
+                raise changed_since(uri, version, version_of(answer, size))
+            check_part(uri, span, data)
+        return data
 
     def write(self, uri: str, data: bytes) -> None:
         """Implement `Storage.write`."""
@@ -364,6 +375,11 @@ class Bucket:
         kinds = {"conflict": code in CONFLICT, "body": isinstance(error, BodyBrokeError)}
         kind = next((kind for kind, applies in kinds.items() if applies), "request")
         self._asking.retries.count(kind)
+
+
+def _condition(version: str | None) -> str | None:
+    """Return the ETag that an object must have; None where the version is none, or takes any."""
+    return version if version and not version.startswith(WITHOUT_ETAG) else None
 
 
 def bucket_of(uri: str) -> str:

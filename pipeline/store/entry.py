@@ -35,3 +35,18 @@ def changed_since(uri: str, version: str, found: str) -> StoreError:
     return StoreError(
         ErrorCode.CHANGED, f"{uri} was planned as version {version} and is {found} by now"
     )
+
+
+def check_part(uri: str, span: range, data: bytes) -> None:
+    """Refuse less than a part of an object that was planned. Raises StoreError.
+
+    Args:
+        uri: The object.
+        span: The bytes of it that were asked for.
+        data: What there is of them.
+    """
+    if len(data) < len(span):
+        raise StoreError(
+            ErrorCode.CHANGED,
+            f"{uri} was planned with bytes {span.start} to {span.stop - 1} and ends before them",
+        )

@@ -1,4 +1,8 @@
-"""Where bytes lie: an object, or consecutive bytes of one."""
+"""Where bytes lie: an object, or consecutive bytes of one.
+
+An image in a tar has the URI `<tar>!/<member>`, as Java's JarURLConnection and Apache Commons VFS
+write it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +33,19 @@ class Extent:
         """
         return Extent(row["mask_uri"], row.get("mask_offset"), row.get("mask_bytes"))
 
+    @staticmethod
+    def of_image(row: Mapping[str, Any]) -> "Extent":
+        """Return where a row says that its image lies.
+
+        Args:
+            row: A row with `uri`; `image_offset` is null, or missing, where the image is an object
+                of its own. For an image in a tar, `num_bytes` is its size.
+        """
+        offset = row.get("image_offset")
+        if offset is None:
+            return Extent(row["uri"])
+        return Extent(container_of(row["uri"]), offset, row["num_bytes"])
+
     @property
     def span(self) -> range | None:
         """The bytes of the object that it is; None for all of them."""
@@ -41,3 +58,53 @@ class Extent:
         if self.span is None:
             return self.uri
         return f"{self.uri} (bytes {self.span.start} to {self.span.stop - 1})"
+
+
+_INSIDE = "!/"
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """Return the place of an image without its scheme, which ends in its key.
+
+    Args:
+        row: A row as `Extent.of_image` takes it.
+    """
+    uri: str = row["uri"]
+    if row.get("image_offset") is not None:
+        uri = key_inside(container_of(uri), member_of(uri))
+    return uri.partition("://")[2].lstrip("/")
+
+
+def uri_inside(container_uri: str, member: str) -> str:
+    """Name what lies in an object.
+
+    Args:
+        container_uri: The object.
+        member: Its name there, from `member_name`.
+    """
+    return container_uri + _INSIDE + member
+
+
+def member_name(name: str) -> str:
+    """Write a name in an object so that a URI can be taken apart at its last `!/`."""
+    return name.replace(_INSIDE, "%21/")
+
+
+def container_of(uri: str) -> str:
+    """Return the object that a URI from `uri_inside` names a part of."""
+    return uri.rpartition(_INSIDE)[0]
+
+
+def member_of(uri: str) -> str:
+    """Return the name in its object of what a URI from `uri_inside` names."""
+    return uri.rpartition(_INSIDE)[2]
+
+
+def key_inside(container_key: str, member: str) -> str:
+    """Name what lies in an object by its key: in the same order as by the URI's place.
+
+    Args:
+        container_key: Of the object.
+        member: The name as `uri_inside` takes it.
+    """
+    return f"{container_key}/{member}"

@@ -33,3 +33,31 @@ def answers_of(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def parts_of(streams: Iterable[Iterator[_Answer]], number: int) -> Iterator[_Answer]:
+    """Take what streams give, several of them at a time.
+
+    Each is asked for its next part in a thread, and for no other until that is taken: there are
+    never more parts than streams under way.
+
+    Args:
+        streams: Are themselves taken one after the other, where this is iterated.
+        number: Of them under way.
+
+    Returns:
+        Their parts: in order of each stream, and of several in turn; an error is raised in its
+        place.
+    """
+    waiting: deque[tuple[Iterator[_Answer], Future[_Answer | None]]] = deque()
+    coming = iter(streams)
+    with ThreadPoolExecutor(number) as pool:
+        while True:
+            while len(waiting) < number and (stream := next(coming, None)) is not None:
+                waiting.append((stream, pool.submit(next, stream, None)))
+            if not waiting:
+                return
+            stream, future = waiting.popleft()
+            if (part := future.result()) is not None:
+                waiting.append((stream, pool.submit(next, stream, None)))
+                yield part

@@ -13,7 +13,7 @@ import fsspec
 
 from pipeline.errors import ErrorCode, StoreError, UnsupportedError
 from pipeline.store.attempts import Tally
-from pipeline.store.entry import Entry, changed_since, check_size
+from pipeline.store.entry import Entry, changed_since, check_part, check_size
 from pipeline.store.uri import local_path
 
 # File systems that know no fsync of folders, as some of those in user space; and folders that may
@@ -63,18 +63,24 @@ class Local:
             raise changed_since(uri, version, after)
         return data
 
-    def read_span(self, uri: str, span: range) -> bytes:
-        """Implement `Storage.read_extent`."""
+    def read_span(self, uri: str, span: range, version: str | None = None) -> bytes:
+        """Implement `Storage.read_extent`, and with a version as `Storage.read_version_of`."""
         self._requests.count("read")
         path = local_path(uri)
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is not a regular file")
             with fsspec.filesystem("file").open(path, "rb") as file:
+                before = _local_version(os.fstat(file.fileno()))
                 file.seek(span.start)
                 data: bytes = file.read(len(span))
+                after = _local_version(os.fstat(file.fileno()))
         except OSError as error:
             _raise_local(error, uri)
+        if version is not None:
+            if not version == before == after:
+                raise changed_since(uri, version, after)
+            check_part(uri, span, data)
         return data
 
     def write(self, uri: str, data: bytes) -> None:

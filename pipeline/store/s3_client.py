@@ -95,7 +95,7 @@ class S3Client:
                     data = await _read_all(body, uri, max_bytes, self._timeout_s)
                 except (OSError, BotoCoreError, aiohttp.ClientError) as error:
                     raise BodyBrokeError(f"the answer broke off: {error!r}") from error
-                return answer, data if span is None else _of_span(answer, data, span)
+                return (answer, data) if span is None else _of_span(answer, data, span)
 
         answered: tuple[Answer, bytes] = sync(self._fs.loop, get)
         return answered
@@ -258,14 +258,18 @@ async def _read_all(body: Any, uri: str, max_bytes: int | None, timeout_s: float
     return bytes(data)
 
 
-def _of_span(answer: Answer, data: bytes, span: range) -> bytes:
-    """Return the bytes that were asked for; some stores answer with the whole object."""
+def _of_span(answer: Answer, data: bytes, span: range) -> tuple[Answer, bytes]:
+    """Return the object's headers, and the bytes that were asked for.
+
+    Some stores answer with the whole object, others do not say how large it is.
+    """
     given = answer.get("ContentRange")
     if not given:
-        return data[span.start : span.stop]
-    num_bytes = given.rpartition("/")[2]
-    check_span(data, span, int(num_bytes) if num_bytes.isdecimal() else span.stop)
-    return data
+        return {**answer, "ContentLength": len(data)}, data[span.start : span.stop]
+    size = given.rpartition("/")[2]
+    num_bytes = int(size) if size.isdecimal() else span.stop
+    check_span(data, span, num_bytes)
+    return {**answer, "ContentLength": num_bytes}, data
 
 
 def _entry(bucket: str, found: Answer) -> Entry:

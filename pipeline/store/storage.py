@@ -16,7 +16,7 @@ from pipeline.store.access import Access
 from pipeline.store.attempts import Asking, Pace, Patience, Tally
 from pipeline.store.bucket import Bucket, Client, bucket_of
 from pipeline.store.clouds import Azure, Cloud, Google
-from pipeline.store.entry import Entry
+from pipeline.store.entry import Entry, check_size
 from pipeline.store.extent import Extent
 from pipeline.store.http import Http
 from pipeline.store.local import Local
@@ -120,6 +120,25 @@ class Storage:
                 `too_many_bytes` if it is larger than the limit.
         """
         return self._backend(uri).read(uri, version, max_bytes, num_bytes)
+
+    def read_version_of(
+        self, extent: Extent, version: str | None, max_bytes: int, num_bytes: int | None = None
+    ) -> bytes:
+        """Read an object, or a part of one, if the object still has this version.
+
+        Args:
+            extent: Which bytes.
+            version: Of the object, as `Entry.version`; None takes any.
+            max_bytes: Of what is larger nothing is read.
+            num_bytes: The size as `read_version` takes it; a part has its size in `extent`.
+
+        Raises:
+            StoreError: As `read_version`; also `changed` for a part that the object has not.
+        """
+        if extent.span is None:
+            return self.read_version(extent.uri, version, max_bytes, num_bytes)
+        check_size(str(extent), len(extent.span), max_bytes)
+        return self._backend(extent.uri).read_span(extent.uri, extent.span, version)
 
     def write(self, uri: str, data: bytes) -> None:
         """Write an object whole or not at all; replaces what is there. Raises StoreError."""
@@ -227,7 +246,7 @@ class _Backend(Protocol):
     def read(
         self, uri: str, version: str | None, max_bytes: int | None, num_bytes: int | None = None
     ) -> bytes: ...
-    def read_span(self, uri: str, span: range) -> bytes: ...
+    def read_span(self, uri: str, span: range, version: str | None = None) -> bytes: ...
     def write(self, uri: str, data: bytes) -> None: ...
     def create(self, uri: str, data: bytes) -> bool: ...
     def stat(self, uri: str) -> Entry: ...

@@ -92,7 +92,7 @@ class Reader:
             StoreError: The store does not answer.
         """
         try:
-            image = decode_image(self.storage.read(sample.image_uri), self.max_image_pixels)
+            image = decode_image(self.storage.read_extent(sample.image), self.max_image_pixels)
             truth = decode_truth(self.storage.read_extent(sample.mask), self.coding)
         except (ImageError, TruthError) as error:
             raise InputError(f"{sample.image_uri} or its truth: {error}") from error

@@ -21,7 +21,7 @@ _MAX_FILES = 10
 # A class is shown where it is more than a speck.
 _LEAST_SHARE = 0.01
 _COLUMNS = [
-    *("image_id", "key", "uri", "etag", "status", "mean_confidence"),
+    *("image_id", "key", "uri", "etag", "num_bytes", "image_offset", "status", "mean_confidence"),
     *("mask_uri", "mask_offset", "mask_bytes"),
 ]
 _OF_CLASSES = ["image_id", "class_id", "pixel_fraction", "mean_confidence"]

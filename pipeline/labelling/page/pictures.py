@@ -92,7 +92,7 @@ class Pictures:
 
 
 def _read(storage: Storage, row: Row) -> Picture:
-    data = storage.for_input().read_version(row["uri"], row["etag"], _MAX_BYTES)
+    data = storage.for_input().read_version_of(Extent.of_image(row), row["etag"], _MAX_BYTES)
     pixels = shrink(decode_image(data, _MAX_PIXELS), _SIDE)
     mask = shrink_mask(decode_mask(storage.read_extent(Extent.of_mask(row))), _SIDE)
     if mask.shape != pixels.shape[:2]:

@@ -127,6 +127,8 @@ def test_a_real_export_can_be_inspected():
         "mask_uris": [one.mask_uri for one in samples],
         "mask_offsets": [one.mask_offset for one in samples],
         "mask_bytes": [one.mask_bytes for one in samples],
+        "image_offsets": [one.image_offset for one in samples],
+        "image_bytes": [one.image_bytes for one in samples],
     }
 
     findings = Inspect(Storage(), data_set.coding, 1 << 20, 2)(chunk)["findings"]

@@ -38,6 +38,8 @@ def find(folder: Path, splits: dict[str, list[str]], *, judge_images: bool = Tru
             mask_uris=[f"file://{folder}/{name}_truth.png" for name in names],
             mask_offsets=[None] * len(names),
             mask_bytes=[None] * len(names),
+            image_offsets=[None] * len(names),
+            image_bytes=[None] * len(names),
         )
         findings += look(chunk)["findings"]
     return findings
@@ -165,6 +167,8 @@ def test_one_image_in_both_splits_is_an_error_unless_it_is_meant(tmp_path: Path)
         "mask_uris": [f"file://{tmp_path}/a_truth.png"],
         "mask_offsets": [None],
         "mask_bytes": [None],
+        "image_offsets": [None],
+        "image_bytes": [None],
     }
     findings = [
         *look(Chunk(split="train", **uris))["findings"],

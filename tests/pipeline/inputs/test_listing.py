@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.inputs.listing import IMAGE_ENDINGS, Source, Sources
+from pipeline.inputs.listing import Reading, Sources
+from pipeline.inputs.manifests import Named, manifest_entries
+from pipeline.inputs.source import IMAGE_ENDINGS, Source
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from tests.servers import Server
@@ -433,7 +435,7 @@ def test_a_manifest_that_is_trusted_costs_no_request_per_image(ending: str, tmp_
     storage = Storage().counting()
     place = (f"file://{path}", "file:///out", 2)
 
-    found = list(Sources(storage, *place, trust_manifest=True))
+    found = list(Sources(storage, *place, Reading(trust_manifest=True)))
 
     assert [(one.key, one.version, one.num_bytes) for one in found] == [
         ("nowhere/b.jpg", "00000000000000000000000000000012", 12),
@@ -451,7 +453,7 @@ def test_what_a_trusted_manifest_does_not_know_is_looked_up(ending: str, tmp_pat
     (tmp_path / "list.csv").write_text(f"uri,etag,num_bytes\n{tmp_path}/a.jpg,,\n")
     place = (f"file://{tmp_path}/list.{ending}", "file:///out", 2)
 
-    [source] = Sources(Storage(), *place, trust_manifest=True)
+    [source] = Sources(Storage(), *place, Reading(trust_manifest=True))
 
     assert source.num_bytes == 3
 
@@ -476,7 +478,7 @@ def test_what_can_not_be_trusted_is_refused(
     place = (f"file://{tmp_path}/list.jsonl", "file:///out", 2)
 
     with pytest.raises(InputError, match=words):
-        list(Sources(Storage(), *place, trust_manifest=True))
+        list(Sources(Storage(), *place, Reading(trust_manifest=True)))
 
 
 def test_texts_that_are_bytes_in_parquet_are_read(tmp_path: Path) -> None:
@@ -495,3 +497,16 @@ def test_a_missing_input_is_an_input_error(name: str, tmp_path: Path) -> None:
     """An input that is not there is refused with its name."""
     with pytest.raises(InputError, match=r"input='file://.*/no.*does not exist"):
         list(_sources(tmp_path / name))
+
+
+def test_a_trusted_manifest_may_say_where_in_a_tar() -> None:
+    """Offsets are numbers, or nothing for an image that is an object of its own."""
+    head = "uri,etag,num_bytes,image_offset\n"
+    lines = f"{head}s3://b/a.jpg,e,5,\ns3://b/t.tar!/x.jpg,e,5,512\n"
+    found = list(manifest_entries(lines.encode(), "list.csv", trusted=True))
+    assert found == [
+        Named("s3://b/a.jpg", "e", 5, None),
+        Named("s3://b/t.tar!/x.jpg", "e", 5, 512),
+    ]
+    with pytest.raises(InputError, match="row 0: image_offset is '-1', no number of bytes"):
+        list(manifest_entries(f"{head}s3://b/a.jpg,e,5,-1\n".encode(), "list.csv", trusted=True))

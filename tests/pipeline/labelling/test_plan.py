@@ -269,6 +269,8 @@ def test_the_plan_says_all_that_is_known_of_an_image(tmp_path: Path) -> None:
             "mask_key": "x/a.png",
             "attempts": 1,
             "error_code": None,
+            "error_message": None,
+            "image_offset": None,
         }
     ]
 

@@ -7,16 +7,17 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
-from pipeline.labelling.draft import draft
+from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
 from pipeline.labelling.plan import start_run
 from pipeline.labelling.publish import publish
-from pipeline.labelling.request_costs import Requests, finding, labelling, verifying
+from pipeline.labelling.request_costs import Requests, finding, in_reads, labelling, verifying
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.disk_runs import encode, label_run, network_record, random_pixels
 from tests.fault_proxy import Proxy, fault_proxy
 from tests.servers import Server
+from tests.tar_writer import tar_of
 
 _PER_SHARD = 4
 
@@ -36,17 +37,18 @@ def _image(seed: int) -> bytes:
     return encode(Image.fromarray(random_pixels(seed, 4, 5, 3)), "PNG")
 
 
-def _label(bucket: str, kind: str, endpoint_url: str) -> None:
+def _label(bucket: str, kind: str, endpoint_url: str) -> Draft:
     """Label in shards of four, and publish."""
     settings = LabelSettings(
         input=f"{bucket}/in", output=f"{bucket}/out", weights="random:0", masks=kind,
-        max_shard_images=_PER_SHARD, s3_endpoint_url=endpoint_url,
+        max_shard_images=_PER_SHARD, s3_endpoint_url=endpoint_url, input_form="tar",
     )  # fmt: skip
     network, history = network_record(), History(settings.storage(), settings.output)
     drafted = draft(history, settings, network)
     run = start_run(settings.storage(), settings, network, drafted)
     label_run(run)
     publish(run, str)
+    return drafted
 
 
 def _counted(s3: Server, number: int, kind: str) -> tuple[Requests, Requests]:
@@ -75,6 +77,27 @@ def test_requests_are_as_reckoned(kind: str, s3: Server) -> None:
         fewer, others = (reckon(n, n // _PER_SHARD, in_tars=in_tars) for n in (8, 16))
         assert more.reads - less.reads == others.reads - fewer.reads
         assert more.writes - less.writes == others.writes - fewer.writes - marks
+
+
+def _counted_in_tars(s3: Server, number: int) -> tuple[Requests, Requests]:
+    """Label images in tars of four; count the requests, and reckon them."""
+    bucket = s3.make_bucket()
+    for first in range(0, number, _PER_SHARD):
+        members = [(f"{first + index}.png", _image(first + index)) for index in range(_PER_SHARD)]
+        s3.put(bucket, f"in/{first}.tar", tar_of(members))
+    with fault_proxy(s3.endpoint_url) as proxy:
+        drafted = _label(f"s3://{bucket}", "files", proxy.endpoint_url)
+        num_shards = number // _PER_SHARD
+        num_reads = in_reads(drafted.num_bytes, num_shards)
+        reckoned = labelling(number, num_shards, in_tars=False, num_reads=num_reads)
+        return _requests(proxy), reckoned + Requests(0, drafted.num_header_reads)
+
+
+def test_images_in_tars_cost_as_reckoned(s3: Server) -> None:
+    """Twice the tars cost a request more each for their headers, and one for their images."""
+    (less, fewer), (more, others) = (_counted_in_tars(s3, number) for number in (8, 16))
+    assert more.reads - less.reads == others.reads - fewer.reads == 8
+    assert more.writes - less.writes == others.writes - fewer.writes - 2
 
 
 def test_a_million_masks_cost_less_in_tars() -> None:

@@ -91,6 +91,16 @@ def test_a_part_of_an_object_is_read(place: Place) -> None:
     assert place.storage.find_extent(Extent(f"{place.uri}-none", 0, 3)) is None
 
 
+def test_a_part_is_of_the_version_that_was_planned(place: Place) -> None:
+    """A part of an object that has changed since is `changed`, and not taken for the one before."""
+    version, part = place.storage.stat(place.uri).version, Extent(place.uri, 1, 4)
+    assert place.storage.read_version_of(part, version, 4) == b"onte"
+    place.storage.write(place.uri, b"another")
+    with pytest.raises(StoreError) as caught:
+        place.storage.read_version_of(part, version, 4)
+    assert caught.value.code is ErrorCode.CHANGED
+
+
 def test_a_listing_has_every_page(place: Place) -> None:
     """All objects below a folder are listed, also where a page has to be asked for again."""
     names = {f"{place.bucket}/many/{number % 2}/{number:04}" for number in range(230)}

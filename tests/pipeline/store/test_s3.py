@@ -287,6 +287,32 @@ def test_a_part_of_an_object_is_read(place: Place) -> None:
     assert {one.get("range") for one in place.proxy.headers} >= {"bytes=0-2", "bytes=70-74"}
 
 
+def test_a_part_is_of_the_version_that_was_planned(place: Place) -> None:
+    """A part of another version is refused, by the ETag or, where there is none, time and size."""
+    part = Extent(place.uri, 1, 4)
+    version = place.storage.stat(place.uri).version
+    assert place.storage.read_version_of(part, version, 4) == b"onte"
+    place.storage.write(place.uri, b"another")
+    with pytest.raises(StoreError) as caught:
+        place.storage.read_version_of(part, version, 4)
+    assert caught.value.code is ErrorCode.CHANGED
+    place.change(lambda one: one.without("ETag"))
+    timed = place.storage.stat(place.uri).version
+    assert place.storage.read_version_of(part, timed, 4) == b"noth"
+    with pytest.raises(StoreError) as caught:
+        place.storage.read_version_of(part, "time-0-7", 4)
+    assert caught.value.code is ErrorCode.CHANGED
+
+
+def test_a_part_beyond_the_end_of_its_version_has_changed(place: Place) -> None:
+    """What a plan names is there or the object is another one, whether 416 says so or a body."""
+    version = place.storage.stat(place.uri).version
+    for offset in (5, 70):
+        with pytest.raises(StoreError, match="ends before them") as caught:
+            place.storage.read_version_of(Extent(place.uri, offset, 4), version, 4)
+        assert caught.value.code is ErrorCode.CHANGED
+
+
 def test_a_part_that_is_not_whole_is_asked_for_anew(place: Place) -> None:
     """A body of fewer bytes than were asked for, and than there are, is no part of an object."""
     fault = Fault("GET", "object", "after", change=lambda one: replace(one, body=one.body[:2]))

@@ -123,6 +123,24 @@ def test_a_part_of_an_object_is_read(tmp_path: Path) -> None:
     assert (str(Extent(uri)), str(Extent(uri, 1, 4))) == (uri, f"{uri} (bytes 1 to 4)")
 
 
+def test_a_part_is_of_the_version_that_was_planned(tmp_path: Path) -> None:
+    """Of a file that has changed, or that ends before the part, nothing is taken for the part."""
+    uri = f"file://{tmp_path}/object"
+    _STORAGE.write(uri, b"content")
+    version, part = _STORAGE.stat(uri).version, Extent(uri, 1, 4)
+    assert _STORAGE.read_version_of(part, version, 4) == b"onte"
+    assert _STORAGE.read_version_of(Extent(uri), version, 7) == b"content"
+    with pytest.raises(StoreError, match=r"4 bytes, the limit is 3 \(max_image_bytes\)"):
+        _STORAGE.read_version_of(part, version, 3)
+    with pytest.raises(StoreError, match="bytes 5 to 8 and ends before them") as caught:
+        _STORAGE.read_version_of(Extent(uri, 5, 4), version, 4)
+    assert caught.value.code is ErrorCode.CHANGED
+    _STORAGE.write(uri, b"another")
+    with pytest.raises(StoreError, match=f"planned as version {version}") as caught:
+        _STORAGE.read_version_of(part, version, 4)
+    assert caught.value.code is ErrorCode.CHANGED
+
+
 def test_a_large_object_is_not_read(tmp_path: Path) -> None:
     """An object of one byte more than the limit is `too_many_bytes`, with both numbers named."""
     (tmp_path / "object").write_bytes(b"content")
