@@ -21,7 +21,7 @@ from fcn.inference.lowered import lower
 from fcn.inference.memory import MemoryEstimate, if_it_fits
 from fcn.inference.preprocess import Preprocess
 from fcn.inference.refusals import Part, Refusals
-from fcn.inference.scorer import Scorer, make_views
+from fcn.inference.scorer import Scorer, View, make_views
 from fcn.inference.uploads import Uploader
 from fcn.models.network import Network
 from fcn.weights.record import Checkpoint
@@ -80,9 +80,8 @@ class Predictor:
             network: One of `fcn.models`, with its weights.
             record: The checkpoint record of its weights.
             device: As PyTorch names it.
-            precision: `fp32`, or `bf16` or `fp16` where the device has matrix units for it
-                (docs/performance.md; elsewhere it is slower); `tf32` is fp32 whose products are
-                rounded to 10 bits on GPUs that can, for the whole process.
+            precision: `fp32`, or `bf16` or `fp16` where the device has matrix units for it; `tf32`
+                is fp32 whose products are rounded to 10 bits on GPUs that can, process-wide.
             batch_size: Images of one size that go through the network together, at most.
             num_threads: CPU threads of the network, for the whole process; None leaves
                 PyTorch's choice.
@@ -107,29 +106,20 @@ class Predictor:
         _set_process(precision, num_threads)
         self._device = open_device(device, memory_share)
         seen_at = [scale * record.image_scale for scale in scales]
-        on_gpu = self._device.type == "cuda"
-        loaded = _load(network, self._device, _DTYPES[precision])
-        self._scorer = Scorer(
-            loaded,
-            Preprocess(record).to(self._device),
-            make_views(seen_at, flip=flip),
-            dtype=_DTYPES[precision],
-            autocast=not on_gpu and _DTYPES[precision] is not torch.float32,
-            whole=_compile(loaded, self._device) if compiled else None,
-        )
+        views = make_views(seen_at, flip=flip)
+        prepared = Preprocess(record).to(self._device), views, _DTYPES[precision]
+        self._scorer = _make_scorer(network, self._device, *prepared, compiled=compiled)
         self._num_classes = record.num_classes
         self._ignore_below = ignore_below
         self._in_channels = record.in_channels
+        filled = max_whole_pixels if compiled else 0
         self._batching = Batching(
-            batch_size, even=on_gpu, max_filled_pixels=max_whole_pixels if compiled else 0
+            batch_size, even=self._device.type == "cuda", max_filled_pixels=filled
         )
         self._max_whole_pixels = max_whole_pixels
         self._memory_bytes = memory_bytes
-        self._estimate: MemoryEstimate | None = None
-        if memory_bytes is not None:
-            self._estimate = MemoryEstimate(
-                network, record.in_channels, record.num_classes, seen_at
-            )
+        sizes = record.in_channels, record.num_classes, seen_at
+        self._estimate = None if memory_bytes is None else MemoryEstimate(network, *sizes)
         self._margin = network.margin
         self._uploader = Uploader(self._device)
         self._device_time = DeviceTime(self._device)
@@ -287,6 +277,27 @@ def _load(network: Network, device: torch.device, dtype: torch.dtype) -> Network
         if device.type == "cuda":
             return lower(network, device, dtype)
         return network.eval().to(device).to(memory_format=torch.channels_last)
+
+
+def _make_scorer(  # noqa: PLR0913 - what a predictor has made
+    network: Network,
+    device: torch.device,
+    preprocess: Preprocess,
+    views: Sequence[View],
+    dtype: torch.dtype,
+    *,
+    compiled: bool,
+) -> Scorer:
+    """Bring a network to its device and wrap what turns pictures into scores around it."""
+    loaded = _load(network, device, dtype)
+    return Scorer(
+        loaded,
+        preprocess,
+        views,
+        dtype=dtype,
+        autocast=device.type != "cuda" and dtype is not torch.float32,
+        whole=_compile(loaded, device) if compiled else None,
+    )
 
 
 def _compile(network: Network, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

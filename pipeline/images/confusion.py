@@ -13,15 +13,16 @@ _MAX_WITH_NUMBERS = 30
 _MAX_SIDE = 30.0
 
 
-def confusion_figure(
-    counts: NDArray[np.int64], names: Sequence[str], title: str
-) -> matplotlib.figure.Figure:
+def confusion_picture(counts: NDArray[np.int64], names: Sequence[str], title: str) -> bytes:
     """Draw a confusion matrix: the share of each class's pixels that is predicted as each class.
 
     Args:
         counts: n_ij, of shape (classes, classes): ground truth in rows, prediction in columns.
         names: The classes' names, by index.
-        title: Above it.
+        title: Stands above it.
+
+    Returns:
+        A PNG file.
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
@@ -38,11 +39,6 @@ def confusion_figure(
             colour = "white" if share > 0.5 else "black"
             text = "" if np.isnan(share) or share < 0.005 else f"{share:.2f}".lstrip("0")
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
-    return figure
-
-
-def confusion_picture(counts: NDArray[np.int64], names: Sequence[str], title: str) -> bytes:
-    """Draw a confusion matrix as a PNG file; as `confusion_figure`."""
     buffer = io.BytesIO()
-    confusion_figure(counts, names, title).savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

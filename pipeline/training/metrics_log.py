@@ -19,13 +19,15 @@ from torch.utils.tensorboard import SummaryWriter
 from fcn.metrics import Metrics
 from fcn.training.trainer import Evaluation
 from fcn.weights.classes import ClassLabel
-from pipeline.images.confusion import confusion_figure
 from pipeline.training.run_folder import TrainingRun
 
 _MESSAGE_INTERVAL_S = 0.5
 _GREY = 128
 # Of each of the three pictures side by side, in pixels.
 _STRIP_WIDTH = 512
+# Of the picture of a confusion matrix, in pixels, about; and the colour of all of a class.
+_CONFUSION_SIDE = 512
+_BLUE = np.array([8, 48, 107])
 
 Message = dict[str, Any]
 
@@ -50,6 +52,10 @@ class Watch:
         """
         self._run = run
         self._names = [label.name for label in classes]
+        self._legend = (
+            "The share of a class's pixels (rows, from above) that is predicted as each class "
+            f"(columns, from the left): {', '.join(self._names)}"
+        )
         self._palette = np.full((256, 3), _GREY, np.uint8)
         self._palette[: len(classes)] = [label.color for label in classes]
         self._lines = [line for line in run.metrics() if line["total_steps"] <= step]
@@ -110,8 +116,9 @@ class Watch:
         if evaluation is not None:
             metrics = _described(evaluation.matrix.metrics(), self._names)
             found = {"val_loss": evaluation.loss, **metrics}
-            figure = confusion_figure(evaluation.matrix.counts, self._names, f"step {step:,}")
-            self._writer.add_figure("val/confusion_matrix", figure, step)
+            pixels = _confusion(evaluation.matrix.counts)
+            self._writer.add_image("val/confusion_matrix", pixels, step, dataformats="HWC")
+            self._writer.add_text("val/confusion_matrix", self._legend, step)
         line = {**line, **found, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         self._lines.append(line)
         self._writer.add_scalar("train/images_per_s", line["images_per_s"], step)
@@ -153,6 +160,22 @@ class Watch:
             path.unlink()
         self._writer = SummaryWriter(self._folder.name)
         return found
+
+
+def _confusion(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Draw a confusion matrix, from white to blue; matplotlib would write to the worker's home.
+
+    Args:
+        counts: Of shape (classes, classes): ground truth in rows, prediction in columns.
+
+    Returns:
+        RGB of shape (H, W, 3), one square for each pair.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    colours = 255 + shares[..., np.newaxis] * (_BLUE - 255)
+    side = max(1, _CONFUSION_SIDE // len(counts))
+    pixels: NDArray[np.uint8] = colours.round().astype(np.uint8)
+    return pixels.repeat(side, axis=0).repeat(side, axis=1)
 
 
 def _described(metrics: Metrics, names: Sequence[str]) -> dict[str, Any]:

@@ -279,7 +279,8 @@ def test_tensorboard_shows_what_is_measured(undisturbed: Path):
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, _NUM_STEPS + 1))
     strip = events.Images("val/2")[-1]
     assert (strip.height, strip.width) == (32, 3 * 48)
-    assert events.Images("val/confusion_matrix")[-1].step == _EVALUATED[-1]
+    confusion = events.Images("val/confusion_matrix")[-1]
+    assert (confusion.step, confusion.height, confusion.width) == (_EVALUATED[-1], 510, 510)
 
 
 @pytest.mark.runs
