@@ -99,9 +99,12 @@ def _of_environment(pid: str) -> str:
 
 def _of_session(pid: str) -> str:
     """Read the mark of the session that a process logs to: a new name of its may hide the first."""
-    descriptors = f"/proc/{pid}/fd"
     # What a process says goes there; whoever else has a log open is reading it.
-    files = (os.readlink(os.path.join(descriptors, one)) for one in ("1", "2"))
+    files = []
+    for one in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):  # it was closed meanwhile
+            if _is_written(pid, one):
+                files.append(os.readlink(f"/proc/{pid}/fd/{one}"))
     logs = (file.partition("/logs/") for file in files)
     for session in {session for session, found, _ in logs if found}:
         path = os.path.join(session, _OWNER)
@@ -109,3 +112,10 @@ def _of_session(pid: str) -> str:
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
     return ""
+
+
+def _is_written(pid: str, descriptor: str) -> bool:
+    """Return whether a process may write to one of its open files (proc(5), fdinfo)."""
+    with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii") as file:
+        flags = next(line for line in file if line.startswith("flags:"))
+    return int(flags.partition(":")[2], 8) & os.O_ACCMODE != os.O_RDONLY
