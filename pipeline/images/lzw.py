@@ -38,7 +38,7 @@ def check_lzw(data: bytes | bytearray) -> None:
     while place + _FIRST_BITS <= num_bits:
         table = _table(order, place & 7)
         inside = int(np.searchsorted(table.ends, num_bits - place, side="right"))
-        found = words[place >> 3 :][table.byte_offsets[:inside]]
+        found = words[place >> 3 :][table.byte_offsets[:inside]].astype(np.uint32)
         codes = (found >> table.shifts[:inside]) & table.masks[:inside]
         # At the beginning there is a clear, without which the decoder refuses by itself.
         if place and codes[0] > _END:
@@ -50,10 +50,9 @@ def check_lzw(data: bytes | bytearray) -> None:
 
 
 def _words(data: bytes | bytearray, order: str) -> NDArray[np.uint32]:
-    """Return the 32 bits that begin with each byte."""
+    """Return the 32 bits that begin with each byte, as a view: a strip may be a whole picture."""
     kind = ">u4" if order == "big" else "<u4"
-    found = np.ndarray((len(data) + 1,), kind, data + bytes(4), strides=(1,))
-    return found.astype(np.uint32)
+    return np.ndarray((len(data) + 1,), kind, data + bytes(4), strides=(1,))
 
 
 @dataclass(frozen=True)

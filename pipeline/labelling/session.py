@@ -235,8 +235,8 @@ def _say(drafted: Draft) -> None:
     )
     if drafted.num_repeated:
         _log.warning(
-            "%d images are listed more than once, or stand so in their tar, whose last one counts: "
-            "done once",
+            "%d further listings of an image are left out: each is done once, and of a name that "
+            "a tar has more than once the last counts",
             drafted.num_repeated,
         )
     if drafted.num_without_etag:

@@ -48,7 +48,8 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     _say_inspection(plan, found)
     with tracking(plan) as track:
         fit(plan, found, lock.check, track)
-    return _finish(plan, training)
+        # Before MLflow is waited for, which may be away.
+        return _finish(plan, training)
 
 
 def _look(plan: TrainingPlan) -> Inspect:
