@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.util.placement_group import PlacementGroup
 
-from pipeline.cluster.data_context import watch_execution
+from pipeline.cluster.data_context import steps, watch_execution
 from pipeline.cluster.nodes import alive_nodes
 from pipeline.cluster.packing import Node
 from pipeline.cluster.reservation import give_back
@@ -94,7 +94,7 @@ class _ReplicaWatch:
 
 def _pools(executor: Any) -> Iterator[Any]:
     """List the pools of actors that an execution has; nothing public leads to them."""
-    for operator in executor._topology:  # noqa: SLF001 - as above
+    for operator in steps(executor):
         yield from operator.get_autoscaling_actor_pools()
 
 

@@ -1,5 +1,6 @@
 """The switches of Ray Data, which stand here for all that runs on it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import ray.data
@@ -48,3 +49,12 @@ def watch_execution(watch: Any) -> None:
     """
     # Ray types the list as one of classes; it calls what is in there.
     ray.data.DataContext.get_current().custom_execution_callback_classes = [watch]
+
+
+def steps(executor: Any) -> Iterator[Any]:
+    """List the steps of an execution, as its callbacks get it, from the first to the last.
+
+    Args:
+        executor: Ray's `StreamingExecutor`.
+    """
+    yield from executor._topology  # noqa: SLF001 - nothing public leads to them

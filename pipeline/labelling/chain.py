@@ -13,6 +13,7 @@ import ray.data
 
 from pipeline.cluster.connect import connect
 from pipeline.cluster.data_context import keep_rows_apart, set_switches
+from pipeline.cluster.last_step import never_hold_back_last_step
 from pipeline.cluster.nodes import alive_nodes
 from pipeline.cluster.ray_errors import own_errors
 from pipeline.labelling import segment
@@ -78,19 +79,22 @@ def _label_part(
     run: Run, part: Shards, settings: LabelSettings, load: segment.LoadPredictor
 ) -> Iterator[Receipt]:
     groups = [dict(group) for group in part.groups()]
-    wait_for_replicas(settings, len(part), len(groups))
+    wait_for_replicas(settings, len(part))
     set_switches(ray.data.DataContext.get_current(), settings.max_wait_minutes)
     replicas = choose_replicas(settings, alive_nodes(), len(part))
     _log.info("%s", replicas)
     threads = settings.io_threads
+    # As many writes as fetches: more would wait in Ray, and ask a cluster for nodes that grows.
+    beside = ray.data.TaskPoolStrategy(size=replicas.num_fetches)
     # Ray types every row as dict[str, Any], ours are TypedDicts.
     rows: Any = ray.data.from_items(groups, override_num_blocks=len(groups))
     keep_rows_apart(rows.context)
+    never_hold_back_last_step(rows.context)
     return _receipts(
         rows.flat_map(
             Fetch(run.storage, settings.max_image_bytes, threads),
             num_cpus=FETCH_CPUS,
-            compute=ray.data.TaskPoolStrategy(size=min(replicas.num_fetches, len(groups))),
+            compute=beside,
         )
         .map(
             segment.Segmenter,
@@ -106,7 +110,7 @@ def _label_part(
                 enable_true_multi_threading=True,
             ),
         )
-        .map(Write(run, threads), num_cpus=WRITE_CPUS),
+        .map(Write(run, threads), num_cpus=WRITE_CPUS, compute=beside),
         settings.max_wait_minutes,
     )
 

@@ -41,7 +41,7 @@ class Replicas:
         num_cpus: CPUs that Ray sets aside for each.
         num_gpus: GPUs for each, fractions allowed.
         placement: What each is told about where it runs.
-        num_fetches: Shards that are read at a time.
+        num_fetches: Shards that are read at a time, and as many that are written.
     """
 
     number: int

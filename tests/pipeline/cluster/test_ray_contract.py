@@ -22,6 +22,7 @@ from pipeline.cluster import (
     data_context,
     head,
     job_server,
+    last_step,
     leftovers,
     nodes,
     packing,
@@ -42,6 +43,7 @@ _SDK_FILE = "dashboard/modules/dashboard_sdk.py"
 _PROMISES_OF = {
     "grow": "a run works on nodes that are added, and gives back the room that it set aside",
     "fetch": "fetches go on growing with a cluster, and leave room for writes",
+    "written": "what is labelled is written while the rest is read, on nodes that replicas fill",
     "fetched": "a task that fetches many shards is at most two ahead of what takes them",
     "settle": "a submission whose answer was lost is found again, and is not made twice",
     "room": "doctor and every start compare the disk that Ray spills to with the shards",
@@ -173,6 +175,13 @@ _PARTS: list[Name | Text] = [
         actor_pool._enlarge,
         "grow",
     ),
+    # What is not held back.
+    *_fields(
+        f"{_EXECUTION}.interfaces.physical_operator:PhysicalOperator",
+        ("throttling_disabled",),
+        last_step._NeverHoldBackLast,
+        "written",
+    ),
     # The limit of fetches.
     Name(
         "ray.data:TaskPoolStrategy",
@@ -272,7 +281,21 @@ _PARTS: list[Name | Text] = [
     ),
     *_texts(
         [
-            ("self._topology = ", _EXECUTOR_FILE, actor_pool._pools, "grow", "_topology"),
+            ("self._topology = ", _EXECUTOR_FILE, data_context.steps, "grow", "_topology"),
+            (
+                "callback.before_execution_starts(self)",
+                _EXECUTOR_FILE,
+                last_step._NeverHoldBackLast,
+                "written",
+                "before_execution_starts",
+            ),
+            (
+                "not op.throttling_disabled()",
+                "data/_internal/execution/resource_manager.py",
+                last_step._NeverHoldBackLast,
+                "written",
+                "throttling_disabled",
+            ),
             (
                 "callback.on_execution_step(self)",
                 _EXECUTOR_FILE,
