@@ -6,6 +6,7 @@ say (planes, the sense of white, the scale of a palette, 12 bits); see docs/deci
 
 import io
 import logging
+import struct
 
 import numpy as np
 import simplejpeg
@@ -25,6 +26,7 @@ from pipeline.images.tiff_ycbcr import unpack_subsampled
 # What it logs of odd files it raises as well, or `tiff_layout` refuses.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
+_IMAGE_LENGTH = 257
 _ORIENTATION = 274
 _CONTIGUOUS = 1
 # What simplejpeg decodes each colour space to, without converting more than it must.
@@ -76,10 +78,38 @@ class TiffPicture:
                 check_lzw(bitorder_decode(segment) if self._page.fillorder == 2 else segment)
         if layout.is_subsampled(self._page):
             return _by_pillow(self._page, unpack_subsampled(self._page, self._data, places))
-        pixels = _to_rgb(self._page, _samples(self._page))
+        pixels = _to_rgb(self._page, self._samples())
         if self._page.compression in layout.CCITT:
             _check_fax(self._data, pixels)
         return pixels
+
+    def _samples(self) -> NDArray[np.uint16]:
+        try:
+            return _samples(self._page)
+        except RuntimeError:
+            # Some decoders stop where a last strip has as many rows as the others, which TIFF 6.0
+            # leaves open, and libtiff reads. Such a file is read as that much higher.
+            page = _with_whole_strips(self._page, self._data)
+            if page is None:
+                raise
+            return _samples(page)[: self._page.imagelength]
+
+
+def _with_whole_strips(page: TiffPage, data: bytes) -> TiffPage | None:
+    """Return the page as if its picture ended with its last strip; None if it does."""
+    number, rows_left = divmod(page.imagelength, page.rowsperstrip)
+    if page.is_tiled or not number or not rows_left:
+        return None
+    tag = page.tags[_IMAGE_LENGTH]
+    letter = page.parent.byteorder + tag.dataformat[-1]
+    try:
+        height = struct.pack(letter, (number + 1) * page.rowsperstrip)
+    except struct.error:  # of 16 bits, which hold no more
+        return None
+    end = tag.valueoffset + len(height)
+    higher = TiffFile(io.BytesIO(data[: tag.valueoffset] + height + data[end:])).pages.first
+    assert isinstance(higher, TiffPage), "the first page is no page"
+    return higher
 
 
 def _check_jpeg(page: TiffPage, place: int, segment: bytes) -> None:

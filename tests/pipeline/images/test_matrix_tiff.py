@@ -299,6 +299,26 @@ def test_strips_beyond_the_end_are_truncated() -> None:
     assert caught.value.code == ErrorCode.TRUNCATED
 
 
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("order", _ORDERS)
+def test_a_last_strip_of_as_many_rows_as_the_others_is_read(
+    compression: int, order: str, *, planar: bool
+) -> None:
+    """What stands below the picture's last row is passed over, whatever packs it."""
+    samples = _samples(8, 3)
+    rows = 4
+    assert _HEIGHT % rows
+    below = np.full((rows - _HEIGHT % rows, *samples.shape[1:]), 9, samples.dtype)
+    layout = Layout(8, _RGB, compression, planar=planar, order=order, segment=(rows, None))
+    higher = write_tiff(np.concatenate([samples, below]), layout)
+    tag = struct.pack(f"{order}HHI", 257, 4, 1)
+    start = higher.index(tag) + len(tag)
+    data = higher[:start] + struct.pack(f"{order}I", _HEIGHT) + higher[start + 4 :]
+
+    assert np.array_equal(decode_image(data, _LIMIT), samples)
+
+
 @pytest.mark.parametrize("compression", [one for one in COMPRESSIONS if one != PACKBITS])
 def test_a_strip_that_holds_too_little_is_refused(compression: int) -> None:
     """A strip of fewer rows than it has to have is never filled up."""
