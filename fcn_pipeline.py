@@ -16,18 +16,14 @@ _HERE = Path(__file__).resolve().parent
 _STOPPED = 5
 
 
-def main() -> int:
-    """Run the command line, unless some of its packages are somebody else's.
-
-    Returns:
-        The exit code.
-    """
+def main() -> None:
+    """Run the command line, unless a package of ours is somebody else's, and end the process."""
     end_on_signals()
     refuse_others()
     # Not before it is known whose `jobs` that is.
-    from jobs.__main__ import main as run  # noqa: PLC0415
+    from jobs.__main__ import command  # noqa: PLC0415
 
-    return run()
+    command()
 
 
 def end_on_signals() -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from jobs.logs.logs import configure, log_to_stderr
 from jobs.logs.output import say
@@ -19,7 +19,8 @@ from jobs.settings.demo import DemoSettings
 from jobs.settings.mistakes import similar
 from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
-from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
+from pipeline.cluster.leftovers import end_mine
+from pipeline.ending import START_GRACE_S, is_stopping, leave, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.clean import CleanSettings
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
@@ -211,5 +212,10 @@ def _usage() -> str:
     return "\n".join([*lines, "", _ABOUT, "", _EXIT_CODES])
 
 
+def command() -> NoReturn:
+    """Run the command of this process, and end the process."""
+    leave(main(), end_mine)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

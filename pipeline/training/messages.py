@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from pipeline.cluster.mailbox import Mailbox
+from pipeline.ending import ForeignThread
 from pipeline.errors import WaitedTooLong
 from pipeline.training.plan import TrainingPlan
 from pipeline.training.tracker import Track
@@ -84,7 +84,7 @@ class Messages:
                 ended.append(error)
 
         # A thread of its own: Ray Train would take over the signals of the main one.
-        thread = threading.Thread(target=run, name="ray-train", daemon=True)
+        thread = ForeignThread("ray-train", run)
         thread.start()
         while thread.is_alive():
             self._check()
