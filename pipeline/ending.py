@@ -67,7 +67,7 @@ def leave(code: int, at_last: Callable[[], None]) -> NoReturn:
     """End the process with a code, which is then the code that is seen.
 
     Ray's end while a thread waits in its C++ code is a segmentation fault now and then (139 in
-    place of 5, in one of five trainings that were stopped): where such a thread is left, Python's
+    place of 5, in 3 of 15 trainings that were stopped): where such a thread is left, Python's
     and Ray's own ends are passed over.
 
     Args:
