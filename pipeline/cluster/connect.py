@@ -12,6 +12,7 @@ import ray.data  # its loggers exist from now on
 from pipeline.cluster.head import watch_head
 from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
 from pipeline.cluster.nodes import check_versions, session_folder
+from pipeline.cluster.raylet_lines import log_raylet_lines
 from pipeline.ending import WORK_GRACE_S, end_within, stop_on_signals
 from pipeline.errors import ClusterLost, SettingError, Stopped
 
@@ -119,6 +120,7 @@ def _check_reachable(ray_address: str) -> None:
 
 
 def _quieten() -> None:
+    log_raylet_lines()
     # Its lines look like all others.
     logging.getLogger("ray").handlers.clear()
     logging.getLogger("ray").propagate = True

@@ -27,6 +27,7 @@ from pipeline.cluster import (
     nodes,
     packing,
     ray_errors,
+    raylet_lines,
 )
 from pipeline.labelling import chain
 from pipeline.training import fit
@@ -357,6 +358,13 @@ _PARTS: list[Name | Text] = [
                 "settle",
                 None,
             ),
+            (
+                "            print_to_stdstream(\n",
+                "_private/worker.py",
+                raylet_lines.log_raylet_lines,
+                "quiet",
+                "print_to_stdstream",
+            ),
             ("sys.exit(signum)", "_private/worker.py", connect.connect, "stop", "SystemExit"),
             (
                 "running low on memory",
@@ -535,7 +543,7 @@ def test_the_table_says_where_a_part_is_used(part: Name | Text):
 
 
 def test_private_modules_of_ray_are_imported_in_the_seam_only():
-    """No module outside pipeline/cluster/ imports what Ray keeps to itself, and there one does."""
+    """No module outside pipeline/cluster/ imports what Ray keeps to itself, and there two do."""
     private = {
         str(path.relative_to(_ROOT))
         for package in ("fcn", "pipeline", "jobs")
@@ -545,7 +553,7 @@ def test_private_modules_of_ray_are_imported_in_the_seam_only():
         for name in _names(node)
         if name.startswith("ray.") and any(part.startswith("_") for part in name.split("."))
     }
-    assert private == {"pipeline/cluster/nodes.py"}
+    assert private == {"pipeline/cluster/nodes.py", "pipeline/cluster/raylet_lines.py"}
 
 
 def _names(node: ast.ImportFrom | ast.Import) -> list[str]:
