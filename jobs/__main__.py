@@ -19,8 +19,8 @@ from jobs.settings.demo import DemoSettings
 from jobs.settings.mistakes import similar
 from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
-from pipeline.cluster.leftovers import end_mine
-from pipeline.ending import START_GRACE_S, is_stopping, leave, stop_on_signals
+from pipeline.cluster.leaving import leave_ray
+from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.clean import CleanSettings
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
@@ -213,8 +213,10 @@ def _usage() -> str:
 
 
 def command() -> NoReturn:
-    """Run the command of this process, and end the process."""
-    leave(main(), end_mine)
+    """Run the command of this process, and end the process with its exit code."""
+    code = main()
+    leave_ray(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -50,36 +50,13 @@ def is_stopping() -> bool:
     return all(signal.getsignal(one) is signal.SIG_IGN for one in _SIGNALS)
 
 
-class ForeignThread(threading.Thread):
-    """A thread that waits in foreign code, from where nothing calls it back."""
-
-    def __init__(self, name: str, work: Callable[[], None]) -> None:
-        """Prepare it; `start` starts it.
-
-        Args:
-            name: Of the thread.
-            work: What it does.
-        """
-        super().__init__(name=name, target=work, daemon=True)
-
-
-def leave(code: int, at_last: Callable[[], None]) -> NoReturn:
-    """End the process with a code, which is then the code that is seen.
-
-    Ray's end while a thread waits in its C++ code is a segmentation fault now and then (139 in
-    place of 5, in 3 of 15 trainings that were stopped): where such a thread is left, Python's
-    and Ray's own ends are passed over.
+def leave_at_once(code: int, at_last: Callable[[], None] | None = None) -> NoReturn:
+    """End the process with a code, past what Python and its libraries do at exit.
 
     Args:
         code: The exit code.
-        at_last: What is done then, in their place.
+        at_last: What is done before.
     """
-    if any(isinstance(thread, ForeignThread) for thread in threading.enumerate()):
-        _leave_at_once(code, at_last)
-    sys.exit(code)
-
-
-def _leave_at_once(code: int, at_last: Callable[[], None] | None) -> NoReturn:
     if at_last is not None:
         at_last()
     for stream in (sys.stdout, sys.stderr):
@@ -99,7 +76,7 @@ def end_within(grace_s: float, reason: str, at_last: Callable[[], None] | None =
     def leave() -> NoReturn:
         _log.error("not ended %g s after %s: leaving as it is; what is committed stays", *said)
         # An end in order is what has not come: its threads and Ray's would be waited for again.
-        _leave_at_once(Stopped.exit_code, at_last)
+        leave_at_once(Stopped.exit_code, at_last)
 
     said = (grace_s, reason)
     timer = threading.Timer(grace_s, leave)

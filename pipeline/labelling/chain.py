@@ -79,13 +79,13 @@ def _label_part(
     run: Run, part: Shards, settings: LabelSettings, load: segment.LoadPredictor
 ) -> Iterator[Receipt]:
     groups = [dict(group) for group in part.groups()]
-    wait_for_replicas(settings, len(part))
+    wait_for_replicas(settings, len(part), len(groups))
     set_switches(ray.data.DataContext.get_current(), settings.max_wait_minutes)
     replicas = choose_replicas(settings, alive_nodes(), len(part))
     _log.info("%s", replicas)
     threads = settings.io_threads
     # As many writes as fetches: more would wait in Ray, and ask a cluster for nodes that grows.
-    beside = ray.data.TaskPoolStrategy(size=replicas.num_fetches)
+    beside = ray.data.TaskPoolStrategy(size=min(replicas.num_fetches, len(groups)))
     # Ray types every row as dict[str, Any], ours are TypedDicts.
     rows: Any = ray.data.from_items(groups, override_num_blocks=len(groups))
     keep_rows_apart(rows.context)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -10,7 +11,6 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from pipeline.cluster.mailbox import Mailbox
-from pipeline.ending import ForeignThread
 from pipeline.errors import WaitedTooLong
 from pipeline.training.plan import TrainingPlan
 from pipeline.training.tracker import Track
@@ -84,7 +84,7 @@ class Messages:
                 ended.append(error)
 
         # A thread of its own: Ray Train would take over the signals of the main one.
-        thread = ForeignThread("ray-train", run)
+        thread = threading.Thread(target=run, name="ray-train", daemon=True)
         thread.start()
         while thread.is_alive():
             self._check()

@@ -59,18 +59,6 @@ def test_what_ends_in_time_ends_by_itself():
     )
 
 
-@pytest.mark.parametrize("left", [True, False])
-def test_a_thread_in_foreign_code_is_left_there(*, left: bool):
-    """What Python does at exit is passed over while such a thread waits, and only then."""
-    begin = "ForeignThread('foreign', lambda: time.sleep(600)).start()\n" if left else ""
-    ended = _run(
-        "import atexit; atexit.register(print, 'in order')\n"
-        f"{begin}leave(7, lambda: print('at last'))"
-    )
-    said = "at last" if left else "in order"
-    assert (ended.returncode, ended.stdout, ended.stderr) == (7, f"{said}\n", "")
-
-
 def test_an_error_is_raised_where_the_main_thread_waits():
     """Also in a call that would last."""
     program = """

@@ -1,0 +1,54 @@
+"""The exit code of a command that has used Ray, and what is left of its Ray."""
+
+import subprocess
+import sys
+import time
+
+import psutil
+
+from tests.product import REPOSITORY
+
+_PROGRAM = """
+import atexit, sys, threading, time
+atexit.register(print, "in order")
+from pipeline.cluster.leaving import leave_ray
+leave_ray(7)
+print("no Ray, no end", flush=True)
+from pipeline.cluster.connect import connect
+connect(None)
+import ray
+@ray.remote
+def wait():
+    time.sleep(600)
+waiting = wait.remote()
+threading.Thread(target=ray.get, args=(waiting,), daemon=True).start()
+time.sleep(2)
+print(*[one.pid for one in __import__("psutil").Process().children(recursive=True)], flush=True)
+leave_ray(7)
+"""
+
+
+def test_ray_is_left_with_the_exit_code_and_leaves_nobody():
+    """Where Ray was used its own end is passed over, also with a thread that waits in it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    first, pids = done.stdout.splitlines()
+    assert (done.returncode, first) == (7, "no Ray, no end"), done
+    assert len(pids.split()) > 3
+    end = time.monotonic() + 10
+    while alive := [pid for pid in map(int, pids.split()) if _is_alive(pid)]:
+        assert time.monotonic() < end, alive
+        time.sleep(0.1)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
