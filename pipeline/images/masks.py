@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from zlib_ng import zlib_ng
 
 # Importing it also lifts Pillow's own limit on pixels: a mask is as large as its image.
@@ -124,7 +124,9 @@ def decode_mask(png: bytes) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             mode, mask = image.mode, np.asarray(image)
     except DAMAGE as error:
-        raise UnreadableMask(f"no readable PNG: {str(error) or type(error).__name__}") from error
+        # Pillow names the buffer by its address.
+        known = not isinstance(error, UnidentifiedImageError) and str(error)
+        raise UnreadableMask(f"no readable PNG: {known or type(error).__name__}") from error
     if mode not in _MODES:
         raise ValueError(f"the PNG has mode {mode}, a mask has mode {' or '.join(_MODES)}")
     return mask

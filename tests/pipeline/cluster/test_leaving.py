@@ -9,8 +9,7 @@ import psutil
 from tests.product import REPOSITORY
 
 _PROGRAM = """
-import atexit, sys, threading, time
-atexit.register(print, "in order")
+import sys, threading, time
 from pipeline.cluster.leaving import leave_ray
 leave_ray(7)
 print("no Ray, no end", flush=True)
@@ -23,13 +22,15 @@ def wait():
 waiting = wait.remote()
 threading.Thread(target=ray.get, args=(waiting,), daemon=True).start()
 time.sleep(2)
+leave_ray(0)
+leave_ray(4)
 print(*[one.pid for one in __import__("psutil").Process().children(recursive=True)], flush=True)
 leave_ray(7)
 """
 
 
 def test_ray_is_left_with_the_exit_code_and_leaves_nobody():
-    """Where Ray was used its own end is passed over, also with a thread that waits in it."""
+    """Before its work is done a command passes Ray's end over, with a thread that waits in it."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         cwd=REPOSITORY,
