@@ -214,9 +214,7 @@ def _usage() -> str:
 
 def command() -> NoReturn:
     """Run the command of this process, and end the process with its exit code."""
-    code = main()
-    leave_ray(code)
-    sys.exit(code)
+    sys.exit(leave_ray(main()))
 
 
 if __name__ == "__main__":

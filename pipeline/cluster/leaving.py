@@ -9,8 +9,8 @@ from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 _DONE = (EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES)
 
 
-def leave_ray(code: int) -> None:
-    """End the process with a code if it has left work in Ray, and else do nothing.
+def leave_ray(code: int) -> int:
+    """End the process with a code if it has left work in Ray, and else return the code.
 
     What Ray does at exit then crashes now and then: its C++ threads, and a thread of Python's that
     waits in them, meet what is gone already, and a command that was stopped ends with 139 in place
@@ -21,8 +21,7 @@ def leave_ray(code: int) -> None:
     Args:
         code: The exit code.
     """
-    if code in _DONE:
-        return
     ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
+    if ray is not None and ray.is_initialized() and code not in _DONE:
         leave_at_once(code, end_mine)
+    return code
