@@ -22,7 +22,12 @@ _HEAVY = frozenset(
     for name in (
         *("cluster.actor_pool", "cluster.beside", "cluster.connect", "cluster.data_context"),
         *("cluster.head", "cluster.inspection", "cluster.instruments", "cluster.job_server"),
-        *("cluster.mailbox", "labelling.verify_in_tasks"),
+        *(
+            "cluster.last_step",
+            "cluster.mailbox",
+            "cluster.raylet_lines",
+            "labelling.verify_in_tasks",
+        ),
         *("cluster.nodes", "cluster.ray_errors", "cluster.reservation", "cluster.tasks"),
         *("labelling.chain", "labelling.room", "labelling.precision"),
         *("labelling.preflight", "labelling.prometheus", "labelling.publish_beside"),

@@ -57,4 +57,4 @@ def test_what_is_done_is_written_while_the_rest_is_read(
     assert len(done) == 32
     last_read = max(row["read"] for row in done)
     early = sum(row["written"] < last_read for row in done)
-    assert (early == 0) if held_back else (early > 16), early
+    assert (early == 0) if held_back else (early > 0), early
