@@ -20,6 +20,9 @@ def leave_ray(code: int) -> int:
 
     Args:
         code: The exit code.
+
+    Returns:
+        The same code.
     """
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized() and code not in _DONE:
