@@ -67,7 +67,8 @@ test: install
 test-runs: install
 	$(RUN) -m pytest $(IN_TWO) -m "runs and not cluster and not faults" tests/jobs
 
-# Of one process: what Ray's workers run is not seen. The floor is what there was on 2026-11-26; the whole suite but the long runs has 90 (2026-11-27).
+# Of one process: what Ray's workers run is not seen. The floor is what there was on 2026-11-26;
+# the whole suite but the long runs has 90 (2026-11-27).
 coverage: install
 	$(RUN) -m pytest -m "not cluster and not faults" --cov --cov-report=term:skip-covered --cov-fail-under=72 $(COVERED)
 

@@ -152,7 +152,7 @@ def _reckon(
     bound = "the network" if labelling <= reading else "reading"
     found = (
         f"{num_images:,} images: about {_duration(seconds)} at {min(labelling, reading):,.1f}/s "
-        f"on {len(nodes)} node(s), {replicas.number} replica(s); {bound} sets the pace, start aside"
+        f"on {len(nodes)} node(s), {replicas.number} replica(s); {bound} is slowest, start excluded"
     )
     price = settings.price_per_node_hour
     if price is None:
