@@ -5,8 +5,14 @@ network, record = fcn.load("s3://bucket/model.safetensors")
 predictions = fcn.Predictor(network, record).predict(images)
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Large tensors lie in huge pages, unless the user says 0: without them a CPU spends a third of its
+# time on mapping and zeroing small ones (docs/performance.md). PyTorch reads it at its first
+# tensor, and has no call for it.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:  # importing these loads torch
     from fcn.inference.predictor import Predictor

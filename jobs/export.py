@@ -8,6 +8,7 @@ from pipeline.export.export import export
 from pipeline.export.newest import Answers
 from pipeline.labelling.history import History
 from pipeline.settings.export import ExportSettings
+from pipeline.wording import count
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def run(settings: ExportSettings) -> int:
     storage = settings.storage()
     answers = Answers.of(History(storage, settings.output), settings.run_id)
     done = export(answers, settings, storage)
-    say(f"{done.num_images} images in {settings.to}, as {settings.format}")
+    say(f"{count(done.num_images, 'image')} in {settings.to}, as {settings.format}")
     if done.num_unknown:
         _log.warning("%d images of the selection have no mask in the output", done.num_unknown)
     if not done.num_left_out:

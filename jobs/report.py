@@ -66,6 +66,6 @@ def _as_text(run: Run, manifest: Manifest | None) -> str:
         return report.as_text(run, manifest)
     return (
         f"Run {run.run_id} is unfinished: {len(run.missing())} of {run.record.num_shards} shards "
-        f"to do; the same command resumes it: fcn label --input {run.record.input} --output "
-        f"{run.record.output} --weights {run.record.network.weights} ..."
+        "to do; the command that started it resumes it, with all of its settings: input="
+        f"{run.record.input!r}, weights={run.record.network.weights!r}"
     )

@@ -13,7 +13,17 @@ from pipeline.labelling.runs import Run
 from pipeline.settings.reports import RunsSettings
 
 FINISHED, COMMITTED, UNFINISHED = "finished", "committed", "unfinished"
-_HEADINGS = ("run", "state", "network", "images", "failed", "confidence", "started (UTC)", "took")
+_HEADINGS = (
+    "run",
+    "state",
+    "network",
+    "weights",
+    "images",
+    "failed",
+    "confidence",
+    "started (UTC)",
+    "took",
+)
 # Numbers are aligned on the right.
 _NUMBERS = frozenset({"images", "failed", "confidence", "took"})
 
@@ -68,6 +78,7 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["run_id"],
         found["state"],
         str(found["network"]),
+        found["weights"].rpartition("/")[2],
         f"{found['num_images']:,}",
         f"{found['num_failed']:,}" if "num_failed" in found else "",
         "" if confidence is None else f"{confidence:.3f}",

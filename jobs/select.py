@@ -6,6 +6,7 @@ from pipeline.export.newest import Answers
 from pipeline.export.selection import select
 from pipeline.labelling.history import History
 from pipeline.settings.select import SelectSettings
+from pipeline.wording import count
 
 
 def run(settings: SelectSettings) -> int:
@@ -24,5 +25,5 @@ def run(settings: SelectSettings) -> int:
     answers = Answers.of(History(storage, settings.output), settings.run_id)
     chosen = select(answers, settings, storage)
     words = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in chosen.items())
-    say(f"{chosen.total()} images in {settings.to}: {words}")
+    say(f"{count(chosen.total(), 'image')} in {settings.to}: {words}")
     return EXIT_OK

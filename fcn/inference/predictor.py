@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from fcn.inference.batches import Batching
+from fcn.inference.budget import Budget
 from fcn.inference.compiler import CompiledNetwork, try_compiler
 from fcn.inference.device import loading_onto, open_device
 from fcn.inference.device_time import DeviceTime
 from fcn.inference.labeller import Labeller, Launched, Prediction
 from fcn.inference.lowered import lower
-from fcn.inference.memory import MemoryEstimate, if_it_fits
+from fcn.inference.memory import if_it_fits
 from fcn.inference.preprocess import Preprocess
-from fcn.inference.refusals import Part, Refusals
+from fcn.inference.refusals import Part
 from fcn.inference.scorer import Scorer, View, make_views
 from fcn.inference.uploads import Uploader
 from fcn.models.network import Network
@@ -31,11 +32,6 @@ _TILE_SIDES = (2048, 1024, 512, 256, 128, 64)
 
 __all__ = ["Prediction", "Predictor"]
 
-# Of the memory that pictures leave free, what the estimate may fill.
-_SHARE = 0.75
-# A picture, its copies and its mask, per pixel; score maps come on top.
-_PICTURE_BYTES = 8
-_FLOAT_BYTES = 4
 _NUM_AXES = 3
 
 _Found = TypeVar("_Found")
@@ -52,9 +48,6 @@ class Predictor:
     """A network on its device.
 
     The same list of images gives the same bytes on the same machine.
-
-    Attributes:
-        num_backoffs: How often memory was too short, so that a smaller batch or tile was tried.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, one per thing that a replica can choose
@@ -85,8 +78,7 @@ class Predictor:
             batch_size: Images of one size that go through the network together, at most.
             num_threads: CPU threads of the network, for the whole process; None leaves
                 PyTorch's choice.
-            max_whole_pixels: Larger images (height * width) go through the network in tiles at
-                once, without trying whether they fit.
+            max_whole_pixels: Images of more pixels go through the network in tiles from the start.
             memory_bytes: What the process may take for images, for CPUs: batches and tiles are
                 cut so that they fit by estimate (`fcn.inference.memory`). None tries until memory
                 is short.
@@ -100,8 +92,8 @@ class Predictor:
                 ignores none.
 
         Raises:
-            DeviceError: The device does not answer, or has no room for the network; or `compiled`
-                is asked for where no compiler works.
+            DeviceError: The device does not answer or has no room for the network, or no compiler
+                works where `compiled` is asked for.
         """
         _set_process(precision, num_threads)
         self._device = open_device(device, memory_share)
@@ -109,22 +101,21 @@ class Predictor:
         views = make_views(seen_at, flip=flip)
         prepared = Preprocess(record).to(self._device), views, _DTYPES[precision]
         self._scorer = _make_scorer(network, self._device, *prepared, compiled=compiled)
-        self._num_classes = record.num_classes
+        self._record = record
         self._ignore_below = ignore_below
-        self._in_channels = record.in_channels
         filled = max_whole_pixels if compiled else 0
-        self._batching = Batching(
-            batch_size, even=self._device.type == "cuda", max_filled_pixels=filled
-        )
+        even = self._device.type == "cuda"
+        self._batching = Batching(batch_size, even=even, max_filled_pixels=filled)
         self._max_whole_pixels = max_whole_pixels
-        self._memory_bytes = memory_bytes
-        sizes = record.in_channels, record.num_classes, seen_at
-        self._estimate = None if memory_bytes is None else MemoryEstimate(network, *sizes)
+        self._budget = Budget(network, record, seen_at, memory_bytes)
         self._margin = network.margin
         self._uploader = Uploader(self._device)
         self._device_time = DeviceTime(self._device)
-        self._refusals = Refusals()
-        self.num_backoffs = 0
+
+    @property
+    def num_backoffs(self) -> int:
+        """How often memory was too short, so that a smaller batch or tile was tried."""
+        return self._budget.num_refusals
 
     @property
     def device_seconds(self) -> float:
@@ -154,7 +145,7 @@ class Predictor:
             FloatingPointError: Scores are not finite: the precision is too small for them.
         """
         for index, image in enumerate(images):
-            _check(index, image, self._in_channels)
+            _check(index, image, self._record.in_channels)
         predictions: list[Prediction | None] = [None] * len(images)
         batches = list(self._batching.share_out(images))
         uploads = self._uploader.upload(
@@ -162,7 +153,7 @@ class Predictor:
         )
         labeller = Labeller(
             self._scorer,
-            self._num_classes,
+            self._record.num_classes,
             with_scores=with_scores,
             with_confidence=with_confidence,
             ignore_below=self._ignore_below,
@@ -212,7 +203,8 @@ class Predictor:
                 yield [index], self._predict_tiled(labeller, image_HWC)
             return
         part, smallest = (number, height, width), number == 1 and not _sides(height, width)
-        if self._fits(labeller, number * height * width, part, smallest=smallest):
+        scores = labeller.with_scores
+        if self._budget.fits(part, number * height * width, with_scores=scores, smallest=smallest):
             launched = self._attempt(part, labeller.launch_whole, images_NHWC, smallest=smallest)
             if launched is not None:
                 yield indices, launched
@@ -230,7 +222,8 @@ class Predictor:
         for side in sides:
             rows, columns = (min(size, side + 2 * self._margin) for size in (height, width))
             part, smallest = (1, rows, columns), side == sides[-1]
-            if self._fits(labeller, height * width, part, smallest=smallest):
+            scores = labeller.with_scores
+            if self._budget.fits(part, height * width, with_scores=scores, smallest=smallest):
                 label = labeller.label_tiled
                 found = self._attempt(part, label, image_HWC, side, smallest=smallest)
                 if found is not None:
@@ -244,20 +237,8 @@ class Predictor:
         with self._device_time.measure():
             found = if_it_fits(work, *arguments, smallest=smallest)
         if found is None:
-            self.num_backoffs += 1
-            self._refusals.remember(part)
+            self._budget.refuse(part)
         return found
-
-    def _fits(self, labeller: Labeller, picture_pixels: int, part: Part, *, smallest: bool) -> bool:
-        """Whether a part may be labelled beside pictures of so many pixels, as far as is known."""
-        # What is smallest is tried: an image fails by what is true now.
-        if not smallest and self._refusals.passes_over(part):
-            return False
-        if self._memory_bytes is None or self._estimate is None:
-            return True
-        of_scores = _FLOAT_BYTES * self._num_classes if labeller.with_scores else 0
-        free = self._memory_bytes - (_PICTURE_BYTES + of_scores) * picture_pixels
-        return self._estimate.num_bytes(*part) <= _SHARE * free
 
 
 def _set_process(precision: str, num_threads: int | None) -> None:

@@ -13,7 +13,38 @@ _BLOCK = 256
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # Triton's
-def _label(  # type: ignore[no-untyped-def]  # Triton's types are no Python types
+def _best(first, inside, num_classes, class_step, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton's types are no Python types
+    """Find each pixel's class and its share of the softmax, which is 1 over the sum of the rest."""
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    winner = tl.zeros([BLOCK], tl.int32)
+    place = first
+    for index in range(num_classes):
+        score = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        winner = tl.where(score > best, index, winner)
+        best = tl.maximum(best, score)
+        place += class_step
+    total = tl.zeros([BLOCK], tl.float32)
+    place = first
+    for _ in range(num_classes):
+        score = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        total += tl.exp(score - best)
+        place += class_step
+    return winner, 1.0 / total
+
+
+@triton.jit
+def _add_up(of_image, bins, steps, inside, num_bins):  # type: ignore[no-untyped-def]  # as above
+    """Add the pixels and the steps of confidence of each bin to those of the picture."""
+    for index in range(num_bins):
+        hit = inside & (bins == index)
+        number = tl.sum(hit.to(tl.int32))
+        tl.atomic_add(of_image + index, number.to(tl.int64), mask=number > 0)
+        added = tl.sum(tl.where(hit, steps, 0))
+        tl.atomic_add(of_image + num_bins + index, added.to(tl.int64), mask=number > 0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # Triton's
+def _label(  # type: ignore[no-untyped-def]  # as above
     scores,
     mask,
     confidences,
@@ -36,22 +67,7 @@ def _label(  # type: ignore[no-untyped-def]  # Triton's types are no Python type
     inside = pixel < num_pixels
     row = (pixel // width).to(tl.int64)
     first = scores + image * image_step + row * row_step + (pixel % width) * column_step
-
-    best = tl.full([BLOCK], float("-inf"), tl.float32)
-    winner = tl.zeros([BLOCK], tl.int32)
-    place = first
-    for index in range(num_classes):
-        score = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-        winner = tl.where(score > best, index, winner)
-        best = tl.maximum(best, score)
-        place += class_step
-    total = tl.zeros([BLOCK], tl.float32)
-    place = first
-    for _ in range(num_classes):
-        score = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-        total += tl.exp(score - best)
-        place += class_step
-    confidence = 1.0 / total
+    winner, confidence = _best(first, inside, num_classes, class_step, BLOCK)
 
     out = image * num_pixels + pixel
     num_bins = num_classes
@@ -67,13 +83,7 @@ def _label(  # type: ignore[no-untyped-def]  # Triton's types are no Python type
         byte = (confidence * 255.0 + 12582912.0) - 12582912.0
         tl.store(confidences + out, byte.to(tl.uint8), mask=inside)
     steps = ((confidence * STEPS + 12582912.0) - 12582912.0).to(tl.int32)
-    of_image = totals + image * 2 * num_bins
-    for index in range(num_bins):
-        hit = inside & (winner == index)
-        number = tl.sum(hit.to(tl.int32))
-        tl.atomic_add(of_image + index, number.to(tl.int64), mask=number > 0)
-        added = tl.sum(tl.where(hit, steps, 0))
-        tl.atomic_add(of_image + num_bins + index, added.to(tl.int64), mask=number > 0)
+    _add_up(totals + image * 2 * num_bins, winner, steps, inside, num_bins)
     wrong = tl.sum((inside & ~(confidence > 0.0)).to(tl.int32))
     last = totals + tl.num_programs(1) * 2 * num_bins
     tl.atomic_add(last, wrong.to(tl.int64), mask=wrong > 0)

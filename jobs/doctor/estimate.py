@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipeline.cluster.nodes import NoRoom, ProcessFailed, alive_nodes, ask_one_process
-from pipeline.errors import ImageError
+from pipeline.errors import ErrorCode, ImageError, InputError
 from pipeline.images.decode import decode_image
+from pipeline.images.examine import examine_image
+from pipeline.images.isolated import IsolatedDecoder
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.replicas import FETCH_CPUS, Replicas
@@ -19,6 +21,8 @@ from pipeline.settings.cluster import DoctorSettings
 
 # A replica that has to wait for a node that is being started.
 _WAIT_S = 600.0
+# What a picture does that `label` finds at the cost of a replica.
+_DEADLY = (ErrorCode.CRASHED, ErrorCode.TOO_SLOW)
 
 
 @dataclass(frozen=True)
@@ -88,23 +92,44 @@ def _measure(
     started = time.perf_counter()
     fetched = Fetch(job.storage, settings.max_image_bytes, settings.io_threads).images(images)
     fetch_s = time.perf_counter() - started
-    decode_s = _decode(fetched, settings.max_image_pixels)
+    harmless = _harmless(fetched, settings)
+    decode_s = _decode(harmless, settings.max_image_pixels)
     started = time.perf_counter()
     load = partial(open_predictor, job.storage, job.network)
     segmenter = Segmenter(load, job.record.classes, settings, replicas.placement)
-    segmenter(_shard(fetched))
+    segmenter(_shard(harmless))
     load_s = time.perf_counter() - started
     started = time.perf_counter()
-    labelled = segmenter(_shard(fetched))
+    labelled = segmenter(_shard(harmless))
+    num_ok = sum(image["error_code"] is None for image in labelled["images"])
     return Measured(
         num_images=len(fetched),
-        num_failed=sum(image["error_code"] is not None for image in labelled["images"]),
+        num_failed=len(fetched) - num_ok,
         num_bytes=sum(len(image.get("data") or b"") for image in fetched),
         fetch_s=fetch_s,
         decode_s=decode_s,
         load_s=load_s,
         label_s=time.perf_counter() - started,
     )
+
+
+def _harmless(images: Sequence[ImageRow], settings: DoctorSettings) -> list[ImageRow]:
+    """Leave out the pictures that end their decoder: here they would end the measurement."""
+    with IsolatedDecoder(settings.max_image_s) as child:
+        left = [image for image in images if not _is_deadly(child, image, settings)]
+    if not left:
+        raise InputError(f"all {len(images)} images of the sample kill or hang their decoder")
+    return left
+
+
+def _is_deadly(child: IsolatedDecoder, image: ImageRow, settings: DoctorSettings) -> bool:
+    data = image.get("data")
+    try:
+        if data is not None:
+            child.call(examine_image, data, settings.max_image_pixels)
+    except ImageError as error:
+        return error.code in _DEADLY
+    return False
 
 
 def _decode(images: Sequence[ImageRow], max_pixels: int) -> float:

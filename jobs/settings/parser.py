@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from jobs.settings.demo import DemoSettings
 from jobs.settings.flags import CONFIG, PREFIX, of_environment, parse, variable_of
+from jobs.settings.mistakes import similar
 from pipeline.errors import SettingError, StoreError
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.evaluate import EvaluateSettings
@@ -159,7 +160,9 @@ def _defaults(kind: type[NoSettings], environ: Mapping[str, str]) -> dict[str, A
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = {variable_of(name) for name in (*_NAMES, CONFIG)}
     for name in our_variables(environ).keys() - known:
-        raise SettingError(f"environment variable {name} names no setting; see --help")
+        raise SettingError(
+            f"environment variable {name} names no setting{similar(name, known)}; see --help"
+        )
 
 
 def our_variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -36,7 +36,8 @@ _IMAGES_PER_CHUNK = 32
 
 def check_ground_truth(job: Job, data_set: DataSet, split: str, samples: Sequence[Sample]) -> None:
     """Find all bad ground truth before hours of labelling; bad images become rows of it."""
-    limits = job.settings.max_image_pixels, job.settings.io_threads
+    asked = job.settings
+    limits = asked.max_image_pixels, asked.max_image_s, asked.io_threads
     look = Inspect(job.storage, data_set.coding, *limits, judge_images=False)
     check_truths(inspect(look, {split: as_table(samples)}, job.settings), len(data_set.classes))
 

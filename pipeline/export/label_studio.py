@@ -4,6 +4,7 @@ Images are not copied: Label Studio loads them from their addresses.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,8 @@ from pipeline.export.items import Item
 from pipeline.export.parts import Parts
 from pipeline.images.masks import IGNORE_INDEX, decode_mask
 
+_log = logging.getLogger(__name__)
+
 _IMAGE, _BRUSH = "image", "tag"
 _TASKS_PER_FILE = 1_000
 _BYTES_PER_FILE = 64 << 20
@@ -31,6 +34,7 @@ class LabelStudio:
     def __init__(self, about: About) -> None:
         """Begin."""
         self._about = about
+        self._on_a_disk: str | None = None
         self._names = {label.id: label.name for label in about.classes}
         self._parts: Parts[str] = Parts(
             lambda number: f"tasks_{number:05d}.json",
@@ -62,6 +66,12 @@ class LabelStudio:
 
     def finish(self) -> Iterator[File]:
         """Write the last tasks, and the configuration of a project for them."""
+        if self._on_a_disk is not None:
+            _log.warning(
+                "images are named as %s, which a browser does not load; serve them and give their "
+                "address as image_url_prefix",
+                self._on_a_disk,
+            )
         yield from self._parts.close()
         labels = "".join(
             f'    <Label value={quoteattr(one.name)} background="#{bytes(one.color).hex()}"/>\n'
@@ -72,6 +82,8 @@ class LabelStudio:
     def _address(self, item: Item) -> str:
         prefix = self._about.image_url_prefix
         address: str = item.row["uri"] if prefix is None else prefix + quote(item.row["key"])
+        if address.startswith("file:"):
+            self._on_a_disk = address
         return address
 
     def _brushes(self, item: Item) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,10 @@
 """Inspect: a labelled data set before a network is trained on it, or judged by it.
 
 Every image is decoded and every truth counted once, in chunks that travel to where there are
-CPUs. What would train nonsense is an error with the names of the files; what may be meant is a
-warning. Before an evaluation only ground truth is judged: a bad image is a row of the labelling.
+CPUs, by a child process for each chunk: a picture that kills or hangs its decoder is a bad
+picture like others, and not the end of Ray's worker, again and again. What would train nonsense
+is an error with the names of the files; what may be meant is a warning. Before an evaluation only
+ground truth is judged: a bad image is a row of the labelling.
 """
 
 from collections import Counter
@@ -16,10 +18,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ImageError, InputError, StoreError
-from pipeline.images.decode import decode_image, read_orientation, read_upright_size
-from pipeline.images.ground_truth import Coding, NoClassError, TruthError, decode_truth
-from pipeline.images.likeness import NEAR, perceptual_hash
-from pipeline.images.masks import IGNORE_INDEX
+from pipeline.images.examine import Examined, count_classes, examine_header, examine_image
+from pipeline.images.ground_truth import Coding, NoClassError, TruthError
+from pipeline.images.isolated import IsolatedDecoder
+from pipeline.images.likeness import NEAR
 from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
@@ -82,7 +84,8 @@ class Inspect:
         storage: Where the samples are.
         coding: The coding of the ground truth.
         max_image_pixels: The limit on height * width.
-        threads: Samples at a time.
+        max_image_s: Seconds that one image may take in its decoder.
+        threads: Samples that are read at a time; one at a time is decoded.
         judge_images: Whether a bad image is a problem; else it is passed over, and of the others
             no more is read than their size.
     """
@@ -90,6 +93,7 @@ class Inspect:
     storage: Storage
     coding: Coding
     max_image_pixels: int
+    max_image_s: float
     threads: int
     judge_images: bool = True
 
@@ -105,18 +109,20 @@ class Inspect:
             *(chunk["mask_offsets"], chunk["mask_bytes"]),
             *(chunk["image_offsets"], chunk["image_bytes"]),
         )
-        with ThreadPoolExecutor(self.threads) as pool:
-            found = pool.map(lambda sample: self._inspect(chunk["split"], sample), samples)
+        split = chunk["split"]
+        with IsolatedDecoder(self.max_image_s) as child, ThreadPoolExecutor(self.threads) as pool:
+            found = pool.map(lambda sample: self._inspect(child, split, sample), samples)
             return {"findings": list(found)}
 
-    def _inspect(self, split: str, sample: Sample) -> Finding:
+    def _inspect(self, child: IsolatedDecoder, split: str, sample: Sample) -> Finding:
         finding = _nothing_found(split, sample.image_uri)
         place = sample.image_uri
         try:
-            image = self._look_at(sample.image)
-            finding |= {"sha256": image.sha256, "likeness": image.likeness}
+            finding["sha256"], image = self._look_at(child, sample.image)
+            finding["likeness"] = image.likeness
             place = str(sample.mask)
-            truth = decode_truth(self.storage.read_extent(sample.mask), self.coding)
+            truth = self.storage.read_extent(sample.mask)
+            size, pixels = child.call(count_classes, truth, self.coding)
         except StoreError as error:
             if error.refused or not error.code.transient:
                 return {**finding, "problem": error.message}
@@ -124,27 +130,20 @@ class Inspect:
         except (ImageError, TruthError) as error:
             of_classes = isinstance(error, NoClassError)
             return {**finding, "problem": f"{place}: {error}", "of_classes": of_classes}
-        if image.size not in (None, truth.shape):
-            return {**finding, "problem": f"{place} is {truth.shape}, its image is {image}"}
-        counts = np.bincount(truth.ravel(), minlength=IGNORE_INDEX + 1)
-        finding["pixels"] = [*counts[: self.coding.num_classes].tolist(), int(counts[-1])]
-        return finding
+        if image.size not in (None, size):
+            return {**finding, "problem": f"{place} is {size}, its image is {image}"}
+        return {**finding, "pixels": pixels}
 
-    def _look_at(self, place: Extent) -> "_Image":
+    def _look_at(self, child: IsolatedDecoder, place: Extent) -> tuple[str, Examined]:
+        """Return the hash of an image's bytes, and what is known of its pixels."""
+        examine = examine_image if self.judge_images else examine_header
         try:
             data = self.storage.read_extent(place)
-            likeness = ""
-            if self.judge_images:
-                pixels = decode_image(data, self.max_image_pixels)
-                height, width, _ = pixels.shape
-                likeness = f"{perceptual_hash(pixels):016x}"
-            else:
-                height, width = read_upright_size(data, self.max_image_pixels)
-            return _Image(sha256_hex(data), (height, width), read_orientation(data), likeness)
+            return sha256_hex(data), child.call(examine, data, self.max_image_pixels)
         except (ImageError, StoreError):
             if self.judge_images:
                 raise
-            return _Image()
+            return "", Examined()
 
 
 def _nothing_found(split: str, image_uri: str) -> Finding:
@@ -157,26 +156,6 @@ def _nothing_found(split: str, image_uri: str) -> Finding:
         problem="",
         of_classes=False,
     )
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An image, upright; without a size where it is bad and nobody minds."""
-
-    sha256: str = ""
-    size: tuple[int, int] | None = None
-    orientation: int = 1
-    likeness: str = ""
-
-    def __str__(self) -> str:
-        """Say its size, and what people overlook of it."""
-        text = f"{self.size} (height, width)"
-        if self.orientation > 1:
-            text += (
-                f": it has EXIF orientation {self.orientation}, and a truth must have the size of "
-                "the upright image"
-            )
-        return text
 
 
 @dataclass

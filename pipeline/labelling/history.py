@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from typing import TypeVar
 
 from pipeline.errors import InputError
@@ -10,10 +11,13 @@ from pipeline.labelling.archive import Archive, write_archive
 from pipeline.labelling.records import Manifest
 from pipeline.labelling.runs import Run, find_run
 from pipeline.store.storage import Storage
+from pipeline.wording import count
 
 _log = logging.getLogger(__name__)
 
 _READ_THREADS = 16
+# Runs that a message names.
+_MAX_NAMED = 3
 _Answer = TypeVar("_Answer")
 
 
@@ -134,8 +138,17 @@ class History:
         runs = self.runs() if run_id is None else [named] if named else []
         if not runs:
             what = "no run" if run_id is None else f"no run {run_id!r}"
-            raise InputError(f"output={self.output!r} holds {what}; `label` makes runs")
+            raise InputError(f"output={self.output!r} holds {what}; {self._remedy(run_id)}")
         return runs
+
+    def _remedy(self, run_id: str | None) -> str:
+        there = self.storage.children(f"{self.output}/runs")
+        if not there:
+            return "`label` makes runs"
+        if run_id is None:
+            return f"of {', '.join(there[:_MAX_NAMED])} the plan was never finished; label again"
+        close = get_close_matches(run_id, there, _MAX_NAMED) or there[-_MAX_NAMED:]
+        return f"it holds {count(len(there), 'run')}, such as {', '.join(close)}"
 
     def manifests(self, runs: Sequence[Run]) -> list[Manifest | None]:
         """Read the manifests of some runs; None for those that are not committed to the end.

@@ -117,7 +117,8 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
                 "makes such a checkpoint of what others have published"
             )
         record_uri = settings.weights.removesuffix(".safetensors") + ".json"
-        record = Checkpoint.from_json(_read(storage, record_uri, "weights"))
+        both = f"weights={settings.weights!r} and the record beside it"
+        record = Checkpoint.from_json(_read(storage, record_uri, both))
         refuse_untrained(record)
         if settings.padding is not None:
             record = dataclasses.replace(record, padding=settings.padding)

@@ -1,6 +1,6 @@
 """Report: the manifest and the tables of a run -> what a person reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pyarrow.compute as pc
 
@@ -45,7 +45,7 @@ def as_text(run: Run, manifest: Manifest) -> str:
         lines.append(f"({absent} classes appear in no image)")
     if manifest.num_failed:
         lines += ["", "Failed images:"]
-        lines += [f"  {code:<20}{number:>8,}" for code, number in manifest.errors.items()]
+        lines += [f"  {code:<20}{number:>8,}" for code, number in _most_first(manifest.errors)]
         lines += [
             f"  {one.key}: {one.error_code}: {one.error_message}" for one in _failed(run, manifest)
         ]
@@ -78,6 +78,10 @@ def as_html(
         failed=_failed(run, manifest),
         cost=_cost_words(run, manifest),
     )
+
+
+def _most_first(errors: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(errors.items(), key=lambda one: (-one[1], one[0]))
 
 
 def _cost(run: Run, manifest: Manifest) -> list[str]:

@@ -132,16 +132,17 @@ class Segmenter:
         """
         self._born_at = time.time()
         self._refusal: SettingError | None = None
+        # A thread and not a lock: PyTorch's CPU threads serve one caller faster than several. It
+        # loads the network, too: once a second thread has called them, they sleep between calls.
+        self._device = ThreadPoolExecutor(1)
         try:
-            self._predictor = load(placement)
+            self._predictor = self._device.submit(load, placement).result()
         except CheckpointError as error:
             # Ray would take an error here for the death of a node and try again: the first shard
             # reports it.
             self._refusal = SettingError(f"weights: {error}")
         except DeviceError as error:
             self._refusal = SettingError(f"a replica's device: {error}")
-        # A thread and not a lock: PyTorch's CPU threads serve one caller faster than several.
-        self._device = ThreadPoolExecutor(1)
         self._pool = ThreadPoolExecutor(placement.threads)
         self._chunk_pixels = _CHUNK_PIXELS_OF_GPUS if placement.use_gpu else _CHUNK_PIXELS
         self._mishaps = Mishaps()

@@ -265,6 +265,12 @@ class _LimitFields(NoSettings):
     max_image_pixels: NotDeciding[int] = Field(
         50_000_000, ge=1, description="largest image in pixels (height * width)"
     )
+    max_image_s: NotDeciding[float] = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="seconds that one image may take in its decoder when the data is inspected",
+    )
     max_failures: NotDeciding[int] = Field(
         3, ge=0, description="deaths of workers after which the run gives up"
     )

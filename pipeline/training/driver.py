@@ -54,7 +54,8 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
 
 def _look(plan: TrainingPlan) -> Inspect:
     settings = plan.settings
-    return Inspect(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads)
+    limits = settings.max_image_pixels, settings.max_image_s, settings.io_threads
+    return Inspect(plan.storage, plan.coding, *limits)
 
 
 def _say_inspection(plan: TrainingPlan, found: Inspection) -> None:

@@ -38,12 +38,13 @@ def test_runs_are_listed_newest_first(nights: Path, capfd: _Captured) -> None:
     assert main(["runs", str(nights)]) == 0
     heading, *lines = capfd.readouterr().out.splitlines()
     assert heading.split() == [
-        *("run", "state", "network", "images", "failed", "confidence", "started", "(UTC)", "took"),
+        *("run", "state", "network", "weights", "images", "failed"),
+        *("confidence", "started", "(UTC)", "took"),
     ]
-    assert [line.split()[:5] for line in lines] == [
-        ["night-6", "unfinished", "fcn_all_skips", "1", lines[0].split()[4]],
-        ["night-5", "finished", "fcn_all_skips", "4", "1"],
-        ["night-2", "finished", "fcn_all_skips", "2", "0"],
+    assert [line.split()[:6] for line in lines] == [
+        ["night-6", "unfinished", "fcn_all_skips", "random:0", "1", lines[0].split()[5]],
+        ["night-5", "finished", "fcn_all_skips", "random:0", "4", "1"],
+        ["night-2", "finished", "fcn_all_skips", "random:0", "2", "0"],
     ]
     assert all(line.endswith(" s") for line in lines[1:])
 

@@ -131,7 +131,7 @@ def test_a_real_export_can_be_inspected():
         "image_bytes": [one.image_bytes for one in samples],
     }
 
-    findings = Inspect(Storage(), data_set.coding, 1 << 20, 2)(chunk)["findings"]
+    findings = Inspect(Storage(), data_set.coding, 1 << 20, 60.0, 2)(chunk)["findings"]
 
     assert [one["problem"] for one in findings] == [""] * 4
     assert [label.name for label in data_set.classes] == [

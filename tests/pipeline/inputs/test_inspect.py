@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pipeline.errors import InputError
 from pipeline.images.ground_truth import Coding
@@ -13,6 +13,8 @@ from pipeline.inputs.inspect import Chunk, Finding, Inspect, Inspection, check_t
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
 
+# A folder that makes some pictures deadly in processes that have it on their path.
+POISON = Path(__file__).parents[2] / "poison"
 _NAMES = ["sky", "road", "sun"]
 
 
@@ -28,8 +30,14 @@ def inspect(folder: Path, **splits: list[str]) -> Inspection:
     return summarise(find(folder, splits), _NAMES)
 
 
-def find(folder: Path, splits: dict[str, list[str]], *, judge_images: bool = True) -> list[Finding]:
-    look = Inspect(Storage(), Coding("indices", 3), 10**6, 2, judge_images)
+def find(
+    folder: Path,
+    splits: dict[str, list[str]],
+    *,
+    judge_images: bool = True,
+    max_image_s: float = 60.0,
+) -> list[Finding]:
+    look = Inspect(Storage(), Coding("indices", 3), 10**6, max_image_s, 2, judge_images)
     findings = []
     for split, names in splits.items():
         chunk = Chunk(
@@ -43,6 +51,29 @@ def find(folder: Path, splits: dict[str, list[str]], *, judge_images: bool = Tru
         )
         findings += look(chunk)["findings"]
     return findings
+
+
+def test_what_kills_or_hangs_its_decoder_is_a_bad_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is named with what it did, the others are counted, and the process lives."""
+    monkeypatch.syspath_prepend(str(POISON))
+    truth = np.array([[0, 1, 2]])
+    for name, seed in (("good", 1), ("kill", 2), ("lock", 3), ("also good", 4)):
+        sample(tmp_path, name, truth, seed)
+    for way in ("kill", "lock"):
+        image = Image.open(tmp_path / f"{way}.png")
+        text = PngImagePlugin.PngInfo()
+        text.add_text("comment", f"poison:{way}")
+        image.save(tmp_path / f"{way}.png", pnginfo=text)
+
+    names = ["good", "kill", "lock", "also good"]
+    findings = find(tmp_path, {"train": names}, max_image_s=2)
+
+    good, killed, hung, also_good = (finding["problem"] for finding in findings)
+    assert (good, also_good) == ("", "")
+    assert f"{tmp_path}/kill.png: its decoder died of SIGKILL" in killed
+    assert f"{tmp_path}/lock.png: its decoder took longer than 2 s (max_image_s)" in hung
 
 
 def test_pixels_are_counted_per_class_and_split(tmp_path: Path):
@@ -161,7 +192,7 @@ def test_one_image_in_both_splits_is_an_error_unless_it_is_meant(tmp_path: Path)
     with pytest.raises(InputError, match=r"1 images are in train and in val.*a.png = .*copy.png"):
         inspect(tmp_path, train=["a"], val=["copy"])
 
-    look = Inspect(Storage(), Coding("indices", 3), 10**6, 1)
+    look = Inspect(Storage(), Coding("indices", 3), 10**6, 60.0, 1)
     uris = {
         "image_uris": [f"file://{tmp_path}/a.png"],
         "mask_uris": [f"file://{tmp_path}/a_truth.png"],

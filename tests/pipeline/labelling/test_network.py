@@ -141,7 +141,10 @@ def test_a_missing_record_is_a_setting_error(tmp_path: Path) -> None:
     """Weights without a record are refused, with the name of the record."""
     weights = _write_checkpoint(tmp_path)
     (tmp_path / "model.json").unlink()
-    with pytest.raises(SettingError, match=r"weights: .*/model\.json does not exist"):
+    with pytest.raises(
+        SettingError,
+        match=r"weights=.*/model\.safetensors' and the record.*/model\.json does not exist",
+    ):
         _describe(weights)
 
 

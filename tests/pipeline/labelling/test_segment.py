@@ -434,3 +434,32 @@ def test_calls_at_the_same_time_share_the_device(monkeypatch: pytest.MonkeyPatch
     assert [one["images"] for one in together] == [one["images"] for one in alone]
     assert len(predictor.calls) == 27
     assert not predictor.overlapped
+
+
+class _OfOneThread(RedPredictor):
+    """Notes which threads have called it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads = {threading.get_ident()}
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[FakePrediction | None]:
+        self.threads.add(threading.get_ident())
+        return super().predict(images)
+
+
+def test_one_thread_loads_the_network_and_runs_it() -> None:
+    """PyTorch's CPU threads have one caller: with a second one they would sleep between calls."""
+    made: list[_OfOneThread] = []
+
+    def load(_: Placement) -> Any:
+        made.append(_OfOneThread())
+        return made[0]
+
+    replica = _segmenter(load)
+    for number in range(3):
+        replica(_shard(_png(number, 4, 8)))
+    [predictor] = made
+    assert len(predictor.calls) == 3
+    assert len(predictor.threads) == 1
+    assert threading.get_ident() not in predictor.threads
