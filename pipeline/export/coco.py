@@ -15,6 +15,7 @@ from pipeline.errors import SettingError
 from pipeline.export.form import About, File, Written, missing_library
 from pipeline.export.items import Item
 from pipeline.images.masks import IGNORE_INDEX, decode_mask
+from pipeline.store.extent import Extent
 
 try:
     from pycocotools import mask as rle
@@ -40,12 +41,12 @@ class Coco:
         """Lay out the image, and pack each class of its mask.
 
         Raises:
-            SettingError: The image is not copied and lies in a tar.
+            SettingError: The image is not copied and lies in another file.
         """
-        if item.image is None and item.row["image_offset"] is not None:
+        if item.image is None and not Extent.of_image(item.row).is_whole:
             raise SettingError(
-                f"copy_images=false: {item.row['uri']} lies in a tar, where readers of COCO find "
-                "no image; let the images be copied"
+                f"copy_images=false: {item.row['uri']} lies in another file, where readers of "
+                "COCO find no image; let the images be copied"
             )
         height, width = item.size
         file_name = item.row["uri"] if item.image is None else f"{item.name}.{item.ending}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipeline.errors import ErrorCode, ImageError, InputError, Scope, StoreError
 from pipeline.export.newest import Row
 from pipeline.export.upright import for_readers
+from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
@@ -53,7 +54,7 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
     mask = _read_mask(storage, row)
     if not with_image:
         return Item(name, row, mask)
-    data = storage.for_input().read_version_of(Extent.of_image(row), row["etag"], _MAX_BYTES)
+    data = read_image(storage.for_input(), Extent.of_image(row), row["etag"], _MAX_BYTES)
     return Item(name, row, mask, *for_readers(data))
 
 

@@ -18,6 +18,7 @@ from pipeline.export.form import About, File, Written
 from pipeline.export.items import Item
 from pipeline.export.parts import Parts
 from pipeline.images.masks import IGNORE_INDEX, decode_mask
+from pipeline.store.extent import Extent
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ class LabelStudio:
     def write(self, item: Item) -> Written:
         """Make a task of an image. Raises SettingError for one in a tar."""
         row = item.row
-        if row["image_offset"] is not None:
+        if not Extent.of_image(row).is_whole:
             raise SettingError(
-                f"format=label-studio: {row['uri']} lies in a tar, from which Label Studio loads "
-                "no image; unpack the tars and label their files, or take format=coco or voc, "
+                f"format=label-studio: {row['uri']} lies in another file, from which Label Studio "
+                "loads no image; unpack it and label the files, or take format=coco or voc, "
                 "which copy the images"
             )
         prediction = {

@@ -11,6 +11,7 @@ from pipeline.export.items import is_of_one_image
 from pipeline.export.newest import Row
 from pipeline.images.decode import decode_image
 from pipeline.images.likeness import is_near, perceptual_hash
+from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
@@ -45,7 +46,7 @@ class Pictures:
 
     def _hash(self, row: Row) -> int | None:
         try:
-            data = self._storage.read_version_of(Extent.of_image(row), row["etag"], _MAX_BYTES)
+            data = read_image(self._storage, Extent.of_image(row), row["etag"], _MAX_BYTES)
             return perceptual_hash(decode_image(data, _MAX_PIXELS))
         except (StoreError, ImageError) as error:
             if not is_of_one_image(error):

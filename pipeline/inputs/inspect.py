@@ -23,6 +23,7 @@ from pipeline.images.ground_truth import Coding, NoClassError, TruthError
 from pipeline.images.isolated import IsolatedDecoder
 from pipeline.images.likeness import NEAR
 from pipeline.inputs.samples import TRAIN, VAL, Sample
+from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
@@ -138,7 +139,7 @@ class Inspect:
         """Return the hash of an image's bytes, and what is known of its pixels."""
         examine = examine_image if self.judge_images else examine_header
         try:
-            data = self.storage.read_extent(place)
+            data = read_image(self.storage, place)
             return sha256_hex(data), child.call(examine, data, self.max_image_pixels)
         except (ImageError, StoreError):
             if self.judge_images:

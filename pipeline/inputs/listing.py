@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, InputError, Scope, SettingError, StoreError
+from pipeline.inputs.forms import Form, form_of
 from pipeline.inputs.inventory import INVENTORY_NAME, read_inventory
 from pipeline.inputs.kept_tars import KeptTars
 from pipeline.inputs.look_ups import LookUps
 from pipeline.inputs.manifests import MANIFEST_ENDINGS, manifest_entries
+from pipeline.inputs.nothing import Ignored
+from pipeline.inputs.open_tables import OpenTables, is_table
 from pipeline.inputs.open_tars import OpenTars
 from pipeline.inputs.source import Source, is_image, readable_name
 from pipeline.inputs.tars import TAR, UNPACK, is_packed_tar, is_tar
@@ -33,26 +36,22 @@ class Reading:
 
     Attributes:
         trust_manifest: Whether a manifest says versions and sizes, so that nothing is looked up.
-        opens_tars: Whether tars among the files are opened; one that the input names is anyway.
+        form: Whether tars, or Parquet files, among the files are opened; see `form_of`.
         kept: What earlier runs have kept of tars; None keeps nothing.
+        image_column: Of Parquet files, the column of the images; None takes the only one.
     """
 
     trust_manifest: bool = False
-    opens_tars: bool = False
+    form: Form = "files"
     kept: KeptTars | None = None
+    image_column: str | None = None
 
 
 _AS_FILES = Reading()
 
 
 class Sources:
-    """The images of an input; iterate once, then read what was counted.
-
-    Attributes:
-        num_masks: Files that are ignored since they are masks that `label` has written.
-        num_tars: Ignored files that are tars.
-        num_packed_tars: Ignored files that are compressed tars.
-    """
+    """The images of an input; iterate once, then read what was counted."""
 
     def __init__(
         self,
@@ -76,9 +75,11 @@ class Sources:
         self._output = as_folder(output_uri)
         self._threads = threads
         self._trust_manifest = reading.trust_manifest
-        self._opens_tars = reading.opens_tars or is_tar(input_uri)
+        self._form = form_of(input_uri, reading.form)
         self._tars = OpenTars(storage, threads, reading.kept)
-        self._num_ignored = self.num_masks = self.num_tars = self.num_packed_tars = 0
+        self._tables = OpenTables(storage, threads, reading.image_column)
+        self._num_ignored = self._num_masks = 0
+        self._num_tars = self._num_packed_tars = self._num_tables = 0
 
     @property
     def num_ignored(self) -> int:
@@ -86,9 +87,15 @@ class Sources:
         return self._num_ignored + self._tars.num_ignored
 
     @property
+    def ignored(self) -> Ignored:
+        """What was met that is no image by its name."""
+        masks, tars, tables = self._num_masks, self._num_tars, self._num_tables
+        return Ignored(self.num_ignored, masks, tars, tables, self._num_packed_tars)
+
+    @property
     def num_header_reads(self) -> int:
-        """Return how many requests were made for the headers of tars."""
-        return self._tars.num_reads
+        """Return how many requests were made for the headers of tars, and footers of tables."""
+        return self._tars.num_reads + self._tables.num_reads
 
     def __iter__(self) -> Iterator[Source]:
         """List the images, in no order.
@@ -107,17 +114,22 @@ class Sources:
             raise
 
     def _find(self) -> Iterator[Source]:
-        """Find the images, and open the tars where that is asked for."""
-        if not self._opens_tars:
+        """Find the images, and open the tars or tables where that is asked for."""
+        if self._form == "files":
             yield from self._files()
             return
+        if self._form == "parquet":
+            yield from self._tables.opened(self._files())
+            return
         yield from self._tars.opened(self._files())
-        if self.num_packed_tars:
-            _log.warning("%d compressed tars are left out: %s", self.num_packed_tars, UNPACK)
+        if self._num_packed_tars:
+            _log.warning("%d compressed tars are left out: %s", self._num_packed_tars, UNPACK)
 
     def _files(self) -> Iterator[Source]:
         entry = self._single()
-        if entry is not None and entry.uri.rpartition("/")[2] == INVENTORY_NAME:
+        if entry is not None and self._form == "parquet" and is_table(entry.uri):
+            yield Source(entry.uri.rpartition("/")[2], entry.uri, entry.version, entry.num_bytes)
+        elif entry is not None and entry.uri.rpartition("/")[2] == INVENTORY_NAME:
             yield from self._images(read_inventory(self._storage, entry.uri), "s3://")
         elif entry is not None and entry.uri.lower().endswith(MANIFEST_ENDINGS):
             yield from self._manifest(entry.uri)
@@ -145,7 +157,7 @@ class Sources:
 
     def _manifest_parts(self) -> list[str]:
         """List the files of a manifest that is a folder, as Spark writes one."""
-        if not self._input.lower().endswith(MANIFEST_ENDINGS):
+        if not self._input.lower().endswith(MANIFEST_ENDINGS) or self._form == "parquet":
             return []
         names = self._storage.children(self._input)
         return [
@@ -196,16 +208,22 @@ class Sources:
                 yield Source(key, uri, entry.version, entry.num_bytes, refusal)
 
     def _takes(self, key: str, uri: str) -> bool:
-        """Return whether a file is listed, as an image or as a tar; counts what is not."""
+        """Return whether a file is listed, as an image or to be opened; counts what is not."""
         # Masks of this or another output are no photographs.
         is_mask = "/masks/run=" in uri
-        if not is_mask and (is_image(key) or (self._opens_tars and is_tar(key))):
+        if not is_mask and (is_image(key) or self._opens(key)):
             return True
         self._num_ignored += 1
-        self.num_masks += is_mask
-        self.num_tars += is_tar(key) and not is_mask
-        self.num_packed_tars += is_packed_tar(key)
+        self._num_masks += is_mask
+        self._num_tars += is_tar(key) and not is_mask
+        self._num_packed_tars += is_packed_tar(key)
+        self._num_tables += is_table(key)
         return False
+
+    def _opens(self, key: str) -> bool:
+        if self._form == "tar":
+            return is_tar(key)
+        return self._form == "parquet" and is_table(key)
 
     def _output_below(self, prefix: str) -> str | None:
         """Return the output's path below a folder, if it lies there, also by way of links."""

@@ -12,7 +12,7 @@ from pipeline.inputs.open_tars import damaged, is_of_one_tar, refused, source_in
 from pipeline.inputs.source import Source
 from pipeline.inputs.tars import DamagedTarError, is_tar, read_members
 from pipeline.store.entry import Entry
-from pipeline.store.extent import container_of, key_inside, member_of
+from pipeline.store.extent import Extent, container_of, key_inside, member_of
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri, other_spellings
 
@@ -95,6 +95,9 @@ class LookUps:
         return inside.get(uri) or self._look_up(uri)
 
     def _look_up(self, uri: str) -> Source:
+        if (cell := Extent.of_image({"uri": uri})).cell is not None:
+            table = self._stat_if_there(cell.uri)
+            return Source(_key_of(uri), uri, table.version if table else None, None)
         entry = self._stat_if_there(uri)
         for other in () if entry else other_spellings(uri):
             entry = entry or self._stat_if_there(other)
@@ -134,4 +137,6 @@ def _known(named: Named) -> Source:
 
 def _key_of(uri: str) -> str:
     """Name an image of a manifest: all of its place."""
+    if Extent.of_image({"uri": uri}).cell is not None:
+        uri = key_inside(container_of(uri), member_of(uri))
     return uri.partition("://")[2].lstrip("/")

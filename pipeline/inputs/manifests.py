@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.store.bucket_answers import etag_of
+from pipeline.store.cells import image_columns
 
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
@@ -188,7 +189,10 @@ class Manifest:
 
     def _parquet(self, data: bytes) -> Iterator[Row]:
         file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
-        columns = self._columns(file.schema_arrow.names)
+        hint = ""
+        if image_columns(file.schema_arrow):
+            hint = "; if its rows hold images, input_form=parquet labels them"
+        columns = self._columns(file.schema_arrow.names, hint)
         for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
@@ -222,9 +226,10 @@ class Manifest:
                 raise ValueError(f"it is {name}; save it as UTF-8")
         return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
 
-    def _columns(self, names: list[str]) -> list[str]:
+    def _columns(self, names: list[str], hint: str = "") -> list[str]:
         if any(names.count(name) != 1 for name in self.needed):
-            raise InputError(f"manifest {self.uri} needs {self.needs}; it has {', '.join(names)}")
+            there = ", ".join(names)
+            raise InputError(f"manifest {self.uri} needs {self.needs}; it has {there}{hint}")
         return [*self.needed, *(name for name in self.wanted if name in names)]
 
     def _value(self, name: str, text: str) -> str | int:

@@ -1,6 +1,7 @@
 """Inputs that hold nothing to label: what a person named instead, and what to do about it."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pipeline.errors import InputError, StoreError
 from pipeline.images.formats import sniff
@@ -14,35 +15,54 @@ LOOKED_INTO = 3
 _MAX_BYTES = 64 << 20
 
 
-def no_images(
-    input_uri: str, num_ignored: int, num_masks: int, num_tars: int = 0, num_packed_tars: int = 0
-) -> InputError:
+class Ignored(NamedTuple):
+    """Files of an input that are no images by their names.
+
+    Attributes:
+        number: All of them.
+        num_masks: Of these, masks that `label` has written.
+        num_tars: Of these, tars that were not opened.
+        num_tables: Of these, Parquet files that were not opened.
+        num_packed_tars: Of these, compressed tars.
+    """
+
+    number: int
+    num_masks: int
+    num_tars: int
+    num_tables: int
+    num_packed_tars: int
+
+
+def no_images(input_uri: str, ignored: Ignored) -> InputError:
     """Build the error for an input without images.
 
     Args:
         input_uri: The setting.
-        num_ignored: Files there that are none.
-        num_masks: Of these, masks that `label` has written.
-        num_tars: Of these, tars that were not opened.
-        num_packed_tars: Of these, compressed tars.
+        ignored: What it holds.
     """
-    if num_masks:
-        return InputError(
-            f"input={input_uri!r} holds no images but masks that `label` has written "
-            f"({num_masks}); name the folder of the photographs"
+    return InputError(f"input={input_uri!r} holds no images{_instead(ignored)}")
+
+
+def _instead(ignored: Ignored) -> str:
+    if ignored.num_masks:
+        return (
+            f" but masks that `label` has written ({ignored.num_masks}); name the folder of the "
+            "photographs"
         )
-    if num_tars:
-        return InputError(
-            f"input={input_uri!r} holds no images ({num_ignored} other files, {num_tars} of them "
-            "tars); input_form=tar labels the images in tars"
-        )
-    if num_packed_tars:
-        return InputError(
-            f"input={input_uri!r} holds no images but {num_packed_tars} compressed tars: {UNPACK}"
-        )
-    return InputError(
-        f"input={input_uri!r} holds no images ({num_ignored} other files). Is the path right? "
-        "A folder's images are told by their endings; a manifest names any object"
+    for form, number, kind in (
+        ("tar", ignored.num_tars, "tars"),
+        ("parquet", ignored.num_tables, "Parquet files"),
+    ):
+        if number:
+            return (
+                f" ({ignored.number} other files, {number} of them {kind}); input_form={form} "
+                f"labels the images in {kind}"
+            )
+    if ignored.num_packed_tars:
+        return f" but {ignored.num_packed_tars} compressed tars: {UNPACK}"
+    return (
+        f" ({ignored.number} other files). Is the path right? A folder's images are told by their "
+        "endings; a manifest names any object"
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.schema import ImageRow, ShardTask
+from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
@@ -121,7 +122,7 @@ def _spread(candidates: Sequence[_T], number: int) -> Sequence[_T]:
 
 def _answers(storage: Storage, image: ImageRow, max_bytes: int) -> bool:
     try:
-        storage.for_input().read_version_of(Extent.of_image(image), image["etag"], max_bytes)
+        read_image(storage.for_input(), Extent.of_image(image), image["etag"], max_bytes)
     except StoreError as error:
         return error.code not in _DOUBTFUL
     return True

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from pipeline.errors import ErrorCode, PipelineError, Scope, StoreError
+from pipeline.labelling.columns import Columns
 from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import refuse_a_store_that_fails
 from pipeline.labelling.mishaps import Mishaps
@@ -16,8 +17,13 @@ from pipeline.labelling.reads import MAX_READ, Read, reads_of
 from pipeline.labelling.runs import planned_images
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
+from pipeline.store.cells import ImageColumn
+from pipeline.store.extent import Extent
 from pipeline.store.names import MAX_KEY_BYTES, MAX_PART_BYTES
 from pipeline.store.storage import Storage
+
+# What may be true of one row, or row group, of a Parquet file.
+_OF_A_CELL = (ErrorCode.CORRUPT, ErrorCode.NOT_FOUND, ErrorCode.TOO_MANY_BYTES)
 
 
 class Fetch:
@@ -45,11 +51,12 @@ class Fetch:
             InputError: The plan is damaged.
         """
         plan: bytes | None = None
+        columns = Columns()
         for task in tasks_of(group):
             work, storage = Work(), self._storage.counting()
             with work.timed("fetch"):
                 plan = storage.read(task["plan_uri"]) if plan is None else plan
-            yield self._shard(task, plan, work, storage)
+            yield self._shard(task, plan, work, storage, columns)
 
     def shard(self, task: ShardTask) -> ShardRow:
         """Fetch one shard. Raises as a call does."""
@@ -60,9 +67,11 @@ class Fetch:
         )
         return next(self(group))
 
-    def _shard(self, task: ShardTask, plan: bytes, work: Work, storage: Storage) -> ShardRow:
+    def _shard(
+        self, task: ShardTask, plan: bytes, work: Work, storage: Storage, columns: Columns
+    ) -> ShardRow:
         with work.timed("fetch"):
-            images = self._fetch(storage, planned_images(task, plan))
+            images = self._fetch(storage, planned_images(task, plan), columns)
             refuse_a_store_that_fails(storage, task, images, self._max_image_bytes)
         work.read_bytes = sum(len(image["data"] or b"") for image in images)
         work.retried(storage.retries)
@@ -74,19 +83,26 @@ class Fetch:
         Args:
             planned: The images.
         """
-        return self._fetch(self._storage, planned)
+        return self._fetch(self._storage, planned, Columns())
 
-    def _fetch(self, storage: Storage, planned: Sequence[ImageRow]) -> list[ImageRow]:
-        fetch = partial(_fetch, storage.for_input(), self._max_image_bytes, self._mishaps)
+    def _fetch(
+        self, storage: Storage, planned: Sequence[ImageRow], columns: Columns
+    ) -> list[ImageRow]:
+        limit = self._max_image_bytes
+        fetch = partial(_fetch, storage.for_input(), columns, limit, self._mishaps)
         reads = reads_of(planned, self._max_image_bytes)
         with ThreadPoolExecutor(self._threads) as pool:
             found = {row["image_id"]: row for rows in pool.map(fetch, reads) for row in rows}
         return [found[image["image_id"]] for image in planned]
 
 
-def _fetch(storage: Storage, max_image_bytes: int, mishaps: Mishaps, read: Read) -> list[ImageRow]:
+def _fetch(
+    storage: Storage, columns: Columns, max_image_bytes: int, mishaps: Mishaps, read: Read
+) -> list[ImageRow]:
     """Fetch what is read at once; what can't be read costs only its own images a row each."""
     try:
+        if read.place.cell is not None and read.images[0].get("error_code") is None:
+            return _fetch_cells(columns.open(storage, read), max_image_bytes, read)
         if len(read.images) > 1:
             return _fetch_together(storage, read)
         return [_fetch_image(storage, max_image_bytes, read)]
@@ -100,10 +116,26 @@ def _fetch(storage: Storage, max_image_bytes: int, mishaps: Mishaps, read: Read)
     except Exception as error:  # noqa: BLE001 - one answer of a store must not end the run
         found = mishaps.image_error(error, read.images[0]["uri"])
         code, message = found.code, found.message
-    return [
-        {**image, "data": None, "error_code": str(code), "error_message": message}
-        for image in read.images
-    ]
+    return [_failed(image, code, message) for image in read.images]
+
+
+def _failed(image: ImageRow, code: ErrorCode, message: str) -> ImageRow:
+    return {**image, "data": None, "error_code": str(code), "error_message": message}
+
+
+def _fetch_cells(column: ImageColumn, max_image_bytes: int, read: Read) -> list[ImageRow]:
+    """Fetch images of one Parquet file. Raises StoreError where it is true of all of them."""
+    found = []
+    for image in read.images:
+        try:
+            data = column.read(Extent.of_image(image), max_image_bytes)
+        except StoreError as error:
+            if error.code not in _OF_A_CELL:
+                raise
+            found.append(_failed(image, error.code, error.message))
+        else:
+            found.append(_fetched(image, data))
+    return found
 
 
 def _fetch_together(storage: Storage, read: Read) -> list[ImageRow]:

@@ -10,6 +10,7 @@ from pipeline.labelling.finding import Finding, change, note, ok
 from pipeline.labelling.network import Network, check_weights, describe_network
 from pipeline.labelling.store_words import StoreWords, endpoint_of, words_for
 from pipeline.settings.label import LabelSettings
+from pipeline.store.cells import read_image
 from pipeline.store.probe import probe_conditional_put
 from pipeline.store.storage import Storage
 
@@ -48,7 +49,7 @@ class Places:
             settings.input,
             settings.output,
             settings.max_image_bytes,
-            Reading(opens_tars=settings.input_form == "tar"),
+            Reading(form=settings.input_form, image_column=settings.image_column),
         )
 
     def first_image(self, threads: int) -> Source | None:
@@ -74,9 +75,8 @@ def _look_at_input(places: Places, where: str) -> Iterator[Finding]:
         return
     subject = f"input, {where}"
     try:
-        data = places.storage.for_input().read_version_of(
-            places.image.place, places.image.version, places.max_image_bytes
-        )
+        place = (places.image.place, places.image.version, places.max_image_bytes)
+        data = read_image(places.storage.for_input(), *place)
     except StoreError as error:
         yield _input_refused(subject, error, where, places)
     else:

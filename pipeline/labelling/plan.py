@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import FingerprintMismatch, SettingError
-from pipeline.inputs.tars import is_tar
+from pipeline.inputs.forms import named_form
 from pipeline.labelling.draft import Draft
 from pipeline.labelling.history import History
 from pipeline.labelling.records import NetworkRecord, RunRecord
@@ -36,8 +36,9 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
     """
     # A slash at the end says how the input is read, not which it is.
     source = settings.input.rstrip("/")
-    # Where the input names tars, the setting says nothing new.
-    form = "\0tar" if settings.input_form == "tar" and not is_tar(source) else ""
+    # Where the input's own name says the form, the setting says nothing new.
+    asked = settings.input_form
+    form = "" if asked == "files" or named_form(source) != "files" else f"\0{asked}"
     return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}{form}".encode())[:16]
 
 

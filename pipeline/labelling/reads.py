@@ -1,11 +1,12 @@
 """Reads: which images of a shard one request brings.
 
 Images that lie close to each other in a tar come together: a request costs more time, and money,
-than the bytes between them.
+than the bytes between them. Those of a Parquet file come by its row groups.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pipeline.labelling.schema import ImageRow
 from pipeline.store.extent import Extent
@@ -23,7 +24,8 @@ class Read:
     Attributes:
         place: The bytes.
         version: Of the object; None where the plan knows none.
-        images: In order of their places; a single one where it is an object of its own.
+        images: In order of their places; a single one where it is an object of its own. Of a
+            Parquet file, the place is that of the first one.
     """
 
     place: Extent
@@ -38,21 +40,34 @@ def reads_of(planned: Sequence[ImageRow], max_image_bytes: int) -> Iterator[Read
         planned: The images; what is not to be read, or may not be as large, is by itself.
         max_image_bytes: Larger images are not read.
     """
-    inside = []
+    inside, cells = [], []
     for image in planned:
         read = Read(Extent.of_image(image), image["etag"], (image,))
-        if _can_be_joined(image, max_image_bytes):
-            inside.append(read)
-        else:
+        if image.get("error_code") is not None or read.place.is_whole:
             yield read
+        elif read.place.cell is not None:
+            cells.append(read)
+        elif (image["num_bytes"] or 0) > max_image_bytes:
+            yield read
+        else:
+            inside.append(read)
     inside.sort(key=lambda read: (read.place.uri, read.version, read.place.offset))
     yield from _joined(inside)
+    cells.sort(key=_column_and_row)
+    for _, some in groupby(cells, key=_column):
+        first, *others = some
+        images = (image for one in others for image in one.images)
+        yield Read(first.place, first.version, (*first.images, *images))
 
 
-def _can_be_joined(image: ImageRow, max_image_bytes: int) -> bool:
-    in_tar = image.get("image_offset") is not None
-    is_small = (image["num_bytes"] or 0) <= max_image_bytes
-    return in_tar and is_small and image.get("error_code") is None
+def _column(read: Read) -> tuple[str, str | None, str]:
+    assert read.place.cell is not None, f"{read.place} lies in a Parquet file"
+    return (read.place.uri, read.version, read.place.cell.column)
+
+
+def _column_and_row(read: Read) -> tuple[str, str | None, str, int]:
+    assert read.place.cell is not None, f"{read.place} lies in a Parquet file"
+    return (*_column(read), read.place.cell.row)
 
 
 def _joined(reads: Sequence[Read]) -> Iterator[Read]:

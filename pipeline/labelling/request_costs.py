@@ -8,9 +8,9 @@ is asked again, and the pictures of the report.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.inputs.forms import form_of
 from pipeline.inputs.inventory import INVENTORY_NAME
 from pipeline.inputs.manifests import MANIFEST_ENDINGS
-from pipeline.inputs.tars import is_tar
 from pipeline.labelling.reads import MAX_READ
 from pipeline.settings.label import LabelSettings
 from pipeline.store.uri import BUCKETS
@@ -68,13 +68,13 @@ def lines(settings: LabelSettings, amount: Amount, *, kinds: Sequence[bool]) -> 
     if not settings.output.startswith(BUCKETS):
         return []
     found = finding(settings, amount.num_listed) + Requests(0, amount.num_header_reads)
-    opens_tars = settings.input_form == "tar" or is_tar(settings.input)
-    num_reads = in_reads(amount.num_bytes, amount.num_shards) if opens_tars else amount.num_images
+    are_files = form_of(settings.input, settings.input_form) == "files"
+    num_reads = amount.num_images if are_files else in_reads(amount.num_bytes, amount.num_shards)
     return [_line(found, amount, num_reads, in_tars=in_tars) for in_tars in kinds]
 
 
 def in_reads(num_bytes: int, num_shards: int) -> int:
-    """Reckon in how many requests images come out of tars, those of a shard lying close together.
+    """Reckon in how many requests images come out of tars and tables, where neighbours lie close.
 
     Args:
         num_bytes: Encoded bytes of the images.

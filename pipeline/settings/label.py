@@ -276,11 +276,18 @@ class _InputFields(NoSettings):
         "column `uri` (.parquet, .csv, .jsonl), or manifest.json of an S3 Inventory; local or in a "
         "bucket"
     )
-    input_form: Literal["files", "tar"] = Field(
+    input_form: Literal["files", "tar", "parquet"] = Field(
         "files",
         description="files: label the images of a folder or manifest; tar: also the images in its "
-        ".tar files, as img2dataset and NeMo Curator write them. An input that names .tar files "
-        "opens them in any case",
+        ".tar files, as img2dataset and NeMo Curator write them; parquet: also those in its "
+        ".parquet files, as Hugging Face's datasets and img2dataset write them. An input that "
+        "names .tar files, or *.parquet, opens them in any case",
+    )
+    image_column: str | None = Field(
+        None,
+        min_length=1,
+        description="with input_form=parquet: the column of the images, which is binary or a "
+        "struct with `bytes`; default: the only one",
     )
     trust_manifest: bool = Field(
         default=False,

@@ -1,12 +1,29 @@
-"""Where bytes lie: an object, or consecutive bytes of one.
+"""Where bytes lie: an object, consecutive bytes of one, or a value in a Parquet file.
 
 An image in a tar has the URI `<tar>!/<member>`, as Java's JarURLConnection and Apache Commons VFS
-write it.
+write it, and one in a Parquet file `<file>!/<column>/<row>`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+_INSIDE = "!/"
+# Rows have nine digits at least, so that their names are in their order.
+_CELL = re.compile(r"\.parquet!/(?P<column>.+)/(?P<row>\d{9,})\Z", re.IGNORECASE)
+
+
+class Cell(NamedTuple):
+    """A value in a Parquet file.
+
+    Attributes:
+        column: The name of its column.
+        row: The number of its row in the file, from 0.
+    """
+
+    column: str
+    row: int
 
 
 @dataclass(frozen=True)
@@ -17,11 +34,13 @@ class Extent:
         uri: The object.
         offset: Bytes of the object before the part; None for the whole object.
         num_bytes: Number of bytes of the part; None for the whole object.
+        cell: Which value of a Parquet file it is, which `cells.read_image` reads; None for bytes.
     """
 
     uri: str
     offset: int | None = None
     num_bytes: int | None = None
+    cell: Cell | None = None
 
     @staticmethod
     def of_mask(row: Mapping[str, Any]) -> "Extent":
@@ -39,11 +58,12 @@ class Extent:
 
         Args:
             row: A row with `uri`; `image_offset` is null, or missing, where the image is an object
-                of its own. For an image in a tar, `num_bytes` is its size.
+                of its own, or lies in a Parquet file. For an image in a tar, `num_bytes` is its
+                size.
         """
         offset = row.get("image_offset")
         if offset is None:
-            return Extent(row["uri"])
+            return _cell_or_object(row["uri"])
         return Extent(container_of(row["uri"]), offset, row["num_bytes"])
 
     @property
@@ -53,14 +73,35 @@ class Extent:
             return None
         return range(self.offset, self.offset + self.num_bytes)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is an object of its own."""
+        return self.offset is None and self.cell is None
+
     def __str__(self) -> str:
         """Name it for a person."""
+        if self.cell is not None:
+            return f"{self.uri} (row {self.cell.row} of {self.cell.column})"
         if self.span is None:
             return self.uri
         return f"{self.uri} (bytes {self.span.start} to {self.span.stop - 1})"
 
 
-_INSIDE = "!/"
+def _cell_or_object(uri: str) -> Extent:
+    found = _CELL.search(uri)
+    if found is None:
+        return Extent(uri)
+    return Extent(container_of(uri), cell=Cell(found["column"], int(found["row"])))
+
+
+def cell_name(column: str, row: int) -> str:
+    """Name a value in a Parquet file, for `uri_inside` and `key_inside`.
+
+    Args:
+        column: The name of its column.
+        row: The number of its row, from 0.
+    """
+    return f"{member_name(column)}/{row:09}"
 
 
 def place_of(row: Mapping[str, Any]) -> str:
@@ -70,7 +111,7 @@ def place_of(row: Mapping[str, Any]) -> str:
         row: A row as `Extent.of_image` takes it.
     """
     uri: str = row["uri"]
-    if row.get("image_offset") is not None:
+    if row.get("image_offset") is not None or _CELL.search(uri):
         uri = key_inside(container_of(uri), member_of(uri))
     return uri.partition("://")[2].lstrip("/")
 

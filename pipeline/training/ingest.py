@@ -33,6 +33,7 @@ from pipeline.images.augment import Augment
 from pipeline.images.decode import decode_image
 from pipeline.images.ground_truth import Coding, TruthError, decode_truth
 from pipeline.inputs.samples import Sample
+from pipeline.store.cells import read_image
 from pipeline.store.storage import Storage
 
 # Tasks that load while the network has what others have loaded.
@@ -92,7 +93,7 @@ class Reader:
             StoreError: The store does not answer.
         """
         try:
-            image = decode_image(self.storage.read_extent(sample.image), self.max_image_pixels)
+            image = decode_image(read_image(self.storage, sample.image), self.max_image_pixels)
             truth = decode_truth(self.storage.read_extent(sample.mask), self.coding)
         except (ImageError, TruthError) as error:
             raise InputError(f"{sample.image_uri} or its truth: {error}") from error

@@ -81,7 +81,7 @@ def _draw(server: Server, bucket: str, arguments: argparse.Namespace) -> None:
 
 def _find(storage: Storage, place: str, kept: KeptTars) -> tuple[list[Source], tuple[str, ...]]:
     before = storage.requests["read"]
-    reading = Reading(opens_tars=True, kept=kept)
+    reading = Reading(form="tar", kept=kept)
     sources = Sources(storage, place, "file:///none", _THREADS, reading)
     started, used = time.perf_counter(), time.process_time()
     found = list(sources)

@@ -18,6 +18,7 @@ from pipeline.images.masks import decode_mask
 from pipeline.images.overlay import shrink, shrink_mask
 from pipeline.labelling.page.candidates import Row
 from pipeline.labelling.runs import Run
+from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
@@ -92,7 +93,7 @@ class Pictures:
 
 
 def _read(storage: Storage, row: Row) -> Picture:
-    data = storage.for_input().read_version_of(Extent.of_image(row), row["etag"], _MAX_BYTES)
+    data = read_image(storage.for_input(), Extent.of_image(row), row["etag"], _MAX_BYTES)
     pixels = shrink(decode_image(data, _MAX_PIXELS), _SIDE)
     mask = shrink_mask(decode_mask(storage.read_extent(Extent.of_mask(row))), _SIDE)
     if mask.shape != pixels.shape[:2]:

@@ -80,7 +80,7 @@ def test_exports_hold_the_images_of_the_tars(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "flags", "said"),
     [
-        ("label-studio", (), "from which Label Studio loads no image; unpack the tars"),
+        ("label-studio", (), "from which Label Studio loads no image; unpack it"),
         ("coco", ("--no-copy-images",), "where readers of COCO find no image"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_manifest_may_name_tars(trusted: bool, run: Run, tmp_path: Path) -> No
     lines = f"uri,etag,num_bytes\n{tar},{entry.version},{entry.num_bytes}\n"
     (tmp_path / "list.csv").write_text(lines)
     place = (f"file://{tmp_path}/list.csv", "file:///out", 2)
-    opened = list(Sources(Storage(), *place, Reading(trusted, opens_tars=True)))
+    opened = list(Sources(Storage(), *place, Reading(trusted, form="tar")))
     assert [one.uri for one in opened] == [f"{tar}!/{seed:09d}.png" for seed in range(3)]
     assert [one.uri for one in Sources(Storage(), *place, Reading(trusted))] == [tar]
 

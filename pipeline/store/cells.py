@@ -1,0 +1,266 @@
+"""Images in Parquet files: values of a column, read by row group, in one version of the file.
+
+A value of a packed column has no bytes of its own in the file. Whoever reads one reads the column
+of its row group, in one request, and takes from it what it wants.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import ErrorCode, StoreError
+from pipeline.store.entry import Entry, changed_since, check_size
+from pipeline.store.extent import Extent
+from pipeline.store.parquet import DAMAGE
+from pipeline.store.storage import Storage
+
+# A column of a row group lies in memory, packed and unpacked.
+MAX_GROUP_BYTES = 512 << 20
+_MAX_NAMED = 8
+
+_T = TypeVar("_T")
+
+
+def read_image(
+    storage: Storage,
+    place: Extent,
+    version: str | None = None,
+    max_bytes: int | None = None,
+    num_bytes: int | None = None,
+) -> bytes:
+    """Read the encoded bytes of an image, wherever they lie.
+
+    Args:
+        storage: The storage as it reads the input.
+        place: The image.
+        version: Of the object that it is, or lies in; None takes any.
+        max_bytes: The limit on its bytes; None for none.
+        num_bytes: Its size, as `Storage.read_version` takes it.
+
+    Raises:
+        StoreError: As `Storage.read_version_of`; for a value in a Parquet file also `corrupt`.
+    """
+    if place.cell is None:
+        if version is None and max_bytes is None:
+            return storage.read_extent(place)
+        assert max_bytes is not None, "a version is read up to a limit"
+        return storage.read_version_of(place, version, max_bytes, num_bytes)
+    column = ImageColumn(open_parquet(storage, place.uri, version), place.cell.column)
+    return column.read(place, max_bytes)
+
+
+def open_parquet(storage: Storage, uri: str, version: str | None = None) -> "ParquetObject":
+    """Open a Parquet file.
+
+    Args:
+        storage: The storage as it reads the input.
+        uri: The file.
+        version: Of it; None takes any.
+
+    Raises:
+        StoreError: It has changed since, can't be read, or is `corrupt`.
+    """
+    entry = storage.stat(uri)
+    if version not in (None, entry.version):
+        raise changed_since(uri, str(version), entry.version)
+    return ParquetObject(storage, entry)
+
+
+class ParquetObject:
+    """One version of a Parquet file in a store: its footer is read when it is opened.
+
+    Attributes:
+        uri: The file.
+        schema: Its columns.
+    """
+
+    def __init__(self, storage: Storage, entry: Entry) -> None:
+        """Read the footer.
+
+        Args:
+            storage: The storage as it reads the input.
+            entry: The file as it was listed.
+
+        Raises:
+            StoreError: It has changed since, can't be read, or is `corrupt`.
+        """
+        self.uri = entry.uri
+        source = _Requested(storage, entry)
+        self._file = self._whole(lambda: pq.ParquetFile(source, pre_buffer=False))
+        self.schema: pa.Schema = self._whole(lambda: self._file.schema_arrow)
+
+    def groups_of(self, path: str) -> list[tuple[int, int]]:
+        """Return the rows of each row group, and its unpacked bytes in a column.
+
+        Args:
+            path: Of the column, with dots.
+        """
+        metadata = self._file.metadata
+        found = []
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            columns = (group.column(index) for index in range(group.num_columns))
+            sizes = [one.total_uncompressed_size for one in columns if one.path_in_schema == path]
+            found.append((group.num_rows, sum(sizes)))
+        return found
+
+    def read_column(self, group: int, path: str) -> Any:
+        """Read a column of a row group, as bytes. Raises StoreError.
+
+        Args:
+            group: Number of the row group.
+            path: Of the column, with dots.
+        """
+        table = self._whole(
+            lambda: self._file.read_row_group(group, columns=[path], use_threads=False)
+        )
+        column = table.column(0)
+        return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+
+    def _whole(self, read: Callable[[], _T]) -> _T:
+        try:
+            return read()
+        except DAMAGE as error:
+            reason = str(error).split("\n", maxsplit=1)[0]
+            raise StoreError(
+                ErrorCode.CORRUPT, f"{self.uri} is no whole Parquet file: {reason}"
+            ) from error
+
+
+class ImageColumn:
+    """A column of images; the row group that was read last stays in memory.
+
+    Attributes:
+        groups: Rows of each row group, and its bytes in this column, unpacked.
+    """
+
+    def __init__(self, file: ParquetObject, column: str) -> None:
+        """Find the column, without reading it.
+
+        Args:
+            file: The file.
+            column: The name of the column.
+
+        Raises:
+            StoreError: `corrupt` if there is no such column of images.
+        """
+        path = image_columns(file.schema).get(column)
+        if path is None:
+            raise StoreError(
+                ErrorCode.CORRUPT,
+                f"{file.uri} has no column {column!r} of images; it has {described(file.schema)}",
+            )
+        self._file = file
+        self._path = path
+        self.groups = file.groups_of(path)
+        self._held: tuple[int, Any] = (-1, None)
+
+    def read(self, place: Extent, max_bytes: int | None = None) -> bytes:
+        """Read an image. Several are best read in order of their rows.
+
+        Args:
+            place: The image, in this column.
+            max_bytes: The limit on its bytes; None for none.
+
+        Raises:
+            StoreError: The file is damaged, has changed, or has no such row; the row is null; the
+                image, or its row group, is too large.
+        """
+        assert place.cell is not None, f"{place} is no value of a column"
+        group, index = self._find(place.cell.row)
+        value: bytes | None = self._rows(group)[index].as_py()
+        if value is None:
+            raise StoreError(ErrorCode.CORRUPT, f"{place} is null: there is no image")
+        check_size(str(place), len(value), max_bytes)
+        return value
+
+    def _find(self, row: int) -> tuple[int, int]:
+        first = 0
+        for group, (num_rows, _) in enumerate(self.groups):
+            if row < first + num_rows:
+                return group, row - first
+            first += num_rows
+        raise StoreError(ErrorCode.NOT_FOUND, f"{self._file.uri} has {first} rows, not row {row}")
+
+    def _rows(self, group: int) -> Any:
+        if self._held[0] != group:
+            _, num_bytes = self.groups[group]
+            if num_bytes > MAX_GROUP_BYTES:
+                raise StoreError(
+                    ErrorCode.TOO_MANY_BYTES,
+                    f"row group {group} of {self._file.uri} has {num_bytes:,} bytes of images, the "
+                    f"limit is {MAX_GROUP_BYTES:,}; write the file with smaller row groups, as "
+                    "with `row_group_size=100`",
+                )
+            self._held = (-1, None)  # one at a time
+            self._held = (group, self._file.read_column(group, self._path))
+        return self._held[1]
+
+
+def image_columns(schema: pa.Schema) -> dict[str, str]:
+    """Find what may hold images: binary columns, and structs with `bytes`, as Hugging Face's.
+
+    Args:
+        schema: Of a file.
+
+    Returns:
+        The path of its bytes, by the name of the column.
+    """
+    found = {}
+    for field in schema:
+        if _is_binary(field.type):
+            found[field.name] = field.name
+        elif pa.types.is_struct(field.type):
+            index = field.type.get_field_index("bytes")
+            if index >= 0 and _is_binary(field.type.field(index).type):
+                found[field.name] = f"{field.name}.bytes"
+    return found
+
+
+def described(schema: pa.Schema) -> str:
+    """Name the columns of a file for a person; the first ones of many.
+
+    Args:
+        schema: Of the file.
+    """
+    names = [f"{field.name} ({field.type})" for field in schema]
+    return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+class _Requested(io.RawIOBase):
+    """One version of an object as a file of which every read is a request."""
+
+    def __init__(self, storage: Storage, entry: Entry) -> None:
+        self._storage = storage
+        self._entry = entry
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._entry.num_bytes}
+        self._position = start[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), max(0, self._entry.num_bytes - self._position))
+        if size:
+            place = Extent(self._entry.uri, self._position, size)
+            buffer[:size] = self._storage.read_version_of(place, self._entry.version, size)
+            self._position += size
+        return size

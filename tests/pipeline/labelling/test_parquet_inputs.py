@@ -1,0 +1,276 @@
+"""Images in Parquet files: each is labelled as the same file would be, and every row is one."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import InputError, StoreError
+from pipeline.export.items import read_item
+from pipeline.images.ground_truth import Coding
+from pipeline.inputs.inspect import Chunk, Inspect
+from pipeline.labelling.draft import draft
+from pipeline.labelling.fetch import Fetch
+from pipeline.labelling.history import History
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import ShardGroup
+from pipeline.labelling.verify import verify
+from pipeline.store import cells
+from pipeline.store.cells import read_image
+from pipeline.store.extent import Extent
+from pipeline.store.storage import Storage
+from tests.disk_runs import make_settings, network_record, start_run
+from tests.pipeline.labelling.test_tar_inputs import _draft, _hashes, _labelled, _rows, picture
+from tests.servers import Server
+
+_Images = Sequence[bytes | None]
+
+
+def _plain(images: _Images, **_: Any) -> pa.Table:
+    return pa.table({"jpg": pa.array(images, pa.binary()), "caption": ["x"] * len(images)})
+
+
+def _large(images: _Images, **_: Any) -> pa.Table:
+    return pa.table({"content": pa.array(images, pa.large_binary())})
+
+
+def _hugging_face(images: _Images, **_: Any) -> pa.Table:
+    rows = [None if data is None else {"bytes": data, "path": "a.png"} for data in images]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.table({"label": list(range(len(images))), "image": pa.array(rows, kind)})
+
+
+def table_of(images: _Images, form: Callable[..., pa.Table] = _hugging_face, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(form(images), buffer, **{"row_group_size": 3, **how})
+    return buffer.getvalue()
+
+
+def _put(folder: Path, **tables: bytes) -> Path:
+    (folder / "in").mkdir(exist_ok=True)
+    for name, data in tables.items():
+        (folder / "in" / f"{name}.parquet").write_bytes(data)
+    return folder / "in"
+
+
+@pytest.mark.parametrize("form", [_plain, _large, _hugging_face])
+@pytest.mark.parametrize("how", [{}, {"compression": "none"}, {"use_dictionary": False}])
+def test_masks_are_those_of_the_same_files(
+    form: Callable[..., pa.Table], how: dict[str, Any], tmp_path: Path
+) -> None:
+    """Out of Parquet come the masks that files give; the run is whole, a rerun has nothing."""
+    for seed in range(9):
+        Storage().write(f"file://{tmp_path}/files/{seed}.png", picture(seed))
+    first, second = (table_of([picture(seed) for seed in some], form, **how)
+                     for some in (range(5), range(5, 9)))  # fmt: skip
+    source = _put(tmp_path, a=first, b=second)
+    files = _labelled(tmp_path, tmp_path / "files")
+    run = _labelled(tmp_path, source, input_form="parquet", max_shard_images=4)
+    assert list(_hashes(run).values()) == list(_hashes(files).values())
+    verdict = verify(run, 2)
+    assert (verdict.num_masks, verdict.finished, str(verdict.breaks)) == (9, True, "")
+    again = _draft(tmp_path, source, input_form="parquet")
+    assert (again.num_images, again.num_skipped) == (0, 9)
+
+
+def test_a_row_says_where_its_image_lies(tmp_path: Path) -> None:
+    """URI, key, version and size are in the table, and enough to read the image again."""
+    source = _put(tmp_path, a=table_of([picture(seed) for seed in range(4)]))
+    run = _labelled(tmp_path, f"{source}/*.parquet")
+    rows = _rows(run)
+    uri = f"file://{source}/a.parquet"
+    assert rows[3]["uri"] == f"{uri}!/image/000000003"
+    assert rows[3]["key"] == "a.parquet/image/000000003"
+    assert rows[3]["mask_uri"] == f"{run.masks_folder}/a.parquet/image/000000003.png"
+    for seed, row in enumerate(rows):
+        place = Extent.of_image(row)
+        assert read_image(Storage(), place, row["etag"], 1 << 20) == picture(seed)
+        assert (row["num_bytes"], row["image_offset"]) == (len(picture(seed)), None)
+        assert read_item(Storage(), str(seed), row, with_image=True).image == picture(seed)
+
+
+def test_each_form_of_naming_opens_the_tables(tmp_path: Path) -> None:
+    """One file, a pattern, a folder, or a folder as Spark names it, with images beside them."""
+    source = _put(tmp_path, a=table_of([picture(1), picture(2)]), b=table_of([picture(3)]))
+    (source / "c.png").write_bytes(picture(4))
+    spark = tmp_path / "spark.parquet"
+    spark.mkdir()
+    (spark / "part-0.parquet").write_bytes(table_of([picture(5)]))
+    for named, form, expected in (
+        (source / "a.parquet", "parquet", 2),
+        (f"{source}/*.parquet", "files", 3),
+        (source, "parquet", 4),
+        (spark, "parquet", 1),
+        (source, "files", 1),
+    ):
+        assert _draft(tmp_path, named, input_form=form).num_images == expected
+
+
+def test_tables_that_nobody_asked_to_open_are_named(tmp_path: Path) -> None:
+    """A folder of nothing but Parquet files says which setting labels what is in them."""
+    source = _put(tmp_path, a=table_of([picture(1)]))
+    with pytest.raises(InputError, match=r"1 of them Parquet files\); input_form=parquet labels"):
+        _draft(tmp_path, source)
+    with pytest.raises(InputError, match="needs one column `uri`.*input_form=parquet labels them"):
+        _draft(tmp_path, source / "a.parquet")
+
+
+def test_what_a_row_lacks_is_a_row(tmp_path: Path) -> None:
+    """A null, no image, and one that is too large cost a row each, and no other its mask."""
+    images = [picture(0), None, b"no image", picture(3) + bytes(4000), picture(4)]
+    source = _put(tmp_path, a=table_of(images))
+    run = start_run(tmp_path, source, input_form="parquet", max_image_bytes=3000)
+    fetched = Fetch(run.storage, 3000, 2).shard(run.missing()[0])
+    codes = [image["error_code"] for image in fetched["images"]]
+    assert codes == [None, "corrupt", None, "too_many_bytes", None]
+    assert "row 1 of image) is null" in (fetched["images"][1]["error_message"] or "")
+
+
+def test_another_version_is_another_file(tmp_path: Path) -> None:
+    """A table that has changed since it was planned gives rows, and is planned anew."""
+    source = _put(tmp_path, a=table_of([picture(0), picture(1)]))
+    run = start_run(tmp_path, source, input_form="parquet")
+    _put(tmp_path, a=table_of([picture(2), picture(3), picture(4)]))
+    fetched = Fetch(run.storage, 1 << 20, 2).shard(run.missing()[0])
+    assert {image["error_code"] for image in fetched["images"]} == {"changed"}
+    assert _draft(tmp_path, source, input_form="parquet").num_images == 3
+
+
+def test_a_damaged_table_is_a_row(tmp_path: Path) -> None:
+    """A file that is cut off costs one row that names it; the others are labelled."""
+    whole = table_of([picture(0), picture(1)])
+    source = _put(tmp_path, a=whole, b=whole[:-20], c=b"")
+    run = _labelled(tmp_path, source, input_form="parquet")
+    found = {row["key"]: row["error_code"] for row in _rows(run)}
+    assert found == {
+        "a.parquet/image/000000000": None,
+        "a.parquet/image/000000001": None,
+        "b.parquet": "corrupt",
+        "c.parquet": "corrupt",
+    }
+    assert verify(run, 2).finished
+
+
+def test_damage_within_a_table_costs_its_rows_alone(tmp_path: Path) -> None:
+    """Bytes that were overwritten cost the images of their row group; nothing is decoded of it."""
+    images = [picture(seed) for seed in range(6)]
+    data = bytearray(table_of(images, compression="zstd", use_dictionary=False))
+    start = pq.ParquetFile(io.BytesIO(bytes(data))).metadata.row_group(0).column(1).data_page_offset
+    data[start : start + 40] = bytes(40)
+    source = _put(tmp_path, a=bytes(data))
+    run = _labelled(tmp_path, source, input_form="parquet")
+    codes = [row["error_code"] for row in _rows(run)]
+    assert codes == ["corrupt"] * 3 + [None] * 3
+
+
+def test_the_column_is_chosen_or_asked_for(tmp_path: Path) -> None:
+    """Two columns that may be images are named, and image_column chooses; so is none at all."""
+    both = pa.table({"left": pa.array([picture(0)]), "right": pa.array([picture(1)]), "n": [1]})
+    buffer = io.BytesIO()
+    pq.write_table(both, buffer)
+    source = _put(tmp_path, a=buffer.getvalue())
+    with pytest.raises(InputError, match=r"2 columns that may be images; image_column names one"):
+        _draft(tmp_path, source, input_form="parquet")
+    run = _labelled(tmp_path, source, input_form="parquet", image_column="right")
+    assert _rows(run)[0]["key"] == "a.parquet/right/000000000"
+    assert _rows(run)[0]["height"] == 6
+    with pytest.raises(InputError, match=r"no column 'n' of images.*left \(binary\)"):
+        _draft(tmp_path, source, input_form="parquet", image_column="n")
+    pq.write_table(pa.table({"uri": ["x"]}), source / "a.parquet")
+    with pytest.raises(InputError, match=r"has no column of images; images are binary"):
+        _draft(tmp_path, source, input_form="parquet")
+
+
+def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards that are fetched one after the other read each row group once between them."""
+    read: list[int] = []
+    column = cells.ParquetObject.read_column
+
+    def count(self: cells.ParquetObject, group: int, path: str) -> Any:
+        read.append(group)
+        return column(self, group, path)
+
+    monkeypatch.setattr(cells.ParquetObject, "read_column", count)
+    source = _put(tmp_path, a=table_of([picture(seed) for seed in range(10)], row_group_size=4))
+    run = start_run(tmp_path, source, input_form="parquet", max_shard_images=3)
+    task = run.missing()[0]
+    group = ShardGroup(plan_uri=task["plan_uri"], first_shard=0, row_groups=[0, 1, 2, 3])
+    shards = list(Fetch(run.storage, 1 << 20, 2)(group))
+    assert sum(len(shard["images"]) for shard in shards) == 10
+    assert read == [0, 1, 2]
+
+
+def test_a_row_group_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would not fit into memory is not read, and the message says how to write it."""
+    monkeypatch.setattr("pipeline.store.cells.MAX_GROUP_BYTES", 100)
+    source = _put(tmp_path, a=table_of([picture(0)]))
+    for cell, message in (
+        ("image/000000000", r"smaller row groups, as with `row_group_size=100`"),
+        ("image/000000007", "has 1 rows, not row 7"),
+        ("other/000000000", "has no column 'other' of images"),
+    ):
+        place = Extent.of_image({"uri": f"file://{source}/a.parquet!/{cell}"})
+        with pytest.raises(StoreError, match=message):
+            read_image(Storage(), place)
+
+
+def test_a_manifest_may_name_rows(tmp_path: Path) -> None:
+    """A selection of rows is labelled as they were, also when one of them is not there."""
+    source = _put(tmp_path, a=table_of([picture(seed) for seed in range(4)]))
+    places = [f"{source}/a.parquet!/image/{row:09}" for row in (2, 9)]
+    places.append(f"{source}/gone.parquet!/image/000000001")
+    lines = "".join(json.dumps({"uri": place}) + "\n" for place in places)
+    (tmp_path / "list.jsonl").write_text(lines)
+    run = _labelled(tmp_path, tmp_path / "list.jsonl")
+    found = {row["key"].removeprefix(str(source)[1:]): row["error_code"] for row in _rows(run)}
+    assert found == {
+        "/a.parquet/image/000000002": None,
+        "/a.parquet/image/000000009": "not_found",
+        "/gone.parquet/image/000000001": "not_found",
+    }
+
+
+def test_training_reads_them_too(tmp_path: Path) -> None:
+    """A row of a label's own table is a sample whose image lies in Parquet."""
+    source = _put(tmp_path, a=table_of([picture(seed) for seed in range(2)]))
+    run: Run = _labelled(tmp_path, source, input_form="parquet")
+    rows = _rows(run)
+    number = len(rows)
+    chunk = Chunk(
+        split="train",
+        image_uris=[row["uri"] for row in rows],
+        mask_uris=[row["mask_uri"] for row in rows],
+        mask_offsets=[None] * number,
+        mask_bytes=[None] * number,
+        image_offsets=[None] * number,
+        image_bytes=[None] * number,
+    )
+    found = Inspect(Storage(), Coding("indices", 4), 10_000, 60.0, 2)(chunk)["findings"]
+    assert [one["problem"] for one in found] == ["", ""]
+
+
+def test_tables_in_a_bucket(s3: Server, tmp_path: Path) -> None:
+    """A footer takes one request; images take a look at their file, its footer and row groups."""
+    bucket = s3.make_bucket()
+    images = [picture(seed) for seed in range(6)]
+    s3.put(bucket, "in/a.parquet", table_of(images))
+    fields = {"s3_endpoint_url": s3.endpoint_url, "input_form": "parquet"}
+    settings = make_settings(tmp_path, f"s3://{bucket}/in", **fields)
+    storage = settings.storage()
+    drafted = draft(History(storage, settings.output), settings, network_record())
+    assert drafted.num_header_reads == 1
+    planned = drafted.sample(100)
+    counting = storage.counting()
+    fetched = Fetch(counting, 1 << 20, 2).images(planned)
+    assert [image["data"] for image in fetched] == images
+    assert counting.requests == {"look": 1, "read": 3}
+    s3.put(bucket, "in/a.parquet", table_of(images[1:]))
+    codes = {image["error_code"] for image in Fetch(storage, 1 << 20, 2).images(planned)}
+    assert codes == {"changed"}
