@@ -1,12 +1,14 @@
-"""Images in Parquet files: values of a column, read by row group, in one version of the file.
+"""Images in Parquet files: values of a column, in one version of the file.
 
-A value of a packed column has no bytes of its own in the file. Whoever reads one reads the column
-of its row group, in one request, and takes from it what it wants.
+A value of a packed column has no bytes of its own in the file. Whoever reads one reads its column
+from the start of its row group on. So a column is read forward, some images at a time: whoever
+wants them in order reads every byte once, and holds few.
 """
 
 import io
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,11 +20,11 @@ from pipeline.store.extent import Extent
 from pipeline.store.parquet import DAMAGE
 from pipeline.store.storage import Storage
 
-# A column of a row group lies in memory, packed and unpacked.
-MAX_GROUP_BYTES = 512 << 20
+# So much is asked for at once, or a page of the column where that is larger: pyarrow, for one, ends
+# a page behind 1,024 values. It lies in memory, packed, with the images that are unpacked of it.
+_BUFFER_BYTES = 8 << 20
+_IMAGES_AT_A_TIME = 32
 _MAX_NAMED = 8
-
-_T = TypeVar("_T")
 
 
 def read_image(
@@ -90,8 +92,9 @@ class ParquetObject:
         """
         self.uri = entry.uri
         source = _Requested(storage, entry)
-        self._file = self._whole(lambda: pq.ParquetFile(source, pre_buffer=False))
-        self.schema: pa.Schema = self._whole(lambda: self._file.schema_arrow)
+        with self._whole():
+            self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+            self.schema: pa.Schema = self._file.schema_arrow
 
     def groups_of(self, path: str) -> list[tuple[int, int]]:
         """Return the rows of each row group, and its unpacked bytes in a column.
@@ -108,22 +111,27 @@ class ParquetObject:
             found.append((group.num_rows, sum(sizes)))
         return found
 
-    def read_column(self, group: int, path: str) -> Any:
-        """Read a column of a row group, as bytes. Raises StoreError.
+    def read_column(self, group: int, path: str) -> Iterator[Any]:
+        """Read a column of a row group, as arrays of bytes, some rows at a time.
 
         Args:
             group: Number of the row group.
             path: Of the column, with dots.
-        """
-        table = self._whole(
-            lambda: self._file.read_row_group(group, columns=[path], use_threads=False)
-        )
-        column = table.column(0)
-        return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
-    def _whole(self, read: Callable[[], _T]) -> _T:
+        Raises:
+            StoreError: The file has changed, or is `corrupt`.
+        """
+        with self._whole():
+            for batch in self._file.iter_batches(
+                _IMAGES_AT_A_TIME, row_groups=[group], columns=[path], use_threads=False
+            ):
+                column = batch.column(0)
+                yield pc.struct_field(column, "bytes") if "." in path else column
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
         try:
-            return read()
+            yield
         except DAMAGE as error:
             reason = str(error).split("\n", maxsplit=1)[0]
             raise StoreError(
@@ -132,7 +140,7 @@ class ParquetObject:
 
 
 class ImageColumn:
-    """A column of images; the row group that was read last stays in memory.
+    """A column of images, read forward.
 
     Attributes:
         groups: Rows of each row group, and its bytes in this column, unpacked.
@@ -157,10 +165,10 @@ class ImageColumn:
         self._file = file
         self._path = path
         self.groups = file.groups_of(path)
-        self._held: tuple[int, Any] = (-1, None)
+        self._begin(-1)
 
     def read(self, place: Extent, max_bytes: int | None = None) -> bytes:
-        """Read an image. Several are best read in order of their rows.
+        """Read an image. One that lies before the last one costs its row group once more.
 
         Args:
             place: The image, in this column.
@@ -168,11 +176,10 @@ class ImageColumn:
 
         Raises:
             StoreError: The file is damaged, has changed, or has no such row; the row is null; the
-                image, or its row group, is too large.
+                image is too large.
         """
         assert place.cell is not None, f"{place} is no value of a column"
-        group, index = self._find(place.cell.row)
-        value: bytes | None = self._rows(group)[index].as_py()
+        value: bytes | None = self._value(*self._find(place.cell.row)).as_py()
         if value is None:
             raise StoreError(ErrorCode.CORRUPT, f"{place} is null: there is no image")
         check_size(str(place), len(value), max_bytes)
@@ -186,19 +193,34 @@ class ImageColumn:
             first += num_rows
         raise StoreError(ErrorCode.NOT_FOUND, f"{self._file.uri} has {first} rows, not row {row}")
 
-    def _rows(self, group: int) -> Any:
-        if self._held[0] != group:
-            _, num_bytes = self.groups[group]
-            if num_bytes > MAX_GROUP_BYTES:
-                raise StoreError(
-                    ErrorCode.TOO_MANY_BYTES,
-                    f"row group {group} of {self._file.uri} has {num_bytes:,} bytes of images, the "
-                    f"limit is {MAX_GROUP_BYTES:,}; write the file with smaller row groups, as "
-                    "with `row_group_size=100`",
-                )
-            self._held = (-1, None)  # one at a time
-            self._held = (group, self._file.read_column(group, self._path))
-        return self._held[1]
+    def _value(self, group: int, index: int) -> Any:
+        if group != self._group or index < self._first:
+            self._begin(group)
+        while index >= self._end:
+            self._go_on()
+        return self._rows[index - self._first]
+
+    def _begin(self, group: int) -> None:
+        self._group = group
+        self._coming = self._file.read_column(group, self._path)
+        self._first = self._end = 0
+        self._rows: Any = None
+        self._damage: StoreError | None = None
+
+    def _go_on(self) -> None:
+        """Read the next rows of the row group; behind damage nothing is tried again."""
+        if self._damage is not None:
+            raise self._damage
+        try:
+            self._rows = next(self._coming)
+        except StopIteration:
+            lost = f"{self._file.uri} has fewer rows than its footer says"
+            self._damage = StoreError(ErrorCode.CORRUPT, lost)
+            raise self._damage from None
+        except StoreError as error:
+            self._damage = error
+            raise
+        self._first, self._end = self._end, self._end + len(self._rows)
 
 
 def image_columns(schema: pa.Schema) -> dict[str, str]:

@@ -8,6 +8,7 @@ _BENCHMARKS = {
     "efficiency": "images/s of the whole job over images/s of the bare Predictor loop",
     "start_up": "seconds from the command to the first commit, by phase",
     "device_share": "share of its time that a stand-in device of 7 ms per image is kept busy",
+    "replica": "CPU ms per image of a replica whose network costs nothing, without Ray",
     "codecs": "CPU ms per image and images/s of decoding and of encoding masks, beside Pillow",
     "memory": "peak memory of driver and replica at two numbers of images",
     "networks": "images/s and peak memory of each network, beside torchvision and the references",

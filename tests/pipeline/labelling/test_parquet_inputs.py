@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import ShardGroup
 from pipeline.labelling.verify import verify
 from pipeline.store import cells
-from pipeline.store.cells import read_image
+from pipeline.store.cells import ImageColumn, open_parquet, read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
-from tests.disk_runs import make_settings, network_record, start_run
+from tests.disk_runs import make_settings, network_record, random_pixels, start_run
 from tests.pipeline.labelling.test_tar_inputs import _draft, _hashes, _labelled, _rows, picture
 from tests.servers import Server
 
@@ -116,7 +116,7 @@ def test_tables_that_nobody_asked_to_open_are_named(tmp_path: Path) -> None:
     source = _put(tmp_path, a=table_of([picture(1)]))
     with pytest.raises(InputError, match=r"1 of them Parquet files\); input_form=parquet labels"):
         _draft(tmp_path, source)
-    with pytest.raises(InputError, match="needs one column `uri`.*input_form=parquet labels them"):
+    with pytest.raises(InputError, match=r"needs one column `uri`.*input_form=parquet labels them"):
         _draft(tmp_path, source / "a.parquet")
 
 
@@ -191,9 +191,9 @@ def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     read: list[int] = []
     column = cells.ParquetObject.read_column
 
-    def count(self: cells.ParquetObject, group: int, path: str) -> Any:
+    def count(self: cells.ParquetObject, group: int, path: str) -> Iterator[Any]:
         read.append(group)
-        return column(self, group, path)
+        yield from column(self, group, path)
 
     monkeypatch.setattr(cells.ParquetObject, "read_column", count)
     source = _put(tmp_path, a=table_of([picture(seed) for seed in range(10)], row_group_size=4))
@@ -205,20 +205,37 @@ def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read == [0, 1, 2]
 
 
-def test_a_row_group_that_is_too_large_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What would not fit into memory is not read, and the message says how to write it."""
-    monkeypatch.setattr("pipeline.store.cells.MAX_GROUP_BYTES", 100)
-    source = _put(tmp_path, a=table_of([picture(0)]))
-    for cell, message in (
-        ("image/000000000", r"smaller row groups, as with `row_group_size=100`"),
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
         ("image/000000007", "has 1 rows, not row 7"),
         ("other/000000000", "has no column 'other' of images"),
-    ):
-        place = Extent.of_image({"uri": f"file://{source}/a.parquet!/{cell}"})
-        with pytest.raises(StoreError, match=message):
-            read_image(Storage(), place)
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path: Path, cell: str, message: str) -> None:
+    """A row beyond the end and a column of another name are refused."""
+    source = _put(tmp_path, a=table_of([picture(0)]))
+    place = Extent.of_image({"uri": f"file://{source}/a.parquet!/{cell}"})
+    with pytest.raises(StoreError, match=message):
+        read_image(Storage(), place)
+
+
+def test_a_column_is_read_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row group of any size lies in memory in parts; any order of rows gives their images."""
+    monkeypatch.setattr("pipeline.store.cells._IMAGES_AT_A_TIME", 2)
+    monkeypatch.setattr("pipeline.store.cells._BUFFER_BYTES", 300)
+    # A page's header is looked for in 16 kB; writers end a page behind so many values.
+    images = [random_pixels(seed, 20_000).tobytes() for seed in range(12)]
+    pages = {"write_batch_size": 2, "data_page_size": 200}
+    how = {"row_group_size": 8, "use_dictionary": False, **pages}
+    source = _put(tmp_path, a=table_of(images, compression="none", **how))
+    storage = Storage().counting()
+    column = ImageColumn(open_parquet(storage, f"file://{source}/a.parquet"), "image")
+    before = storage.requests["read"]
+    for row in (0, 1, 3, 7, 8, 11, 2, 3, 0):
+        uri = f"file://{source}/a.parquet!/image/{row:09}"
+        assert column.read(Extent.of_image({"uri": uri})) == images[row]
+    assert storage.requests["read"] - before > 12
 
 
 def test_a_manifest_may_name_rows(tmp_path: Path) -> None:
