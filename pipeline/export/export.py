@@ -20,6 +20,7 @@ from pipeline.export.unique_names import Names
 from pipeline.inputs.manifests import manifest_uris
 from pipeline.labelling.schema import OK
 from pipeline.settings.export import ExportSettings
+from pipeline.store.cells import OpenColumns
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder, normalise_uri
 
@@ -122,10 +123,12 @@ def _named(answers: Answers, wanted: set[str] | None) -> Iterator[tuple[str, Row
 def _writer(
     form: Form, settings: ExportSettings, storage: Storage
 ) -> Callable[[tuple[str, Row]], Any]:
+    columns = OpenColumns()
+
     def write(named: tuple[str, Row]) -> Any:
         """Write one image; gives what is collected of it, None if it can't be read any more."""
         try:
-            item = read_item(storage, *named, with_image=form.with_images)
+            item = read_item(storage, *named, with_image=form.with_images, columns=columns)
         except (ImageError, StoreError) as error:
             if not is_of_one_image(error):
                 raise

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline.errors import ErrorCode, ImageError, InputError, Scope, StoreError
 from pipeline.export.newest import Row
 from pipeline.export.upright import for_readers
-from pipeline.store.cells import read_image
+from pipeline.store.cells import OpenColumns, read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
@@ -36,7 +36,9 @@ class Item:
         return self.row["height"], self.row["width"]
 
 
-def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Item:
+def read_item(
+    storage: Storage, name: str, row: Row, *, with_image: bool, columns: OpenColumns | None = None
+) -> Item:
     """Read an image and its mask.
 
     Args:
@@ -44,6 +46,7 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
         name: In the export.
         row: The row of the images table, with a mask.
         with_image: Whether to read the image.
+        columns: What stays open of Parquet files from one image to the next.
 
     Raises:
         ImageError: The image can't be decoded any more.
@@ -54,7 +57,8 @@ def read_item(storage: Storage, name: str, row: Row, *, with_image: bool) -> Ite
     mask = _read_mask(storage, row)
     if not with_image:
         return Item(name, row, mask)
-    data = read_image(storage.for_input(), Extent.of_image(row), row["etag"], _MAX_BYTES)
+    place = (Extent.of_image(row), row["etag"], _MAX_BYTES)
+    data = read_image(storage.for_input(), *place, columns=columns)
     return Item(name, row, mask, *for_readers(data))
 
 

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from pipeline.errors import ErrorCode, PipelineError, Scope, StoreError
-from pipeline.labelling.columns import Columns
 from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import refuse_a_store_that_fails
 from pipeline.labelling.mishaps import Mishaps
@@ -17,7 +16,7 @@ from pipeline.labelling.reads import MAX_READ, Read, reads_of
 from pipeline.labelling.runs import planned_images
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
-from pipeline.store.cells import ImageColumn
+from pipeline.store.cells import ImageColumn, OpenColumns
 from pipeline.store.extent import Extent
 from pipeline.store.names import MAX_KEY_BYTES, MAX_PART_BYTES
 from pipeline.store.storage import Storage
@@ -51,7 +50,7 @@ class Fetch:
             InputError: The plan is damaged.
         """
         plan: bytes | None = None
-        columns = Columns()
+        columns = OpenColumns()
         for task in tasks_of(group):
             work, storage = Work(), self._storage.counting()
             with work.timed("fetch"):
@@ -68,7 +67,7 @@ class Fetch:
         return next(self(group))
 
     def _shard(
-        self, task: ShardTask, plan: bytes, work: Work, storage: Storage, columns: Columns
+        self, task: ShardTask, plan: bytes, work: Work, storage: Storage, columns: OpenColumns
     ) -> ShardRow:
         with work.timed("fetch"):
             images = self._fetch(storage, planned_images(task, plan), columns)
@@ -83,10 +82,10 @@ class Fetch:
         Args:
             planned: The images.
         """
-        return self._fetch(self._storage, planned, Columns())
+        return self._fetch(self._storage, planned, OpenColumns())
 
     def _fetch(
-        self, storage: Storage, planned: Sequence[ImageRow], columns: Columns
+        self, storage: Storage, planned: Sequence[ImageRow], columns: OpenColumns
     ) -> list[ImageRow]:
         limit = self._max_image_bytes
         fetch = partial(_fetch, storage.for_input(), columns, limit, self._mishaps)
@@ -97,12 +96,14 @@ class Fetch:
 
 
 def _fetch(
-    storage: Storage, columns: Columns, max_image_bytes: int, mishaps: Mishaps, read: Read
+    storage: Storage, columns: OpenColumns, max_image_bytes: int, mishaps: Mishaps, read: Read
 ) -> list[ImageRow]:
     """Fetch what is read at once; what can't be read costs only its own images a row each."""
     try:
         if read.place.cell is not None and read.images[0].get("error_code") is None:
-            return _fetch_cells(columns.open(storage, read), max_image_bytes, read)
+            return _fetch_cells(
+                columns.open(storage, read.place, read.version), max_image_bytes, read
+            )
         if len(read.images) > 1:
             return _fetch_together(storage, read)
         return [_fetch_image(storage, max_image_bytes, read)]

@@ -6,6 +6,7 @@ wants them in order reads every byte once, and holds few.
 """
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from pipeline.store.storage import Storage
 _BUFFER_BYTES = 8 << 20
 _IMAGES_AT_A_TIME = 32
 _MAX_NAMED = 8
+# Columns that stay open: whoever reads in order is seldom at more than one border between two.
+_MAX_OPEN = 2
 
 
 def read_image(
@@ -32,7 +35,7 @@ def read_image(
     place: Extent,
     version: str | None = None,
     max_bytes: int | None = None,
-    num_bytes: int | None = None,
+    columns: "OpenColumns | None" = None,
 ) -> bytes:
     """Read the encoded bytes of an image, wherever they lie.
 
@@ -41,7 +44,7 @@ def read_image(
         place: The image.
         version: Of the object that it is, or lies in; None takes any.
         max_bytes: The limit on its bytes; None for none.
-        num_bytes: Its size, as `Storage.read_version` takes it.
+        columns: What stays open for who reads many in order; None opens a file for each image.
 
     Raises:
         StoreError: As `Storage.read_version_of`; for a value in a Parquet file also `corrupt`.
@@ -50,9 +53,8 @@ def read_image(
         if version is None and max_bytes is None:
             return storage.read_extent(place)
         assert max_bytes is not None, "a version is read up to a limit"
-        return storage.read_version_of(place, version, max_bytes, num_bytes)
-    column = ImageColumn(open_parquet(storage, place.uri, version), place.cell.column)
-    return column.read(place, max_bytes)
+        return storage.read_version_of(place, version, max_bytes)
+    return (columns or OpenColumns()).open(storage, place, version).read(place, max_bytes)
 
 
 def open_parquet(storage: Storage, uri: str, version: str | None = None) -> "ParquetObject":
@@ -140,7 +142,7 @@ class ParquetObject:
 
 
 class ImageColumn:
-    """A column of images, read forward.
+    """A column of images, read forward; by several threads, if they go on side by side.
 
     Attributes:
         groups: Rows of each row group, and its bytes in this column, unpacked.
@@ -165,10 +167,11 @@ class ImageColumn:
         self._file = file
         self._path = path
         self.groups = file.groups_of(path)
+        self._one_at_a_time = threading.Lock()
         self._begin(-1)
 
     def read(self, place: Extent, max_bytes: int | None = None) -> bytes:
-        """Read an image. One that lies before the last one costs its row group once more.
+        """Read an image. One that lies well before the last costs its row group once more.
 
         Args:
             place: The image, in this column.
@@ -179,7 +182,9 @@ class ImageColumn:
                 image is too large.
         """
         assert place.cell is not None, f"{place} is no value of a column"
-        value: bytes | None = self._value(*self._find(place.cell.row)).as_py()
+        group, index = self._find(place.cell.row)
+        with self._one_at_a_time:
+            value: bytes | None = self._value(group, index).as_py()
         if value is None:
             raise StoreError(ErrorCode.CORRUPT, f"{place} is null: there is no image")
         check_size(str(place), len(value), max_bytes)
@@ -194,17 +199,19 @@ class ImageColumn:
         raise StoreError(ErrorCode.NOT_FOUND, f"{self._file.uri} has {first} rows, not row {row}")
 
     def _value(self, group: int, index: int) -> Any:
-        if group != self._group or index < self._first:
+        if group != self._group or index < self._kept[0][0]:
             self._begin(group)
         while index >= self._end:
             self._go_on()
-        return self._rows[index - self._first]
+        first, rows = next(one for one in reversed(self._kept) if one[0] <= index)
+        return rows[index - first]
 
     def _begin(self, group: int) -> None:
         self._group = group
         self._coming = self._file.read_column(group, self._path)
-        self._first = self._end = 0
-        self._rows: Any = None
+        self._end = 0
+        # The first row and the rows of what was read last, and of what was read before it.
+        self._kept: list[tuple[int, Any]] = [(0, ())]
         self._damage: StoreError | None = None
 
     def _go_on(self) -> None:
@@ -212,7 +219,7 @@ class ImageColumn:
         if self._damage is not None:
             raise self._damage
         try:
-            self._rows = next(self._coming)
+            rows = next(self._coming)
         except StopIteration:
             lost = f"{self._file.uri} has fewer rows than its footer says"
             self._damage = StoreError(ErrorCode.CORRUPT, lost)
@@ -220,7 +227,39 @@ class ImageColumn:
         except StoreError as error:
             self._damage = error
             raise
-        self._first, self._end = self._end, self._end + len(self._rows)
+        self._kept = [*self._kept[-1:], (self._end, rows)]
+        self._end += len(rows)
+
+
+class OpenColumns:
+    """Columns that stay open, the last few, for several threads."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._open: dict[tuple[str, str | None, str], ImageColumn] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def open(self, storage: Storage, place: Extent, version: str | None) -> ImageColumn:
+        """Open the column of an image, or take it if it is open.
+
+        Args:
+            storage: The storage as it reads the input.
+            place: The image.
+            version: Of its file; None takes any.
+
+        Raises:
+            StoreError: The file has changed, can't be read, or has no such column.
+        """
+        assert place.cell is not None, f"{place} is no value of a column"
+        named = (place.uri, version, place.cell.column)
+        with self._one_at_a_time:
+            column = self._open.pop(named, None)
+            if column is None:
+                column = ImageColumn(open_parquet(storage, place.uri, version), named[2])
+            self._open[named] = column
+            while len(self._open) > _MAX_OPEN:
+                del self._open[next(iter(self._open))]
+        return column
 
 
 def image_columns(schema: pa.Schema) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import ShardGroup
 from pipeline.labelling.verify import verify
 from pipeline.store import cells
-from pipeline.store.cells import ImageColumn, open_parquet, read_image
+from pipeline.store.cells import ImageColumn, OpenColumns, open_parquet, read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 from tests.disk_runs import make_settings, network_record, random_pixels, start_run
@@ -236,6 +237,32 @@ def test_a_column_is_read_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         uri = f"file://{source}/a.parquet!/image/{row:09}"
         assert column.read(Extent.of_image({"uri": uri})) == images[row]
     assert storage.requests["read"] - before > 12
+
+
+def test_neighbours_in_many_threads_read_a_row_group_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that go through a column side by side share what is read, as an export does."""
+    begun: list[int] = []
+    begin = ImageColumn._begin
+
+    def count(self: ImageColumn, group: int) -> None:
+        begun.append(group)
+        begin(self, group)
+
+    monkeypatch.setattr(ImageColumn, "_begin", count)
+    images = [picture(seed) for seed in range(300)]
+    source = _put(tmp_path, a=table_of(images, row_group_size=150))
+    columns = OpenColumns()
+
+    def read(row: int) -> bytes:
+        uri = f"file://{source}/a.parquet!/image/{row:09}"
+        return read_image(Storage(), Extent.of_image({"uri": uri}), columns=columns)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(300))) == images
+    assert begun[:2] == [-1, 0]
+    assert len(begun) < 60
 
 
 def test_a_manifest_may_name_rows(tmp_path: Path) -> None:
