@@ -123,7 +123,7 @@ def _named(answers: Answers, wanted: set[str] | None) -> Iterator[tuple[str, Row
 def _writer(
     form: Form, settings: ExportSettings, storage: Storage
 ) -> Callable[[tuple[str, Row]], Any]:
-    columns = OpenColumns()
+    columns = OpenColumns(behind=2 * settings.io_threads)
 
     def write(named: tuple[str, Row]) -> Any:
         """Write one image; gives what is collected of it, None if it can't be read any more."""

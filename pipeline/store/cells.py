@@ -7,9 +7,11 @@ wants them in order reads every byte once, and holds few.
 
 import io
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +26,9 @@ from pipeline.store.storage import Storage
 # So much is asked for at once, or a page of the column where that is larger: pyarrow, for one, ends
 # a page behind 1,024 values. It lies in memory, packed, with the images that are unpacked of it.
 _BUFFER_BYTES = 8 << 20
+# Images are unpacked in parts of so many, or of so many bytes by their mean.
 _IMAGES_AT_A_TIME = 32
+_BYTES_AT_A_TIME = 16 << 20
 _MAX_NAMED = 8
 # Columns that stay open: whoever reads in order is seldom at more than one border between two.
 _MAX_OPEN = 2
@@ -113,22 +117,24 @@ class ParquetObject:
             found.append((group.num_rows, sum(sizes)))
         return found
 
-    def read_column(self, group: int, path: str) -> Iterator[Any]:
+    def read_column(self, group: int, path: str, number: int) -> Iterator[Any]:
         """Read a column of a row group, as arrays of bytes, some rows at a time.
 
         Args:
             group: Number of the row group.
             path: Of the column, with dots.
+            number: Rows at a time.
 
         Raises:
             StoreError: The file has changed, or is `corrupt`.
         """
         with self._whole():
             for batch in self._file.iter_batches(
-                _IMAGES_AT_A_TIME, row_groups=[group], columns=[path], use_threads=False
+                number, row_groups=[group], columns=[path], use_threads=False
             ):
                 column = batch.column(0)
-                yield pc.struct_field(column, "bytes") if "." in path else column
+                is_struct = pa.types.is_struct(column.type)
+                yield pc.struct_field(column, "bytes") if is_struct else column
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -148,12 +154,13 @@ class ImageColumn:
         groups: Rows of each row group, and its bytes in this column, unpacked.
     """
 
-    def __init__(self, file: ParquetObject, column: str) -> None:
+    def __init__(self, file: ParquetObject, column: str, behind: int = 0) -> None:
         """Find the column, without reading it.
 
         Args:
             file: The file.
             column: The name of the column.
+            behind: Rows that stay in memory behind the last one that was asked for.
 
         Raises:
             StoreError: `corrupt` if there is no such column of images.
@@ -167,11 +174,13 @@ class ImageColumn:
         self._file = file
         self._path = path
         self.groups = file.groups_of(path)
+        self._ends = list(accumulate(num_rows for num_rows, _ in self.groups))
+        self._behind = behind
         self._one_at_a_time = threading.Lock()
         self._begin(-1)
 
     def read(self, place: Extent, max_bytes: int | None = None) -> bytes:
-        """Read an image. One that lies well before the last costs its row group once more.
+        """Read an image. One that lies before what is in memory costs its row group once more.
 
         Args:
             place: The image, in this column.
@@ -191,35 +200,36 @@ class ImageColumn:
         return value
 
     def _find(self, row: int) -> tuple[int, int]:
-        first = 0
-        for group, (num_rows, _) in enumerate(self.groups):
-            if row < first + num_rows:
-                return group, row - first
-            first += num_rows
-        raise StoreError(ErrorCode.NOT_FOUND, f"{self._file.uri} has {first} rows, not row {row}")
+        group = bisect_right(self._ends, row)
+        if group == len(self._ends):
+            there = self._ends[-1] if self._ends else 0
+            message = f"{self._file.uri} has {there} rows, not row {row}"
+            raise StoreError(ErrorCode.NOT_FOUND, message)
+        return group, row - (self._ends[group - 1] if group else 0)
 
     def _value(self, group: int, index: int) -> Any:
-        if group != self._group or index < self._kept[0][0]:
+        if group != self._group or index < self._kept[0].first:
             self._begin(group)
-        while index >= self._end:
+        while index >= self._kept[-1].end:
             self._go_on()
-        first, rows = next(one for one in reversed(self._kept) if one[0] <= index)
-        return rows[index - first]
+        part = next(part for part in self._kept if index < part.end)
+        return part.rows[index - part.first]
 
     def _begin(self, group: int) -> None:
         self._group = group
-        self._coming = self._file.read_column(group, self._path)
-        self._end = 0
-        # The first row and the rows of what was read last, and of what was read before it.
-        self._kept: list[tuple[int, Any]] = [(0, ())]
+        num_rows, num_bytes = self.groups[group] if group >= 0 else (0, 0)
+        number = min(_IMAGES_AT_A_TIME, _BYTES_AT_A_TIME * num_rows // (num_bytes or 1))
+        self._coming = self._file.read_column(group, self._path, max(1, number))
+        self._kept = [_Part(0, ())]
         self._damage: StoreError | None = None
 
     def _go_on(self) -> None:
         """Read the next rows of the row group; behind damage nothing is tried again."""
         if self._damage is not None:
             raise self._damage
+        first = self._kept[-1].end
         try:
-            rows = next(self._coming)
+            part = _Part(first, next(self._coming))
         except StopIteration:
             lost = f"{self._file.uri} has fewer rows than its footer says"
             self._damage = StoreError(ErrorCode.CORRUPT, lost)
@@ -227,15 +237,31 @@ class ImageColumn:
         except StoreError as error:
             self._damage = error
             raise
-        self._kept = [*self._kept[-1:], (self._end, rows)]
-        self._end += len(rows)
+        kept = (one for one in self._kept if one.first < one.end > first - self._behind)
+        self._kept = [*kept, part]
+
+
+class _Part(NamedTuple):
+    """Some rows of a row group, and the number of the first."""
+
+    first: int
+    rows: Any
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.rows)
 
 
 class OpenColumns:
     """Columns that stay open, the last few, for several threads."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, behind: int = 0) -> None:
+        """Begin with none.
+
+        Args:
+            behind: As `ImageColumn` takes it: how far one thread may be behind another one.
+        """
+        self._behind = behind
         self._open: dict[tuple[str, str | None, str], ImageColumn] = {}
         self._one_at_a_time = threading.Lock()
 
@@ -254,9 +280,11 @@ class OpenColumns:
         named = (place.uri, version, place.cell.column)
         with self._one_at_a_time:
             column = self._open.pop(named, None)
-            if column is None:
-                column = ImageColumn(open_parquet(storage, place.uri, version), named[2])
-            self._open[named] = column
+        if column is None:  # others need not wait for the file
+            file = open_parquet(storage, place.uri, version)
+            column = ImageColumn(file, place.cell.column, self._behind)
+        with self._one_at_a_time:
+            column = self._open.setdefault(named, column)
             while len(self._open) > _MAX_OPEN:
                 del self._open[next(iter(self._open))]
         return column

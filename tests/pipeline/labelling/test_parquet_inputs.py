@@ -192,9 +192,9 @@ def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     read: list[int] = []
     column = cells.ParquetObject.read_column
 
-    def count(self: cells.ParquetObject, group: int, path: str) -> Iterator[Any]:
+    def count(self: cells.ParquetObject, group: int, *how: Any) -> Iterator[Any]:
         read.append(group)
-        yield from column(self, group, path)
+        yield from column(self, group, *how)
 
     monkeypatch.setattr(cells.ParquetObject, "read_column", count)
     source = _put(tmp_path, a=table_of([picture(seed) for seed in range(10)], row_group_size=4))
@@ -223,7 +223,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, cell: str, message: str) -> 
 
 def test_a_column_is_read_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row group of any size lies in memory in parts; any order of rows gives their images."""
-    monkeypatch.setattr("pipeline.store.cells._IMAGES_AT_A_TIME", 2)
+    monkeypatch.setattr("pipeline.store.cells._BYTES_AT_A_TIME", 40_000)
     monkeypatch.setattr("pipeline.store.cells._BUFFER_BYTES", 300)
     # A page's header is looked for in 16 kB; writers end a page behind so many values.
     images = [random_pixels(seed, 20_000).tobytes() for seed in range(12)]
@@ -253,7 +253,7 @@ def test_neighbours_in_many_threads_read_a_row_group_once(
     monkeypatch.setattr(ImageColumn, "_begin", count)
     images = [picture(seed) for seed in range(300)]
     source = _put(tmp_path, a=table_of(images, row_group_size=150))
-    columns = OpenColumns()
+    columns = OpenColumns(behind=32)
 
     def read(row: int) -> bytes:
         uri = f"file://{source}/a.parquet!/image/{row:09}"
