@@ -78,7 +78,8 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["run_id"],
         found["state"],
         str(found["network"]),
-        found["weights"].rpartition("/")[2],
+        # Training calls every model alike; its run's name stands before it.
+        "/".join(found["weights"].split("/")[-2:]),
         f"{found['num_images']:,}",
         f"{found['num_failed']:,}" if "num_failed" in found else "",
         "" if confidence is None else f"{confidence:.3f}",

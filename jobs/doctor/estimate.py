@@ -21,6 +21,8 @@ from pipeline.settings.cluster import DoctorSettings
 
 # A replica that has to wait for a node that is being started.
 _WAIT_S = 600.0
+# A picture of the sample that takes longer is left out, though `label` may have more patience.
+_LONGEST_S = 10.0
 # What a picture does that `label` finds at the cost of a replica.
 _DEADLY = (ErrorCode.CRASHED, ErrorCode.TOO_SLOW)
 
@@ -30,8 +32,9 @@ class Measured:
     """What a sample has shown, in one worker.
 
     Attributes:
-        num_images: Number of images of the sample.
+        num_images: Number of images that were measured.
         num_failed: Of these, without a mask.
+        num_deadly: Number of images of the sample that were left out: they kill their decoder.
         num_bytes: Encoded.
         fetch_s: To read them, as many at a time as `io_threads` says.
         decode_s: To decode them, one after the other.
@@ -41,6 +44,7 @@ class Measured:
 
     num_images: int
     num_failed: int
+    num_deadly: int
     num_bytes: int
     fetch_s: float
     decode_s: float
@@ -93,6 +97,8 @@ def _measure(
     fetched = Fetch(job.storage, settings.max_image_bytes, settings.io_threads).images(images)
     fetch_s = time.perf_counter() - started
     harmless = _harmless(fetched, settings)
+    # As if the others had not been there.
+    fetch_s *= len(harmless) / len(fetched)
     decode_s = _decode(harmless, settings.max_image_pixels)
     started = time.perf_counter()
     load = partial(open_predictor, job.storage, job.network)
@@ -103,9 +109,10 @@ def _measure(
     labelled = segmenter(_shard(harmless))
     num_ok = sum(image["error_code"] is None for image in labelled["images"])
     return Measured(
-        num_images=len(fetched),
-        num_failed=len(fetched) - num_ok,
-        num_bytes=sum(len(image.get("data") or b"") for image in fetched),
+        num_images=len(harmless),
+        num_failed=len(harmless) - num_ok,
+        num_deadly=len(fetched) - len(harmless),
+        num_bytes=sum(len(image.get("data") or b"") for image in harmless),
         fetch_s=fetch_s,
         decode_s=decode_s,
         load_s=load_s,
@@ -115,7 +122,7 @@ def _measure(
 
 def _harmless(images: Sequence[ImageRow], settings: DoctorSettings) -> list[ImageRow]:
     """Leave out the pictures that end their decoder: here they would end the measurement."""
-    with IsolatedDecoder(settings.max_image_s) as child:
+    with IsolatedDecoder(min(settings.max_image_s, _LONGEST_S)) as child:
         left = [image for image in images if not _is_deadly(child, image, settings)]
     if not left:
         raise InputError(f"all {len(images)} images of the sample kill or hang their decoder")
@@ -158,8 +165,9 @@ def _speeds(measured: Measured) -> list[Finding]:
         f"/s per core, labelled at {number / measured.label_s:.1f}/s per replica (network loaded "
         f"in {measured.load_s:.1f} s)"
     )
-    if measured.num_failed:
-        failed = f"{measured.num_failed} of {found}"
+    without = measured.num_failed + measured.num_deadly
+    if without:
+        failed = f"{without} of {number + measured.num_deadly}; measured: {found}"
         remedy = "max_error_rate decides whether that is too many; label says of each why"
         return [note("sample", f"without a mask: {failed}", remedy)]
     return [ok("sample", found)]

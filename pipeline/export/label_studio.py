@@ -45,13 +45,13 @@ class LabelStudio:
         )
 
     def write(self, item: Item) -> Written:
-        """Make a task of an image. Raises SettingError for one in a tar."""
+        """Make a task of an image. Raises SettingError for one in another file."""
         row = item.row
         if not Extent.of_image(row).is_whole:
             raise SettingError(
                 f"format=label-studio: {row['uri']} lies in another file, from which Label Studio "
-                "loads no image; unpack it and label the files, or take format=coco or voc, "
-                "which copy the images"
+                "loads no image; take the images out of it and label those, or take format=coco or "
+                "voc, which copy the images"
             )
         prediction = {
             "model_version": self._about.fingerprint[:16],

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.images.ground_truth import Coding, NoClassError, TruthError
 from pipeline.images.isolated import IsolatedDecoder
 from pipeline.images.likeness import NEAR
 from pipeline.inputs.samples import TRAIN, VAL, Sample
-from pipeline.store.cells import read_image
+from pipeline.store.cells import OpenColumns, read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
@@ -112,14 +113,17 @@ class Inspect:
         )
         split = chunk["split"]
         with IsolatedDecoder(self.max_image_s) as child, ThreadPoolExecutor(self.threads) as pool:
-            found = pool.map(lambda sample: self._inspect(child, split, sample), samples)
-            return {"findings": list(found)}
+            columns = OpenColumns(behind=2 * self.threads)
+            look = partial(self._inspect, child, columns, split)
+            return {"findings": list(pool.map(look, samples))}
 
-    def _inspect(self, child: IsolatedDecoder, split: str, sample: Sample) -> Finding:
+    def _inspect(
+        self, child: IsolatedDecoder, columns: OpenColumns, split: str, sample: Sample
+    ) -> Finding:
         finding = _nothing_found(split, sample.image_uri)
         place = sample.image_uri
         try:
-            finding["sha256"], image = self._look_at(child, sample.image)
+            finding["sha256"], image = self._look_at(child, columns, sample.image)
             finding["likeness"] = image.likeness
             place = str(sample.mask)
             truth = self.storage.read_extent(sample.mask)
@@ -135,11 +139,13 @@ class Inspect:
             return {**finding, "problem": f"{place} is {size}, its image is {image}"}
         return {**finding, "pixels": pixels}
 
-    def _look_at(self, child: IsolatedDecoder, place: Extent) -> tuple[str, Examined]:
+    def _look_at(
+        self, child: IsolatedDecoder, columns: OpenColumns, place: Extent
+    ) -> tuple[str, Examined]:
         """Return the hash of an image's bytes, and what is known of its pixels."""
         examine = examine_image if self.judge_images else examine_header
         try:
-            data = read_image(self.storage, place)
+            data = read_image(self.storage, place, columns=columns)
             return sha256_hex(data), child.call(examine, data, self.max_image_pixels)
         except (ImageError, StoreError):
             if self.judge_images:

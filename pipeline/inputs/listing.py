@@ -29,6 +29,9 @@ from pipeline.store.uri import (
 
 _log = logging.getLogger(__name__)
 
+# Tables of an output of `label`.
+_OF_LABEL = re.compile(r"/(images|class_statistics|runs)/run=")
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -75,7 +78,9 @@ class Sources:
         self._output = as_folder(output_uri)
         self._threads = threads
         self._trust_manifest = reading.trust_manifest
+        self._asked = reading.form
         self._form = form_of(input_uri, reading.form)
+        self._image_column = reading.image_column
         self._tars = OpenTars(storage, threads, reading.kept)
         self._tables = OpenTables(storage, threads, reading.image_column)
         self._num_ignored = self._num_masks = 0
@@ -84,13 +89,14 @@ class Sources:
     @property
     def num_ignored(self) -> int:
         """Return how many files and members of tars are no images by their names."""
-        return self._num_ignored + self._tars.num_ignored
+        return self._num_ignored + self._tars.num_ignored + self._tables.num_without_images
 
     @property
     def ignored(self) -> Ignored:
         """What was met that is no image by its name."""
         masks, tars, tables = self._num_masks, self._num_tars, self._num_tables
-        return Ignored(self.num_ignored, masks, tars, tables, self._num_packed_tars)
+        packed, empty = self._num_packed_tars, self._tables.num_empty
+        return Ignored(self.num_ignored, masks, tars, tables, packed, empty)
 
     @property
     def num_header_reads(self) -> int:
@@ -115,6 +121,11 @@ class Sources:
 
     def _find(self) -> Iterator[Source]:
         """Find the images, and open the tars or tables where that is asked for."""
+        if self._image_column is not None and self._form != "parquet":
+            raise SettingError(
+                f"image_column={self._image_column!r} is for input_form=parquet, and the input is "
+                f"read as {self._form}"
+            )
         if self._form == "files":
             yield from self._files()
             return
@@ -127,7 +138,7 @@ class Sources:
 
     def _files(self) -> Iterator[Source]:
         entry = self._single()
-        if entry is not None and self._form == "parquet" and is_table(entry.uri):
+        if entry is not None and self._asked == "parquet" and is_table(entry.uri):
             yield Source(entry.uri.rpartition("/")[2], entry.uri, entry.version, entry.num_bytes)
         elif entry is not None and entry.uri.rpartition("/")[2] == INVENTORY_NAME:
             yield from self._images(read_inventory(self._storage, entry.uri), "s3://")
@@ -157,7 +168,7 @@ class Sources:
 
     def _manifest_parts(self) -> list[str]:
         """List the files of a manifest that is a folder, as Spark writes one."""
-        if not self._input.lower().endswith(MANIFEST_ENDINGS) or self._form == "parquet":
+        if not self._input.lower().endswith(MANIFEST_ENDINGS) or self._asked == "parquet":
             return []
         names = self._storage.children(self._input)
         return [
@@ -217,13 +228,16 @@ class Sources:
         self._num_masks += is_mask
         self._num_tars += is_tar(key) and not is_mask
         self._num_packed_tars += is_packed_tar(key)
-        self._num_tables += is_table(key)
+        if self._form != "parquet":
+            self._num_tables += is_table(key) and not _OF_LABEL.search(uri)
         return False
 
     def _opens(self, key: str) -> bool:
         if self._form == "tar":
             return is_tar(key)
-        return self._form == "parquet" and is_table(key)
+        # Names that writers of tables set aside begin so, as AppleDouble's do.
+        is_aside = key.rpartition("/")[2].startswith(("_", "."))
+        return self._form == "parquet" and is_table(key) and not is_aside
 
     def _output_below(self, prefix: str) -> str | None:
         """Return the output's path below a folder, if it lies there, also by way of links."""

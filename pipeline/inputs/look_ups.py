@@ -4,15 +4,17 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 from pipeline.errors import InputError, Scope, SettingError, StoreError
 from pipeline.inputs.manifests import Named
+from pipeline.inputs.open_tables import OF_ITS_BYTES
 from pipeline.inputs.open_tars import damaged, is_of_one_tar, refused, source_in
 from pipeline.inputs.source import Source
 from pipeline.inputs.tars import DamagedTarError, is_tar, read_members
+from pipeline.store.cells import ParquetObject
 from pipeline.store.entry import Entry
-from pipeline.store.extent import Extent, container_of, key_inside, member_of
+from pipeline.store.extent import Extent, container_of, key_inside, member_of, uri_inside
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri, other_spellings
 
@@ -57,12 +59,34 @@ class LookUps:
 
     def _inside(self, uris: Iterable[str], pool: ThreadPoolExecutor) -> dict[str, Source]:
         """Find what is named of tars; each is opened once."""
-        wanted: dict[str, set[str]] = {}
+        tars: dict[str, set[str]] = {}
+        tables: dict[str, set[str]] = {}
         for uri in uris:
             if is_tar(tar := container_of(uri)):
-                wanted.setdefault(tar, set()).add(uri)
-        found = pool.map(self._in_tar, wanted, wanted.values())
+                tars.setdefault(tar, set()).add(uri)
+            elif (place := Extent.of_image({"uri": uri})).cell is not None:
+                tables.setdefault(place.uri, set()).add(uri)
+        found = chain(
+            pool.map(self._in_tar, tars, tars.values()),
+            pool.map(self._in_table, tables, tables.values()),
+        )
         return {uri: source for some in found for uri, source in some.items()}
+
+    def _in_table(self, table_uri: str, wanted: Iterable[str]) -> dict[str, Source]:
+        """Look a Parquet file up for all of its rows, and say how large its images are."""
+        entry = self._spelled(table_uri)
+        if entry is None:
+            return {uri: Source(_key_of(uri), uri, None, None) for uri in wanted}
+        try:
+            groups = ParquetObject(self._storage, entry).groups
+        except StoreError as error:
+            if error.code not in OF_ITS_BYTES and not is_of_one_tar(error):
+                raise
+            groups = []  # its rows will say why
+        num_rows, num_bytes = (sum(column) for column in zip((0, 0), *groups, strict=True))
+        mean = num_bytes // num_rows if num_rows else None
+        places = ((uri, uri_inside(entry.uri, member_of(uri))) for uri in wanted)
+        return {uri: Source(_key_of(own), own, entry.version, mean) for uri, own in places}
 
     def _in_tar(self, tar_uri: str, wanted: set[str]) -> dict[str, Source]:
         """Find what is wanted of one tar; where that can't be read, its rows say why."""
@@ -95,15 +119,17 @@ class LookUps:
         return inside.get(uri) or self._look_up(uri)
 
     def _look_up(self, uri: str) -> Source:
-        if (cell := Extent.of_image({"uri": uri})).cell is not None:
-            table = self._stat_if_there(cell.uri)
-            return Source(_key_of(uri), uri, table.version if table else None, None)
-        entry = self._stat_if_there(uri)
-        for other in () if entry else other_spellings(uri):
-            entry = entry or self._stat_if_there(other)
+        entry = self._spelled(uri)
         if entry is None:
             return Source(_key_of(uri), uri, None, None)
         return Source(_key_of(entry.uri), entry.uri, entry.version, entry.num_bytes)
+
+    def _spelled(self, uri: str) -> Entry | None:
+        """Look an object up, also by the other ways to write its name."""
+        entry = self._stat_if_there(uri)
+        for other in () if entry else other_spellings(uri):
+            entry = entry or self._stat_if_there(other)
+        return entry
 
     def _normalised(self, text: str) -> str:
         try:

@@ -8,6 +8,7 @@ from pipeline.images.formats import sniff
 from pipeline.inputs.tars import UNPACK
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
+from pipeline.wording import count
 
 HEIC_ENDINGS = r"(?i)\.(heic|heif|hif|heics|heifs)$"
 # So many files of these names are looked into.
@@ -24,6 +25,7 @@ class Ignored(NamedTuple):
         num_tars: Of these, tars that were not opened.
         num_tables: Of these, Parquet files that were not opened.
         num_packed_tars: Of these, compressed tars.
+        num_empty_tables: Beside them, Parquet files that were opened and have no rows.
     """
 
     number: int
@@ -31,6 +33,7 @@ class Ignored(NamedTuple):
     num_tars: int
     num_tables: int
     num_packed_tars: int
+    num_empty_tables: int
 
 
 def no_images(input_uri: str, ignored: Ignored) -> InputError:
@@ -58,6 +61,8 @@ def _instead(ignored: Ignored) -> str:
                 f" ({ignored.number} other files, {number} of them {kind}); input_form={form} "
                 f"labels the images in {kind}"
             )
+    if ignored.num_empty_tables:
+        return f" but {count(ignored.num_empty_tables, 'Parquet file')} without rows"
     if ignored.num_packed_tars:
         return f" but {ignored.num_packed_tars} compressed tars: {UNPACK}"
     return (

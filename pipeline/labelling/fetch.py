@@ -16,13 +16,9 @@ from pipeline.labelling.reads import MAX_READ, Read, reads_of
 from pipeline.labelling.runs import planned_images
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
-from pipeline.store.cells import ImageColumn, OpenColumns
-from pipeline.store.extent import Extent
+from pipeline.store.cells import OpenColumns
 from pipeline.store.names import MAX_KEY_BYTES, MAX_PART_BYTES
 from pipeline.store.storage import Storage
-
-# What may be true of one row, or row group, of a Parquet file.
-_OF_A_CELL = (ErrorCode.CORRUPT, ErrorCode.NOT_FOUND, ErrorCode.TOO_MANY_BYTES)
 
 
 class Fetch:
@@ -99,14 +95,13 @@ def _fetch(
     storage: Storage, columns: OpenColumns, max_image_bytes: int, mishaps: Mishaps, read: Read
 ) -> list[ImageRow]:
     """Fetch what is read at once; what can't be read costs only its own images a row each."""
+    if read.place.cell is not None and len(read.images) > 1:
+        ones = read.apart()
+        return [_fetch(storage, columns, max_image_bytes, mishaps, one)[0] for one in ones]
     try:
-        if read.place.cell is not None and read.images[0].get("error_code") is None:
-            return _fetch_cells(
-                columns.open(storage, read.place, read.version), max_image_bytes, read
-            )
         if len(read.images) > 1:
             return _fetch_together(storage, read)
-        return [_fetch_image(storage, max_image_bytes, read)]
+        return [_fetch_image(storage, columns, max_image_bytes, read)]
     except StoreError as error:
         # What was planned was there: that its bucket is gone is true of more than one image.
         if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and read.version):
@@ -117,26 +112,10 @@ def _fetch(
     except Exception as error:  # noqa: BLE001 - one answer of a store must not end the run
         found = mishaps.image_error(error, read.images[0]["uri"])
         code, message = found.code, found.message
-    return [_failed(image, code, message) for image in read.images]
-
-
-def _failed(image: ImageRow, code: ErrorCode, message: str) -> ImageRow:
-    return {**image, "data": None, "error_code": str(code), "error_message": message}
-
-
-def _fetch_cells(column: ImageColumn, max_image_bytes: int, read: Read) -> list[ImageRow]:
-    """Fetch images of one Parquet file. Raises StoreError where it is true of all of them."""
-    found = []
-    for image in read.images:
-        try:
-            data = column.read(Extent.of_image(image), max_image_bytes)
-        except StoreError as error:
-            if error.code not in _OF_A_CELL:
-                raise
-            found.append(_failed(image, error.code, error.message))
-        else:
-            found.append(_fetched(image, data))
-    return found
+    return [
+        {**image, "data": None, "error_code": str(code), "error_message": message}
+        for image in read.images
+    ]
 
 
 def _fetch_together(storage: Storage, read: Read) -> list[ImageRow]:
@@ -149,12 +128,18 @@ def _fetch_together(storage: Storage, read: Read) -> list[ImageRow]:
     ]
 
 
-def _fetch_image(storage: Storage, max_image_bytes: int, read: Read) -> ImageRow:
+def _fetch_image(
+    storage: Storage, columns: OpenColumns, max_image_bytes: int, read: Read
+) -> ImageRow:
     """Fetch one image. Raises StoreError."""
     [image] = read.images
     _refuse_planned(image)
+    in_table = read.place.cell is not None
     if image["etag"] is None:
-        _fail_again(storage, image["uri"])
+        _fail_again(storage, read.place.uri if in_table else image["uri"])
+    if in_table:
+        column = columns.open(storage, read.place, read.version)
+        return _fetched(image, column.read(read.place, max_image_bytes))
     limits = (max_image_bytes, image["num_bytes"])
     return _fetched(image, storage.read_version_of(read.place, read.version, *limits))
 

@@ -143,10 +143,11 @@ class History:
 
     def _remedy(self, run_id: str | None) -> str:
         there = self.storage.children(f"{self.output}/runs")
-        if not there:
+        begun = there if run_id is None else [name for name in there if name == run_id]
+        if begun:
+            return f"of {', '.join(begun[:_MAX_NAMED])} the plan was never finished; label again"
+        if run_id is None or not there:
             return "`label` makes runs"
-        if run_id is None:
-            return f"of {', '.join(there[:_MAX_NAMED])} the plan was never finished; label again"
         close = get_close_matches(run_id, there, _MAX_NAMED) or there[-_MAX_NAMED:]
         return f"it holds {count(len(there), 'run')}, such as {', '.join(close)}"
 

@@ -39,6 +39,7 @@ def identity(settings: LabelSettings, fingerprint: str) -> str:
     # Where the input's own name says the form, the setting says nothing new.
     asked = settings.input_form
     form = "" if asked == "files" or named_form(source) != "files" else f"\0{asked}"
+    form += f"\0{settings.image_column}" if settings.image_column else ""
     return sha256_hex(f"{fingerprint}\0{source}\0{settings.mask_name}{form}".encode())[:16]
 
 
@@ -78,7 +79,8 @@ def _check_same_work(run: Run, settings: LabelSettings, network: NetworkRecord) 
         raise SettingError(
             f"run_id={run.run_id!r} was started with input={run.record.input!r} and "
             f"mask_name={run.record.settings.get('mask_name')!r}, "
-            f"input_form={run.record.settings.get('input_form', 'files')!r}; give another run_id"
+            f"input_form={run.record.settings.get('input_form', 'files')!r}, "
+            f"image_column={run.record.settings.get('image_column')!r}; give another run_id"
         )
     if settings.retry_failed == "all" and run.finished():
         raise SettingError(

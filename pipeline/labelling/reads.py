@@ -1,12 +1,13 @@
 """Reads: which images of a shard one request brings.
 
 Images that lie close to each other in a tar come together: a request costs more time, and money,
-than the bytes between them. Those of a Parquet file come by its row groups.
+than the bytes between them. Those of a column of a Parquet file come one after the other.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 from pipeline.labelling.schema import ImageRow
 from pipeline.store.extent import Extent
@@ -32,6 +33,15 @@ class Read:
     version: str | None
     images: tuple[ImageRow, ...]
 
+    def apart(self) -> Iterator["Read"]:
+        """Take its images one by one."""
+        for image in self.images:
+            yield _alone(image)
+
+
+def _alone(image: ImageRow) -> Read:
+    return Read(Extent.of_image(image), image["etag"], (image,))
+
 
 def reads_of(planned: Sequence[ImageRow], max_image_bytes: int) -> Iterator[Read]:
     """Decide what is read at once: images of one tar, or each by itself.
@@ -42,32 +52,21 @@ def reads_of(planned: Sequence[ImageRow], max_image_bytes: int) -> Iterator[Read
     """
     inside, cells = [], []
     for image in planned:
-        read = Read(Extent.of_image(image), image["etag"], (image,))
+        read = _alone(image)
         if image.get("error_code") is not None or read.place.is_whole:
             yield read
-        elif read.place.cell is not None:
-            cells.append(read)
-        elif (image["num_bytes"] or 0) > max_image_bytes:
+        elif read.place.cell is not None and read.version is not None:
+            cells.append(((read.place.uri, read.version, *read.place.cell), image))
+        elif read.place.cell is not None or (image["num_bytes"] or 0) > max_image_bytes:
             yield read
         else:
             inside.append(read)
     inside.sort(key=lambda read: (read.place.uri, read.version, read.place.offset))
     yield from _joined(inside)
-    cells.sort(key=_column_and_row)
-    for _, some in groupby(cells, key=_column):
-        first, *others = some
-        images = (image for one in others for image in one.images)
-        yield Read(first.place, first.version, (*first.images, *images))
-
-
-def _column(read: Read) -> tuple[str, str | None, str]:
-    assert read.place.cell is not None, f"{read.place} lies in a Parquet file"
-    return (read.place.uri, read.version, read.place.cell.column)
-
-
-def _column_and_row(read: Read) -> tuple[str, str | None, str, int]:
-    assert read.place.cell is not None, f"{read.place} lies in a Parquet file"
-    return (*_column(read), read.place.cell.row)
+    cells.sort(key=itemgetter(0))
+    for (_, version, _), column in groupby(cells, key=lambda cell: cell[0][:3]):
+        images = tuple(image for _, image in column)
+        yield Read(Extent.of_image(images[0]), version, images)
 
 
 def _joined(reads: Sequence[Read]) -> Iterator[Read]:

@@ -8,8 +8,10 @@ wants them in order reads every byte once, and holds few.
 import io
 import threading
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -47,17 +49,16 @@ def read_image(
         storage: The storage as it reads the input.
         place: The image.
         version: Of the object that it is, or lies in; None takes any.
-        max_bytes: The limit on its bytes; None for none.
+        max_bytes: The limit on its bytes; None for none, and for any version of an object.
         columns: What stays open for who reads many in order; None opens a file for each image.
 
     Raises:
         StoreError: As `Storage.read_version_of`; for a value in a Parquet file also `corrupt`.
     """
+    if place.cell is None and max_bytes is None:
+        return storage.read_extent(place)
     if place.cell is None:
-        if version is None and max_bytes is None:
-            return storage.read_extent(place)
-        assert max_bytes is not None, "a version is read up to a limit"
-        return storage.read_version_of(place, version, max_bytes)
+        return storage.read_version_of(place, version, max_bytes or 0)
     return (columns or OpenColumns()).open(storage, place, version).read(place, max_bytes)
 
 
@@ -84,6 +85,7 @@ class ParquetObject:
     Attributes:
         uri: The file.
         schema: Its columns.
+        groups: The rows of each row group, and its unpacked bytes in all columns.
     """
 
     def __init__(self, storage: Storage, entry: Entry) -> None:
@@ -101,28 +103,24 @@ class ParquetObject:
         with self._whole():
             self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
             self.schema: pa.Schema = self._file.schema_arrow
+            self.groups = self._groups()
 
-    def groups_of(self, path: str) -> list[tuple[int, int]]:
-        """Return the rows of each row group, and its unpacked bytes in a column.
-
-        Args:
-            path: Of the column, with dots.
-        """
+    def _groups(self) -> list[tuple[int, int]]:
+        """Look at row groups as wholes: what pyarrow has of a damaged column ends the process."""
         metadata = self._file.metadata
-        found = []
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            columns = (group.column(index) for index in range(group.num_columns))
-            sizes = [one.total_uncompressed_size for one in columns if one.path_in_schema == path]
-            found.append((group.num_rows, sum(sizes)))
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        found = [(group.num_rows, group.total_byte_size) for group in groups]
+        numbers = [num_rows for num_rows, _ in found]
+        if min(numbers, default=0) < 0 or sum(numbers) != metadata.num_rows:
+            raise ValueError(f"its row groups have {numbers} rows, all of it {metadata.num_rows}")
         return found
 
-    def read_column(self, group: int, path: str, number: int) -> Iterator[Any]:
+    def read_column(self, group: int, column: str, number: int) -> Iterator[Any]:
         """Read a column of a row group, as arrays of bytes, some rows at a time.
 
         Args:
             group: Number of the row group.
-            path: Of the column, with dots.
+            column: One of `image_columns`.
             number: Rows at a time.
 
         Raises:
@@ -130,29 +128,35 @@ class ParquetObject:
         """
         with self._whole():
             for batch in self._file.iter_batches(
-                number, row_groups=[group], columns=[path], use_threads=False
+                number,
+                row_groups=[group],
+                columns=[image_columns(self.schema)[column]],
+                use_threads=False,
             ):
-                column = batch.column(0)
-                is_struct = pa.types.is_struct(column.type)
-                yield pc.struct_field(column, "bytes") if is_struct else column
+                # A path with a dot may be that of a column beside the one that is meant.
+                found = batch.column(batch.schema.get_field_index(column))
+                is_struct = pa.types.is_struct(found.type)
+                yield pc.struct_field(found, "bytes") if is_struct else found
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
         try:
             yield
+        except pa.ArrowCancelled:
+            raise
         except DAMAGE as error:
             reason = str(error).split("\n", maxsplit=1)[0]
-            raise StoreError(
-                ErrorCode.CORRUPT, f"{self.uri} is no whole Parquet file: {reason}"
-            ) from error
+            if isinstance(error, MemoryError):
+                code, what = ErrorCode.OUT_OF_MEMORY, "there is no memory for a page of it"
+            elif isinstance(error, pa.ArrowNotImplementedError):
+                code, what = ErrorCode.UNSUPPORTED_FORMAT, "it is a Parquet that is not read here"
+            else:
+                code, what = ErrorCode.CORRUPT, "it is no whole Parquet file"
+            raise StoreError(code, f"{self.uri}: {what}: {reason}") from error
 
 
 class ImageColumn:
-    """A column of images, read forward; by several threads, if they go on side by side.
-
-    Attributes:
-        groups: Rows of each row group, and its bytes in this column, unpacked.
-    """
+    """A column of images, read forward; by several threads, if they go on side by side."""
 
     def __init__(self, file: ParquetObject, column: str, behind: int = 0) -> None:
         """Find the column, without reading it.
@@ -165,16 +169,14 @@ class ImageColumn:
         Raises:
             StoreError: `corrupt` if there is no such column of images.
         """
-        path = image_columns(file.schema).get(column)
-        if path is None:
+        if column not in image_columns(file.schema):
             raise StoreError(
                 ErrorCode.CORRUPT,
                 f"{file.uri} has no column {column!r} of images; it has {described(file.schema)}",
             )
         self._file = file
-        self._path = path
-        self.groups = file.groups_of(path)
-        self._ends = list(accumulate(num_rows for num_rows, _ in self.groups))
+        self._column = column
+        self._ends = list(accumulate(num_rows for num_rows, _ in file.groups))
         self._behind = behind
         self._one_at_a_time = threading.Lock()
         self._begin(-1)
@@ -204,7 +206,7 @@ class ImageColumn:
         if group == len(self._ends):
             there = self._ends[-1] if self._ends else 0
             message = f"{self._file.uri} has {there} rows, not row {row}"
-            raise StoreError(ErrorCode.NOT_FOUND, message)
+            raise StoreError(ErrorCode.CORRUPT, message)
         return group, row - (self._ends[group - 1] if group else 0)
 
     def _value(self, group: int, index: int) -> Any:
@@ -217,9 +219,9 @@ class ImageColumn:
 
     def _begin(self, group: int) -> None:
         self._group = group
-        num_rows, num_bytes = self.groups[group] if group >= 0 else (0, 0)
+        num_rows, num_bytes = self._file.groups[group] if group >= 0 else (0, 0)
         number = min(_IMAGES_AT_A_TIME, _BYTES_AT_A_TIME * num_rows // (num_bytes or 1))
-        self._coming = self._file.read_column(group, self._path, max(1, number))
+        self._coming = self._file.read_column(group, self._column, max(1, number))
         self._kept = [_Part(0, ())]
         self._damage: StoreError | None = None
 
@@ -235,7 +237,9 @@ class ImageColumn:
             self._damage = StoreError(ErrorCode.CORRUPT, lost)
             raise self._damage from None
         except StoreError as error:
-            self._damage = error
+            self._begin(self._group)
+            if error.code is ErrorCode.CORRUPT:
+                self._kept, self._damage = [_Part(first, ())], error
             raise
         kept = (one for one in self._kept if one.first < one.end > first - self._behind)
         self._kept = [*kept, part]
@@ -262,7 +266,7 @@ class OpenColumns:
             behind: As `ImageColumn` takes it: how far one thread may be behind another one.
         """
         self._behind = behind
-        self._open: dict[tuple[str, str | None, str], ImageColumn] = {}
+        self._open: dict[tuple[str, str | None, str], _Slot] = {}
         self._one_at_a_time = threading.Lock()
 
     def open(self, storage: Storage, place: Extent, version: str | None) -> ImageColumn:
@@ -279,15 +283,23 @@ class OpenColumns:
         assert place.cell is not None, f"{place} is no value of a column"
         named = (place.uri, version, place.cell.column)
         with self._one_at_a_time:
-            column = self._open.pop(named, None)
-        if column is None:  # others need not wait for the file
-            file = open_parquet(storage, place.uri, version)
-            column = ImageColumn(file, place.cell.column, self._behind)
-        with self._one_at_a_time:
-            column = self._open.setdefault(named, column)
+            slot = self._open[named] = self._open.pop(named, _Slot())
             while len(self._open) > _MAX_OPEN:
                 del self._open[next(iter(self._open))]
-        return column
+        # Who wants another file need not wait for this one.
+        with slot.one_at_a_time:
+            if slot.column is None:
+                file = open_parquet(storage, place.uri, version)
+                slot.column = ImageColumn(file, place.cell.column, self._behind)
+            return slot.column
+
+
+@dataclass
+class _Slot:
+    """A column that is open, or is being opened."""
+
+    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    column: ImageColumn | None = None
 
 
 def image_columns(schema: pa.Schema) -> dict[str, str]:
@@ -299,14 +311,17 @@ def image_columns(schema: pa.Schema) -> dict[str, str]:
     Returns:
         The path of its bytes, by the name of the column.
     """
+    names = Counter(schema.names)
     found = {}
-    for field in schema:
-        if _is_binary(field.type):
-            found[field.name] = field.name
-        elif pa.types.is_struct(field.type):
-            index = field.type.get_field_index("bytes")
-            if index >= 0 and _is_binary(field.type.field(index).type):
-                found[field.name] = f"{field.name}.bytes"
+    for one in schema:
+        if not one.name or names[one.name] > 1:
+            continue  # none that could be asked for
+        if _is_binary(one.type):
+            found[one.name] = one.name
+        elif pa.types.is_struct(one.type):
+            index = one.type.get_field_index("bytes")
+            if index >= 0 and _is_binary(one.type.field(index).type):
+                found[one.name] = f"{one.name}.bytes"
     return found
 
 
@@ -321,7 +336,10 @@ def described(schema: pa.Schema) -> str:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary")
+    return any(getattr(pa.types, test)(kind) for test in tests)
 
 
 class _Requested(io.RawIOBase):

