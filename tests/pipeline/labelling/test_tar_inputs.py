@@ -196,7 +196,7 @@ def test_forms_are_different_work(tmp_path: Path) -> None:
     (source / "x.png").write_bytes(picture(1))
     run = start_run(tmp_path, source, run_id="r")
     tars = make_settings(tmp_path, source, run_id="r", input_form="tar")
-    with pytest.raises(SettingError, match="input_form='files'.*give another run_id"):
+    with pytest.raises(SettingError, match=r"input_form='files'.*give another run_id"):
         run_to_continue(History(Storage(), tars.output), tars, network_record())
     named = start_run(tmp_path, f"{source}/a.tar", run_id="s")
     same = make_settings(tmp_path, f"{source}/a.tar", run_id="s", input_form="tar")
