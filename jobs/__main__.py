@@ -20,7 +20,7 @@ from jobs.settings.mistakes import similar
 from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
 from pipeline.cluster.leaving import leave_ray
-from pipeline.ending import START_GRACE_S, is_stopping, stop_on_signals
+from pipeline.ending import START_GRACE_S, is_stopping, keep_code, stop_on_signals
 from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
 from pipeline.settings.clean import CleanSettings
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
@@ -214,7 +214,9 @@ def _usage() -> str:
 
 def command() -> NoReturn:
     """Run the command of this process, and end the process with its exit code."""
-    sys.exit(leave_ray(main()))
+    code = main()
+    keep_code(code)
+    sys.exit(leave_ray(code))
 
 
 if __name__ == "__main__":

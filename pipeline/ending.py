@@ -4,6 +4,7 @@ Python code may swallow what a signal raises, threads may wait for a store that 
 and Ray for a head that is gone. Whoever waits for the process waits no longer than the grace time.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -43,6 +44,30 @@ def stop_on_signals(grace_s: float, at_last: Callable[[], None] | None = None) -
 
     for one in _SIGNALS:
         signal.signal(one, stop)
+
+
+def keep_code(code: int) -> None:
+    """Let SIGTERM and SIGINT change nothing any more but the wait: the command is done.
+
+    Python waits for threads at its end and then gives signals their own way back, which would be
+    the process's exit code.
+
+    Args:
+        code: The exit code, with which a signal ends the process at once.
+    """
+
+    def leave(_: int, __: types.FrameType | None) -> NoReturn:
+        leave_at_once(code)
+
+    for one in _SIGNALS:
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            signal.signal(one, leave)
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    for one in _SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
 
 
 def is_stopping() -> bool:

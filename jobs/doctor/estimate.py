@@ -1,55 +1,16 @@
 """Estimate: a sample of images, labelled as a replica would, and what follows for all of them."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-
 from pipeline.cluster.nodes import NoRoom, ProcessFailed, alive_nodes, ask_one_process
-from pipeline.errors import ErrorCode, ImageError, InputError
-from pipeline.images.decode import decode_image
-from pipeline.images.examine import examine_image
-from pipeline.images.isolated import IsolatedDecoder
-from pipeline.labelling.fetch import Fetch
 from pipeline.labelling.finding import Finding, change, note, ok
+from pipeline.labelling.measure import Measured, measure
 from pipeline.labelling.replicas import FETCH_CPUS, Replicas
 from pipeline.labelling.runs import read_shard
-from pipeline.labelling.schema import ImageRow, ShardRow
-from pipeline.labelling.segment import Segmenter, open_predictor
+from pipeline.labelling.schema import ImageRow
 from pipeline.labelling.session import Found, Job
 from pipeline.settings.cluster import DoctorSettings
 
 # A replica that has to wait for a node that is being started.
 _WAIT_S = 600.0
-# A picture of the sample that takes longer is left out, though `label` may have more patience.
-_LONGEST_S = 10.0
-# What a picture does that `label` finds at the cost of a replica.
-_DEADLY = (ErrorCode.CRASHED, ErrorCode.TOO_SLOW)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a sample has shown, in one worker.
-
-    Attributes:
-        num_images: Number of images that were measured.
-        num_failed: Of these, without a mask.
-        num_deadly: Number of images of the sample that were left out: they kill their decoder.
-        num_bytes: Encoded.
-        fetch_s: To read them, as many at a time as `io_threads` says.
-        decode_s: To decode them, one after the other.
-        load_s: To load the network and to label once, which warms it up.
-        label_s: To decode, label and encode them, as a replica does.
-    """
-
-    num_images: int
-    num_failed: int
-    num_deadly: int
-    num_bytes: int
-    fetch_s: float
-    decode_s: float
-    load_s: float
-    label_s: float
 
 
 def estimate(settings: DoctorSettings, job: Job, found: Found, replicas: Replicas) -> list[Finding]:
@@ -66,7 +27,7 @@ def estimate(settings: DoctorSettings, job: Job, found: Found, replicas: Replica
         return [ok("to do", "nothing: all images are done")]
     try:
         measured = ask_one_process(
-            *(_measure, job, settings, replicas, images),
+            *(measure, job, settings, replicas, images),
             num_cpus=replicas.num_cpus,
             num_gpus=replicas.num_gpus,
             timeout_s=_WAIT_S,
@@ -88,73 +49,6 @@ def _to_do(job: Job, found: Found, sample: int) -> tuple[int, list[ImageRow]]:
         return todo.num_images, rows[:sample]
     assert found.draft is not None, "either a run or a draft"
     return found.draft.num_images, found.draft.sample(sample)
-
-
-def _measure(
-    job: Job, settings: DoctorSettings, replicas: Replicas, images: Sequence[ImageRow]
-) -> Measured:
-    started = time.perf_counter()
-    fetched = Fetch(job.storage, settings.max_image_bytes, settings.io_threads).images(images)
-    fetch_s = time.perf_counter() - started
-    harmless = _harmless(fetched, settings)
-    # As if the others had not been there.
-    fetch_s *= len(harmless) / len(fetched)
-    decode_s = _decode(harmless, settings.max_image_pixels)
-    started = time.perf_counter()
-    load = partial(open_predictor, job.storage, job.network)
-    segmenter = Segmenter(load, job.record.classes, settings, replicas.placement)
-    segmenter(_shard(harmless))
-    load_s = time.perf_counter() - started
-    started = time.perf_counter()
-    labelled = segmenter(_shard(harmless))
-    num_ok = sum(image["error_code"] is None for image in labelled["images"])
-    return Measured(
-        num_images=len(harmless),
-        num_failed=len(harmless) - num_ok,
-        num_deadly=len(fetched) - len(harmless),
-        num_bytes=sum(len(image.get("data") or b"") for image in harmless),
-        fetch_s=fetch_s,
-        decode_s=decode_s,
-        load_s=load_s,
-        label_s=time.perf_counter() - started,
-    )
-
-
-def _harmless(images: Sequence[ImageRow], settings: DoctorSettings) -> list[ImageRow]:
-    """Leave out the pictures that end their decoder: here they would end the measurement."""
-    with IsolatedDecoder(min(settings.max_image_s, _LONGEST_S)) as child:
-        left = [image for image in images if not _is_deadly(child, image, settings)]
-    if not left:
-        raise InputError(f"all {len(images)} images of the sample kill or hang their decoder")
-    return left
-
-
-def _is_deadly(child: IsolatedDecoder, image: ImageRow, settings: DoctorSettings) -> bool:
-    data = image.get("data")
-    try:
-        if data is not None:
-            child.call(examine_image, data, settings.max_image_pixels)
-    except ImageError as error:
-        return error.code in _DEADLY
-    return False
-
-
-def _decode(images: Sequence[ImageRow], max_pixels: int) -> float:
-    started = time.perf_counter()
-    for image in images:
-        data = image.get("data")
-        try:
-            if data is not None:
-                decode_image(data, max_pixels)
-        except ImageError:
-            continue  # its row says so later
-    return time.perf_counter() - started
-
-
-def _shard(images: Sequence[ImageRow]) -> ShardRow:
-    # The replica takes the bytes out of the rows.
-    copies: list[ImageRow] = [{**image} for image in images]
-    return ShardRow(shard=0, images=copies)
 
 
 def _speeds(measured: Measured) -> list[Finding]:

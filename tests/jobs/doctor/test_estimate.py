@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.doctor.estimate import _harmless, _to_do
+from jobs.doctor.estimate import _to_do
 from pipeline.errors import InputError
+from pipeline.labelling.measure import harmless
 from pipeline.labelling.publish import publish
 from pipeline.labelling.session import open_job
 from pipeline.settings.cluster import DoctorSettings
@@ -48,6 +49,6 @@ def test_what_ends_its_decoder_is_left_out_of_the_sample(monkeypatch: pytest.Mon
         )
     ]
 
-    assert [image["uri"] for image in _harmless(sample, settings)] == ["0", "2", "4"]  # type: ignore[arg-type]
+    assert [image["uri"] for image in harmless(sample, settings)] == ["0", "2", "4"]  # type: ignore[arg-type]
     with pytest.raises(InputError, match="all 1 images of the sample kill or hang"):
-        _harmless(sample[1:2], settings)  # type: ignore[arg-type]
+        harmless(sample[1:2], settings)  # type: ignore[arg-type]
