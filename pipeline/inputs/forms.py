@@ -1,12 +1,11 @@
 """The form of an input: images as files, or inside of tars or Parquet files."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pipeline.inputs.tars import is_tar
 from pipeline.store.uri import has_wildcard
 
 Form = Literal["files", "tar", "parquet"]
-FORMS: tuple[str, ...] = get_args(Form)
 
 
 def named_form(input_uri: str) -> Form:
