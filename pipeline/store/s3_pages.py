@@ -11,6 +11,9 @@ from xml.etree import ElementTree as ET
 from botocore.utils import parse_timestamp
 
 _ROOT = "ListBucketResult"
+# botocore calls handlers of a wildcard first. One of its own looks through each answer for an error
+# in it, with a parser of its own; of what was read here it then sees the rest alone.
+_FIRST_OF_ALL = "before-parse.*.ListObjectsV2"
 
 
 def parse_pages_fast(client: Any) -> None:
@@ -19,9 +22,7 @@ def parse_pages_fast(client: Any) -> None:
     Args:
         client: Of botocore, or aiobotocore, for S3.
     """
-    client.meta.events.register(
-        "before-parse.s3.ListObjectsV2", _read_objects, unique_id="fcn-read-objects"
-    )
+    client.meta.events.register(_FIRST_OF_ALL, _read_objects, unique_id="fcn-read-objects")
 
 
 def _read_objects(
@@ -46,10 +47,12 @@ def _read_objects(
 
 def _read_object(element: ET.Element, space: str) -> dict[str, Any]:
     """Read an object; its time is wanted only where it has no ETag. Raises KeyError, ValueError."""
-    read = {one.tag: one.text or "" for one in element}
-    found: dict[str, Any] = {"Key": read[f"{space}Key"], "Size": int(read.get(f"{space}Size", 0))}
-    if tag := read.get(f"{space}ETag"):
+    key = element.findtext(f"{space}Key")
+    if key is None:
+        raise KeyError("Key")
+    found: dict[str, Any] = {"Key": key, "Size": int(element.findtext(f"{space}Size", "0"))}
+    if tag := element.findtext(f"{space}ETag"):
         found["ETag"] = tag
-    elif time := read.get(f"{space}LastModified"):
+    elif time := element.findtext(f"{space}LastModified"):
         found["LastModified"] = parse_timestamp(time)
     return found

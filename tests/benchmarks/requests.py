@@ -92,7 +92,7 @@ def _keys(bucket: Bucket, output: str, number: int) -> tuple[str, ...]:
     fast, pipeline.store.s3_client.parse_pages_fast = (
         pipeline.store.s3_client.parse_pages_fast,
         lambda client: client.meta.events.unregister(
-            "before-parse.s3.ListObjectsV2", unique_id="fcn-read-objects"
+            "before-parse.*.ListObjectsV2", unique_id="fcn-read-objects"
         ),
     )
     slow = _per_key(bucket, folder, number)
