@@ -17,12 +17,12 @@ from pipeline.store.storage import Storage
 from tests.benchmarks.processes import Sample, Watch
 
 
-def label_command(photos: Path, output: Path, *flags: str) -> list[str]:
+def label_command(photos: Path | str, output: Path | str, *flags: str) -> list[str]:
     """Return the command that labels a folder with random weights.
 
     Args:
-        photos: The input.
-        output: The output.
+        photos: The input, a path or URI.
+        output: The output, the same.
         flags: More of them.
     """
     command = [sys.executable, "-m", "jobs", "label", "--weights", "random:0"]
@@ -77,13 +77,18 @@ def label_with(load: LoadPredictor, photos: Path, output: Path, max_shard_images
     return sum(receipt["num_images"] for receipt in receipts)
 
 
-def commit_times(output: Path) -> list[tuple[float, int]]:
+def commit_times(output: Path | str, storage: Storage | None = None) -> list[tuple[float, int]]:
     """Read when each shard was done, from `labelled_at` in its commit record.
+
+    Args:
+        output: A path, or a URI.
+        storage: Reads it; None for a disk.
 
     Returns:
         Seconds since the epoch and number of images of every shard, in order of time.
     """
-    (run,) = History(Storage(), f"file://{output}").runs()
+    uri = f"file://{output}" if isinstance(output, Path) else output
+    (run,) = History(storage or Storage(), uri).runs()
     tables = run.commits(["labelled_at"])
     return sorted(
         (pc.max(table["labelled_at"]).as_py().timestamp(), table.num_rows) for table in tables
