@@ -59,6 +59,9 @@ class Recipe:
             for one (`fcn.architectures.AUXILIARY`); 0 has none.
         label_smoothing: Share of the certainty that a pixel's class gives to all classes alike
             (Szegedy et al., "Rethinking the Inception Architecture", 2016, section 7).
+        region_loss: A loss that is added in the last part of the training: `none`, or one of
+            `fcn.training.region_losses`.
+        region_loss_from: Share of the training, 0 to 1, after which it is added.
         max_gradient_norm: Of all gradients of a step together; larger ones are scaled down to it.
             0 leaves them.
         ema_decay: Decay of the running mean of the weights that is evaluated and kept; 0 keeps the
@@ -85,6 +88,8 @@ class Recipe:
     warmup_steps: int = 0
     auxiliary_loss: float = 0.0
     label_smoothing: float = 0.0
+    region_loss: str = "none"
+    region_loss_from: float = 2 / 3
     max_gradient_norm: float = 0.0
     ema_decay: float = 0.0
     micro_batch_size: int | None = None

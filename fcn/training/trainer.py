@@ -32,6 +32,7 @@ from fcn.training.distributed import sum_over_workers, world_size
 from fcn.training.dropout import seed_dropout
 from fcn.training.losses import at_size_of, cross_entropy_sum, divisor
 from fcn.training.recipes import Recipe
+from fcn.training.region_losses import region_loss_sum
 from fcn.weights.record import IGNORE_INDEX, Checkpoint
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -161,7 +162,7 @@ class Trainer:
         for index, (images, truths) in enumerate(parts):
             self._seed_dropout(micro_batches[index].places)
             with self._summing(last=index == len(parts) - 1):
-                part = self._loss(images, truths) / total
+                part = self._loss(images, truths, total, progress)
                 # DistributedDataParallel takes the mean of the workers' gradients.
                 (part * world_size()).backward()  # type: ignore[no-untyped-call]  # PyTorch's
             loss += part.detach()
@@ -308,18 +309,33 @@ class Trainer:
             truths.to(self._device, non_blocking=True).long(),
         )
 
-    def _loss(self, images: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
+    def _loss(
+        self, images: torch.Tensor, truths: torch.Tensor, total: torch.Tensor, progress: float
+    ) -> torch.Tensor:
+        """Return what some images add to the loss of the step, whose divisor is `total`."""
         half = self._dtype is not torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=half):
             scores = self._parallel(self._preprocess(images))
-        if not isinstance(self._trained, WithAuxiliary):
-            return self._cross_entropy(scores, truths)
-        whole, auxiliary = (self._cross_entropy(one, truths) for one in scores)
-        return whole + self._recipe.auxiliary_loss * auxiliary
+        auxiliary = None
+        if isinstance(self._trained, WithAuxiliary):
+            scores, auxiliary = scores
+        scores = at_size_of(truths, scores)
+        loss = self._cross_entropy(scores, truths)
+        if auxiliary is not None:
+            of_head = self._cross_entropy(at_size_of(truths, auxiliary), truths)
+            loss = loss + self._recipe.auxiliary_loss * of_head
+        return loss / total + self._region_loss(scores, truths, progress)
 
     def _cross_entropy(self, scores: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
-        smoothing = self._recipe.label_smoothing
-        return cross_entropy_sum(at_size_of(truths, scores), truths, self._weights, smoothing)
+        return cross_entropy_sum(scores, truths, self._weights, self._recipe.label_smoothing)
+
+    def _region_loss(
+        self, scores: torch.Tensor, truths: torch.Tensor, progress: float
+    ) -> torch.Tensor | float:
+        recipe = self._recipe
+        if recipe.region_loss == "none" or progress < recipe.region_loss_from:
+            return 0.0
+        return region_loss_sum(recipe.region_loss, scores, truths) / recipe.batch_size
 
     def _clip_gradients(self) -> torch.Tensor:
         """Scale large gradients down. Returns their norm before that.

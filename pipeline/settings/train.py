@@ -251,6 +251,19 @@ class RecipeFields(NoSettings):
         description="share of a pixel's certainty that goes to all classes alike; default: the "
         "recipe's, 0",
     )
+    region_loss: Literal["none", "dice", "lovasz"] | None = Field(
+        None,
+        description="a loss of an image's classes as regions, whose mean over the images of a step "
+        "is added in the last part of the training: dice, or lovasz, which is a smooth form of "
+        "1 - mean IU and takes a sort of all pixels; default: the recipe's, none",
+    )
+    region_loss_from: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the training after which region_loss is added; default: the "
+        "recipe's, 2/3",
+    )
     max_gradient_norm: float | None = Field(
         None,
         ge=0,
@@ -376,6 +389,13 @@ class TrainSettings(
             raise ValueError(
                 f"auxiliary_loss={self.auxiliary_loss} is for an encoder that learns, and "
                 "encoder_rate=0 leaves it as it is; leave one of them out"
+            )
+        if self.region_loss_from is not None and (self.region_loss or "none") == "none":
+            raise ValueError("region_loss_from goes with region_loss=dice or lovasz; give one")
+        if (self.region_loss or "none") != "none" and recipe.divisor == "one":
+            raise ValueError(
+                f"region_loss={self.region_loss} is for a loss that is a mean, and that of "
+                f"recipe={self.recipe} is a sum; leave it out"
             )
         if self.momentum is not None and recipe.optimizer != "sgd":
             raise ValueError(

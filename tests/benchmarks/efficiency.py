@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.benchmarks.bare_loop import Rate, measure_bare_loop
 from tests.benchmarks.labelling import commit_times, label_command, watch_command
-from tests.benchmarks.photos import add_images_flag, find_photos, lay_out
+from tests.benchmarks.photos import add_images_flag, lay_out
 from tests.benchmarks.processes import ROLES, cpu_between
 from tests.benchmarks.table import print_header, print_table
 
@@ -31,10 +31,9 @@ def main() -> None:
     arguments = _parse()
     print_header()
     with tempfile.TemporaryDirectory() as temporary:
-        number = min(arguments.limit, len(find_photos(arguments.images)))
-        photos = lay_out(arguments.images, Path(temporary) / "photos", number)
+        photos = lay_out(arguments.images, Path(temporary) / "photos", arguments.limit)
         print(
-            f"{number} photographs, {arguments.shard} per shard, width {arguments.width}, "
+            f"{arguments.limit} photographs, {arguments.shard} per shard, width {arguments.width}, "
             f"batch size {arguments.batch_size}, {arguments.threads} threads\n"
         )
         loops = [_bare(photos, arguments)]
@@ -54,7 +53,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--shard", type=int, default=32, help="images per shard")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=468, help="photographs to use")
+    parser.add_argument("--limit", type=int, default=468, help="photographs to use; they repeat")
     return parser.parse_args()
 
 

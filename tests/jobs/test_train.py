@@ -367,6 +367,8 @@ def test_wrong_settings_end_before_any_work(
         ("--encoder-rate", 0.1): "encoder_rate=0.1 is for networks with an encoder",
         ("--auxiliary-loss", 0.4, "--network", "fcn8s_vgg16"): "place for such a head",
         ("--auxiliary-loss", 0.4, "--encoder-rate", 0, "--network", "fcn_pyramid"): "that learns",
+        ("--region-loss-from", 0.5): "region_loss_from goes with region_loss=dice or lovasz",
+        ("--region-loss", "dice", "--recipe", "heavy"): "region_loss=dice is for a loss that is a",
         ("--momentum", 0.5): "momentum=0.5 is SGD's; recipe=modern trains with adamw",
         ("--val-fold", "9"): "a fold is K/N",
         ("--val-fold", "0/5", "--val-match", "a"): "val_match and val_fold each say what val is",

@@ -60,6 +60,23 @@ def test_micro_batches_take_the_step_of_the_whole_batch(micro_batch_size: int, d
     assert whole[2] < whole[0]
 
 
+@pytest.mark.parametrize("kind", ["dice", "lovasz"])
+def test_a_loss_of_regions_comes_late_and_is_the_same_however_the_step_is_cut(kind: str):
+    """Before its share of the training a step is as without it; after it, its mean is added."""
+    late = dataclasses.replace(_RECIPE, region_loss=kind, region_loss_from=0.5)
+
+    def first_step(recipe: Recipe, progress: float) -> float:
+        trainer = Trainer(_network(_RECORD), _RECORD, recipe)
+        return trainer.step(_batch(), 0, progress).item()
+
+    without = first_step(_RECIPE, 0.5)
+    assert first_step(late, 0.49) == without
+    whole = first_step(late, 0.5)
+    assert without < whole < without + 1
+    cut = first_step(dataclasses.replace(late, micro_batch_size=1), 0.5)
+    assert cut == pytest.approx(whole, rel=1e-5)
+
+
 def test_images_of_many_sizes_make_a_step():
     """A batch of whole images that differ in size has the loss of all its pixels together."""
     small, large = _batch(1, 1, (20, 30)), _batch(2, 1, (41, 35))
@@ -289,7 +306,9 @@ def test_the_loss_is_taken_where_the_ground_truth_is():
         reduction="sum",
     )
 
-    torch.testing.assert_close(trainer._loss(images, truths), expected)
+    found = trainer._loss(images, truths, torch.tensor(1.0), 0.0)
+
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_finer_stage_starts_from_the_coarser_one():

@@ -90,6 +90,8 @@ def test_every_number_of_a_recipe_is_a_setting(tmp_path: Path):
         "ema_decay": 0.0,
         "auxiliary_loss": 0.3,
         "label_smoothing": 0.1,
+        "region_loss": "lovasz",
+        "region_loss_from": 0.25,
         "max_gradient_norm": 1.0,
         "encoder_rate": 0.5,
         "epochs": 7,
