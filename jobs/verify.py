@@ -8,6 +8,7 @@ from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.archive import remove_archives
 from pipeline.labelling.history import History
 from pipeline.labelling.repair import find_torn, remove, unused
+from pipeline.labelling.runs import Run
 from pipeline.labelling.verify import CheckPieces, Verdict, here, verify
 from pipeline.settings.verify import VerifySettings
 
@@ -43,7 +44,7 @@ def run(settings: VerifySettings) -> int:
     check_pieces = _connected(settings)
     for one in asked_for:
         verdict = verify(one, _threads(), settings.sample, check_pieces)
-        say(f"run {one.run_id}: {_describe(verdict)}")
+        say(f"run {one.run_id}: {_describe(verdict)}{_strays(verdict, one)}")
         if one.record.output != output:
             say(f"  It was written to {one.record.output}; the tables' mask_uri point there.")
         broken += sum(verdict.breaks.numbers.values())
@@ -116,6 +117,15 @@ def _describe(verdict: Verdict) -> str:
     if not verdict.finished:
         return f"unfinished ({verdict.num_missing} shards to do), {_masks(verdict)} are whole"
     return f"whole: {_masks(verdict)}, tables and totals agree"
+
+
+def _strays(verdict: Verdict, run: Run) -> str:
+    if not verdict.num_strays:
+        return ""
+    return (
+        f"\n  {verdict.num_strays} more mask(s) lie in {run.masks_folder} that no row names: what "
+        "a kill left of images that then could not be read. The tables say what counts"
+    )
 
 
 def _masks(verdict: Verdict) -> str:

@@ -32,6 +32,7 @@ class ErrorCode(StrEnum):
 
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"
+    ARCHIVED = "archived"
     TIMEOUT = "timeout"
     THROTTLED = "throttled"
     CHANGED = "changed"
@@ -58,6 +59,7 @@ _TRANSIENT = frozenset(
     {
         ErrorCode.NOT_FOUND,
         ErrorCode.FORBIDDEN,
+        ErrorCode.ARCHIVED,
         ErrorCode.TIMEOUT,
         ErrorCode.THROTTLED,
         ErrorCode.CHANGED,
@@ -143,8 +145,8 @@ class StoreError(PipelineError):
 
     @property
     def refused(self) -> bool:
-        """Whether there is no such object, or it may not be touched: asking again can't help."""
-        return self.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
+        """Whether there is no such object, or it can't be touched: asking again can't help."""
+        return self.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.ARCHIVED)
 
     def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str, Scope]]:
         """Travel between processes with all arguments."""

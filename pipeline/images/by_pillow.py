@@ -11,7 +11,8 @@ from pipeline.errors import ErrorCode, ImageError
 from pipeline.images import png
 from pipeline.images.colour import to_rgb
 from pipeline.images.damage import DAMAGE
-from pipeline.images.jpeg import check_kind, decode_jpeg, without_metadata
+from pipeline.images.jpeg import decode_jpeg
+from pipeline.images.jpeg_header import check_kind, without_metadata
 from pipeline.images.opening import open_picture
 from pipeline.images.webp import read_webp_size
 

@@ -119,12 +119,14 @@ class _Order:
     """Where chunks may stand (PNG specification, 5.6), and which of those elsewhere count.
 
     As libpng has it: what decides the pixels and stands elsewhere is an error, and tRNS, eXIf and
-    the palettes that RGB may suggest are passed over there.
+    the palettes that RGB may suggest are passed over there. So is a tRNS of more colours than there
+    are.
     """
 
     def __init__(self) -> None:
         self._before: set[bytes] = set()
         self._last = b""
+        self._num_colours = 0
         self.has_palette = False
 
     def counts(self, kind: bytes, content: memoryview) -> bool:
@@ -151,8 +153,8 @@ class _Order:
         if kind == b"PLTE":
             return self._counts_as_palette(len(content), again=before)
         if kind == _TRANSPARENCY:
-            late = b"IDAT" in self._before or (self.has_palette and b"PLTE" not in self._before)
-            return not before and not late
+            beyond = self.has_palette and len(content) > self._num_colours
+            return not before and not beyond and b"IDAT" not in self._before
         return kind != _EXIF or not before
 
     def _counts_as_palette(self, num_bytes: int, *, again: bool) -> bool:
@@ -162,6 +164,7 @@ class _Order:
             raise ImageError(
                 ErrorCode.CORRUPT, f"PNG: a palette of {num_bytes} bytes, or not its only one"
             )
+        self._num_colours = num_bytes // 3
         return True
 
 

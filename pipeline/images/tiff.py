@@ -18,7 +18,8 @@ from tifffile import TiffFile, TiffPage
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images import tiff_layout as layout
 from pipeline.images.colour import premultiplied_over_white, to_rgb
-from pipeline.images.jpeg import check_kind, check_scans, read_frame
+from pipeline.images.jpeg_header import check_kind, read_frame
+from pipeline.images.jpeg_scans import check_complete, check_scans
 from pipeline.images.lzw import check_lzw
 from pipeline.images.tiff_directory import directory_end
 from pipeline.images.tiff_ycbcr import unpack_subsampled
@@ -133,6 +134,7 @@ def _check_jpeg(page: TiffPage, place: int, segment: bytes) -> None:
         )
     check_scans(data, height * width)
     simplejpeg.decode_jpeg(data, _COLOURS_TO.get(colours, "RGB"))
+    check_complete(data)
 
 
 def _check_fax(data: bytes, pixels: NDArray[np.uint8]) -> None:

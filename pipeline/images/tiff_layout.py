@@ -210,7 +210,7 @@ def segment_places(page: TiffPage, num_bytes: int) -> list[tuple[int, int]]:
         num_bytes: Number of bytes of the file.
 
     Raises:
-        ImageError: too_slow, truncated or corrupt.
+        ImageError: too_slow, truncated, unsupported_mode or corrupt.
     """
     number = math.prod(page.chunked)
     if number > _MAX_SEGMENTS:
@@ -219,11 +219,20 @@ def segment_places(page: TiffPage, num_bytes: int) -> list[tuple[int, int]]:
             f"TIFF of {number} strips or tiles; the limit is {_MAX_SEGMENTS}; save it anew",
         )
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:number]
+    if not page.databytecounts:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_MODE, "TIFF that gives no lengths of its strips; write it anew"
+        )
     if len(places) < number:
         raise ImageError(
             ErrorCode.CORRUPT, f"TIFF: {number} strips or tiles, of which {len(places)} have places"
         )
     for place, (offset, length) in enumerate(places):
+        if length == 0:
+            raise ImageError(
+                ErrorCode.UNSUPPORTED_MODE,
+                f"TIFF of which strip or tile {place} is left out, or its length; write it in full",
+            )
         if offset <= 0 or length < max(1, _least_bytes(page, place)):
             raise ImageError(
                 ErrorCode.CORRUPT,

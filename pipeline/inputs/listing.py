@@ -170,10 +170,14 @@ class Sources:
         """List the files of a manifest that is a folder, as Spark writes one."""
         if not self._input.lower().endswith(MANIFEST_ENDINGS) or self._asked == "parquet":
             return []
-        names = self._storage.children(self._input)
-        return [
-            f"{self._input}/{name}" for name in names if name.lower().endswith(MANIFEST_ENDINGS)
-        ]
+        folder = as_folder(self._input)
+        names = [name for name in self._storage.children(folder) if not _is_aside(name)]
+        if not any(name.lower().endswith(MANIFEST_ENDINGS) for name in names):
+            return []
+        # Spark writes a file for each part of its work, also where there is nothing to write.
+        found = (one for one in self._storage.walk(folder) if one.num_bytes)
+        uris = (one.uri for one in found if one.uri.removeprefix(folder) in names)
+        return sorted(uri for uri in uris if uri.lower().endswith(MANIFEST_ENDINGS))
 
     def _single(self) -> Entry | None:
         """Look the input up as one object; None if it is a folder, or there is no such thing."""
@@ -216,7 +220,9 @@ class Sources:
                 continue
             if pattern is None or pattern.match(uri):
                 refusal = ErrorCode.NAME_NOT_UTF8 if uri != entry.uri else None
-                yield Source(key, uri, entry.version, entry.num_bytes, refusal)
+                # Its row will say why it may not be looked at.
+                size = entry.num_bytes if entry.version else None
+                yield Source(key, uri, entry.version or None, size, refusal)
 
     def _takes(self, key: str, uri: str) -> bool:
         """Return whether a file is listed, as an image or to be opened; counts what is not."""
@@ -235,9 +241,7 @@ class Sources:
     def _opens(self, key: str) -> bool:
         if self._form == "tar":
             return is_tar(key)
-        # Names that writers of tables set aside begin so, as AppleDouble's do.
-        is_aside = key.rpartition("/")[2].startswith(("_", "."))
-        return self._form == "parquet" and is_table(key) and not is_aside
+        return self._form == "parquet" and is_table(key) and not _is_aside(key)
 
     def _output_below(self, prefix: str) -> str | None:
         """Return the output's path below a folder, if it lies there, also by way of links."""
@@ -260,3 +264,8 @@ class Sources:
         data = self._storage.read(manifest_uri)
         named = manifest_entries(data, manifest_uri, trusted=self._trust_manifest)
         yield from LookUps(self._storage, self._input, self._threads).sources(named)
+
+
+def _is_aside(key: str) -> bool:
+    """Return whether a name is one that writers of tables set aside, or AppleDouble's."""
+    return key.rpartition("/")[2].startswith(("_", "."))

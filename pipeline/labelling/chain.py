@@ -92,7 +92,7 @@ def _label_part(
     never_hold_back_last_step(rows.context)
     return _receipts(
         rows.flat_map(
-            Fetch(run.storage, settings.max_image_bytes, threads),
+            Fetch(run.storage, settings.max_image_bytes, threads, run.record.input),
             num_cpus=FETCH_CPUS,
             compute=beside,
         )

@@ -2,20 +2,22 @@
 
 A row says what is true of its image alone. So where none of a shard's images could be read, others
 are asked for: images of other shards, and the listing. If they fail alike, the run ends, to be
-gone on with, and nothing is committed.
+resumed, and nothing is committed.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ErrorCode, StoreError
+from pipeline.errors import ErrorCode, Scope, StoreError
 from pipeline.labelling.schema import ImageRow, ShardTask
 from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
+from pipeline.store.uri import has_wildcard
 
 # What a store says of an object, and might say of any.
 _DOUBTFUL = {
@@ -24,14 +26,23 @@ _DOUBTFUL = {
     ErrorCode.TIMEOUT,
     ErrorCode.THROTTLED,
 }
+# Such an answer comes at once, and many may fail alike that are not all, as below a prefix with
+# rights of its own. Silence costs minutes each time.
+_QUICK = {ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN}
 # What the plan says, before anything is asked for.
 _OF_THE_PLAN = {ErrorCode.NAME_TOO_LONG, ErrorCode.NAME_NOT_UTF8, ErrorCode.CORRUPT}
 _MAX_ASKED = 3
+_MAX_ASKED_QUICK = 40
+_MAX_FILES = 8
 _T = TypeVar("_T")
 
 
 def refuse_a_store_that_fails(
-    storage: Storage, task: ShardTask, images: Sequence[ImageRow], max_bytes: int
+    storage: Storage,
+    task: ShardTask,
+    images: Sequence[ImageRow],
+    max_bytes: int,
+    input_uri: str | None = None,
 ) -> None:
     """End the run where none of a shard's images was read and the store answers for no other.
 
@@ -40,9 +51,10 @@ def refuse_a_store_that_fails(
         task: Where the plan of the shard is.
         images: The images of the shard, fetched.
         max_bytes: Of a larger image nothing is read.
+        input_uri: What the run labels; None is not asked for.
 
     Raises:
-        StoreError: It is the store that fails.
+        StoreError: It is the store that fails, or the input as a whole is gone.
     """
     asked = [image for image in images if _was_asked_for(image)]
     failed = [image for image in asked if image["error_code"] in _DOUBTFUL]
@@ -52,13 +64,17 @@ def refuse_a_store_that_fails(
         # Of these it is known, and an input may have any number of them: the listing decides.
         storage.for_input().lists(_object(failed[0]))
         return
-    if _are_gone(storage, failed) or _others_answer(storage, task, max_bytes, _object(failed[0])):
-        return
+    _refuse_an_input_that_is_gone(storage, input_uri)
     first = failed[0]
+    number = _MAX_ASKED_QUICK if first["error_code"] in _QUICK else _MAX_ASKED
+    others = list(islice(_others(storage, task, number), number))
+    if _are_gone(storage, failed) or _any_answers(storage, others, max_bytes, _object(first)):
+        return
     raise StoreError(
         ErrorCode(first["error_code"] or ""),
-        f"none of the {len(failed)} images of shard {task['shard']} could be read, nor any other "
-        f"that was tried: {first['error_message']}; check credentials, rights and endpoint",
+        f"none of the {len(failed)} images of shard {task['shard']} could be read, nor any of "
+        f"{len(others)} others of the run: {first['error_message']}; check credentials, rights and "
+        "endpoint",
     )
 
 
@@ -78,6 +94,15 @@ def _is_new(image: ImageRow) -> bool:
     return (image.get("attempts") or 1) == 1
 
 
+def _refuse_an_input_that_is_gone(storage: Storage, uri: str | None) -> None:
+    """Refuse a folder that there is no more: a disk or a share that is not there any longer."""
+    if uri is None or not uri.startswith("file://") or has_wildcard(uri) or uri == "file:///":
+        return
+    if not storage.for_input().lists(uri.rstrip("/")):
+        message = f"{uri} was there when the run was planned, and is not now; is its disk mounted?"
+        raise StoreError(ErrorCode.NOT_FOUND, message, Scope.STORE)
+
+
 def _are_gone(storage: Storage, failed: Sequence[ImageRow]) -> bool:
     """Return whether they were deleted since they were planned: a listing no longer has them."""
     some = failed[:_MAX_ASKED]
@@ -86,33 +111,37 @@ def _are_gone(storage: Storage, failed: Sequence[ImageRow]) -> bool:
     )
 
 
-def _others_answer(storage: Storage, task: ShardTask, max_bytes: int, uri: str) -> bool:
-    """Ask for images of other shards; where the plan's file has none, for the listing."""
-    others = list(_others(storage, task))
+def _any_answers(storage: Storage, others: Sequence[ImageRow], max_bytes: int, uri: str) -> bool:
+    """Ask for other images until one can be read; where there are none, for the listing."""
     if not others:
         storage.for_input().lists(uri)
         return True
     return any(_answers(storage, image, max_bytes) for image in others)
 
 
-def _others(storage: Storage, task: ShardTask) -> Iterator[ImageRow]:
-    """Return the first images of a few other shards, from all over the plan."""
+def _others(storage: Storage, task: ShardTask, number: int) -> Iterator[ImageRow]:
+    """Find images of other shards, from all over the plan; some more than the number."""
     folder, _, own = task["plan_uri"].rpartition("/")
     # Not of this file alone: it may hold a prefix that nobody may read, of many shards.
-    files = _spread([name for name in storage.children(folder) if name != own], _MAX_ASKED - 1)
-    for name in (own, *files):
+    names = [name for name in storage.children(folder) if name != own]
+    files = [own, *_spread(names, min(number, _MAX_FILES) - 1)]
+    of_each = -(-number // len(files))
+    for name in files:
         file = pq.ParquetFile(pa.BufferReader(storage.read(f"{folder}/{name}")), pre_buffer=False)
         groups = [
             group
             for group in range(file.num_row_groups)
             if (name, group) != (own, task["row_group"])
         ]
-        for group in _spread(groups, 1 if files else _MAX_ASKED):
-            first: ImageRow = (
-                file.read_row_group(group, use_threads=False).slice(0, 1).to_pylist()[0]
-            )
-            if first["etag"] is not None and first.get("error_code") is None:
-                yield first
+        some = _spread(groups, of_each)
+        for group in some:
+            rows = file.read_row_group(group, use_threads=False)
+            wanted = _spread(range(rows.num_rows), -(-of_each // len(some)))
+            yield from filter(_can_be_asked_for, rows.take(list(wanted)).to_pylist())
+
+
+def _can_be_asked_for(image: ImageRow) -> bool:
+    return image["etag"] is not None and image.get("error_code") is None
 
 
 def _spread(candidates: Sequence[_T], number: int) -> Sequence[_T]:

@@ -168,7 +168,7 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
     if num_listed == 0:
         raise no_images(settings.input, sources.ignored)
     _refuse_heic(storage, staging, settings.input, num_listed)
-    check_names(staging, local=settings.output.startswith("file://"))
+    check_names(staging, settings.mask_name, local=settings.output.startswith("file://"))
     stage_answers(staging, history, network.fingerprint, settings)
     staging.run(_WHAT_IS_LEFT)
     [(num_skipped_failed,)] = staging.run(_SKIPPED_FAILED)

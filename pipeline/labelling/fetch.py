@@ -24,14 +24,18 @@ from pipeline.store.storage import Storage
 class Fetch:
     """Reads the images of shards, each in the version that was planned."""
 
-    def __init__(self, storage: Storage, max_image_bytes: int, threads: int) -> None:
+    def __init__(
+        self, storage: Storage, max_image_bytes: int, threads: int, input_uri: str | None = None
+    ) -> None:
         """Take the settings along to the worker.
 
         Args:
             storage: Of plan and images.
             max_image_bytes: Larger images are not read.
             threads: Images, or neighbours in a tar, read at a time.
+            input_uri: What the run labels: where that is gone, no image is; None is not asked for.
         """
+        self._input = input_uri
         self._storage = storage
         self._max_image_bytes = max_image_bytes
         self._threads = threads
@@ -67,7 +71,7 @@ class Fetch:
     ) -> ShardRow:
         with work.timed("fetch"):
             images = self._fetch(storage, planned_images(task, plan), columns)
-            refuse_a_store_that_fails(storage, task, images, self._max_image_bytes)
+            refuse_a_store_that_fails(storage, task, images, self._max_image_bytes, self._input)
         work.read_bytes = sum(len(image["data"] or b"") for image in images)
         work.retried(storage.retries)
         return ShardRow(shard=task["shard"], images=images, work=work.model_dump())

@@ -23,6 +23,9 @@ _FILES_AND_FOLDERS = """
 """
 
 
+MASK_ENDING = ".png"
+
+
 def mask_key(key: str, mask_name: str) -> str:
     """Name the mask of an image, below the run's folder of masks.
 
@@ -32,7 +35,7 @@ def mask_key(key: str, mask_name: str) -> str:
         mask_name: `replace` replaces the ending, `full` keeps it.
     """
     stem = key if mask_name == "full" else os.path.splitext(key)[0]
-    parts = [_safe_part(part) for part in f"{stem}.png".split("/")]
+    parts = [_safe_part(part) for part in f"{stem}{MASK_ENDING}".split("/")]
     return "/".join(parts)
 
 
@@ -42,11 +45,12 @@ def _safe_part(part: str) -> str:
     return part.replace("\0", "%00")
 
 
-def check_names(staging: Staging, *, local: bool) -> None:
+def check_names(staging: Staging, mask_name: str, *, local: bool) -> None:
     """Refuse names that two masks would have, before anything is written.
 
     Args:
         staging: With the images in its table `listed`.
+        mask_name: As `mask_key` takes it.
         local: Whether the output is on a disk.
 
     Raises:
@@ -55,14 +59,16 @@ def check_names(staging: Staging, *, local: bool) -> None:
     [(num_names, name)] = staging.run(_NAMED_TWICE)
     if num_names:
         query = """
-            SELECT key FROM listed WHERE mask_key = $name AND error_code IS NULL
-            ORDER BY key LIMIT 3
+            SELECT key, uri FROM listed WHERE mask_key = $name AND error_code IS NULL
+            ORDER BY uri LIMIT 3
         """
-        keys = [key for (key,) in staging.run(query, {"name": name})]
+        keys, uris = zip(*staging.run(query, {"name": name}), strict=True)
+        # A manifest may name one key in two stores.
+        places = keys if len(set(keys)) == len(keys) else uris
+        full = "Use mask_name=full, or leave out" if mask_name != "full" else "Leave out or rename"
         raise InputError(
             f"{num_names} mask names would be used twice; the first is {name!r}, "
-            f"for {' and '.join(map(repr, keys))}. "
-            "Use mask_name=full, or remove one of them from the input"
+            f"for {' and '.join(map(repr, places))}. {full} one of them"
         )
     if local:
         _check_folders(staging)

@@ -325,10 +325,10 @@ class _MaskFields(NoSettings):
     ] = Field(
         "transient",
         description="which failed images a new run retries: transient, those that failed "
-        "for a reason outside their bytes (not_found, forbidden, timeout, throttled, changed, "
-        "out_of_memory, failed), up to max_image_attempts, and those that max_image_bytes, "
-        "max_image_pixels or max_image_s kept out where it is higher now; all, whatever the "
-        "reason; or none. "
+        "for a reason outside their bytes (not_found, forbidden, archived, timeout, throttled, "
+        "changed, out_of_memory, failed), up to max_image_attempts, and those that "
+        "max_image_bytes, max_image_pixels or max_image_s kept out where it is higher now; all, "
+        "whatever the reason; or none. "
         "Without a value: transient",
     )
     max_image_attempts: int = Field(

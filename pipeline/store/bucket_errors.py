@@ -48,8 +48,11 @@ _OF_THE_CREDENTIALS = {
     *("AuthenticationRequired", "AuthenticationFailed", "InvalidAuthenticationInfo"),
     *("NoAuthenticationInformation", "AccountIsDisabled"),
 }
+# Of objects in an archive (S3 Glacier, Azure's archive tier) that nobody has restored: listings and
+# HEAD show them as they show others.
+_ARCHIVED = {"InvalidObjectState", "BlobArchived", "BlobBeingRehydrated"}
 _FORBIDDEN = {
-    *("403", "AccessDenied", "Forbidden", "InvalidObjectState", *_OF_THE_CREDENTIALS),
+    *("403", "AccessDenied", "Forbidden", *_OF_THE_CREDENTIALS),
     *("AuthorizationFailure", "AuthorizationPermissionMismatch", "PublicAccessNotPermitted"),
     *("UserProjectMissing", "UserProjectAccessDenied"),
 }
@@ -173,6 +176,9 @@ def raise_store_error(error: BaseException, uri: str) -> NoReturn:
     if isinstance(error, NoCredentialsError | NoCredentialsHereError):
         message = f"{uri}: {_NO_CREDENTIALS[_scheme(uri)]}"
         raise StoreError(ErrorCode.FORBIDDEN, message, Scope.STORE) from error
+    if code in _ARCHIVED:
+        message = f"{uri} lies in an archive; restore it, or leave it out of the input"
+        raise StoreError(ErrorCode.ARCHIVED, message) from error
     if code in _FORBIDDEN or isinstance(error, PermissionError):
         message = f"{uri}: the store refuses: {error}"
         raise StoreError(ErrorCode.FORBIDDEN, message, scope) from error

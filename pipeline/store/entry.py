@@ -13,7 +13,7 @@ class Entry:
     """One stored object as a listing shows it.
 
     `version` changes whenever the content does: the ETag in a bucket, mtime in ns and size on a
-    disk. `num_bytes` is its size.
+    disk; empty where a listing shows what may not be looked at. `num_bytes` is its size.
     """
 
     uri: str

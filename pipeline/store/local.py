@@ -1,6 +1,7 @@
 """A disk as a store; its errors are translated here."""
 
 import errno
+import logging
 import os
 import re
 import stat
@@ -16,16 +17,21 @@ from pipeline.store.attempts import Tally
 from pipeline.store.entry import Entry, changed_since, check_part, check_size
 from pipeline.store.uri import local_path
 
+_log = logging.getLogger(__name__)
+
 # File systems that know no fsync of folders, as some of those in user space; and folders that may
 # be written to and not read.
 _NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # A write goes to such a name first, which tells leftovers of killed processes from masks.
 _TEMPORARY = ".fcn-tmp-"
+_MAX_SHOWN = 200
 _LEFTOVER = re.compile(r"\.fcn-tmp-[0-9a-f]{12}")
 # Names that no file can have, or that lead in a circle.
 _NO_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
-_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, *_NO_NAME}
+# What file systems keep for themselves, and let nobody into.
+_OF_THE_DISK = "lost+found"
 
 
 class Local:
@@ -55,7 +61,8 @@ class Local:
             with fsspec.filesystem("file").open(path, "rb") as file:
                 check_size(uri, os.fstat(file.fileno()).st_size, max_bytes)
                 before = _local_version(os.fstat(file.fileno()))
-                data: bytes = file.read()
+                # A file of the kernel's without a size may keep who reads it waiting for ever.
+                data: bytes = file.read() if os.fstat(file.fileno()).st_size else b""
                 after = _local_version(os.fstat(file.fileno()))
         except OSError as error:
             _raise_local(error, uri)
@@ -140,20 +147,10 @@ class Local:
         """Implement `Storage.walk`."""
         self._requests.count("list")
 
-        def refuse(error: OSError) -> NoReturn:
-            _raise_local(error, f"file://{error.filename}")
-
-        for folder, _, names in os.walk(local_path(folder_uri), onerror=refuse):
+        for folder, _, names in os.walk(local_path(folder_uri), onerror=_pass_over_or_refuse):
             for name in names:
-                path = os.path.join(folder, name)
-                try:
-                    found = os.stat(path)
-                except OSError as error:
-                    if error.errno in _NOWHERE:
-                        continue  # removed since, or a link to nowhere
-                    _raise_local(error, f"file://{path}")
-                if stat.S_ISREG(found.st_mode):
-                    yield Entry(f"file://{path}", _local_version(found), found.st_size)
+                if entry := _listed(os.path.join(folder, name)):
+                    yield entry
 
     def children(self, folder_uri: str) -> list[str]:
         """Implement `Storage.children`."""
@@ -195,6 +192,30 @@ class Local:
             pass  # another process removes leftovers too
         except OSError as error:
             _raise_local(error, f"file://{path}")
+
+
+def _listed(path: str) -> Entry | None:
+    """Look at what a folder names; None if there is no file. Raises StoreError."""
+    try:
+        found = os.stat(path)
+    except PermissionError:
+        # A link into a folder that may not be entered: its version is not known.
+        return Entry(f"file://{path}", "", 0)
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return None  # removed since, or a link to nowhere
+        _raise_local(error, f"file://{path}")
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Entry(f"file://{path}", _local_version(found), found.st_size)
+
+
+def _pass_over_or_refuse(error: OSError) -> None:
+    """Take a folder that can't be listed for an error, unless nobody's images can lie in it."""
+    path: str = error.filename
+    if error.errno != errno.ENAMETOOLONG and os.path.basename(path) != _OF_THE_DISK:
+        _raise_local(error, f"file://{path}")
+    _log.warning("a folder is passed over: %s: ...%s", error.strerror, path[-_MAX_SHOWN:])
 
 
 def _raise_local(error: OSError, uri: str) -> NoReturn:

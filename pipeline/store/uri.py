@@ -61,7 +61,9 @@ def normalise_uri(text: str, field: str) -> str:
     scheme, separator, path = text.partition("://")
     if separator and scheme != "file":
         raise SettingError(f"{field}={text!r}: scheme {scheme!r} is not supported; use {_PLACES}")
-    return "file://" + os.path.abspath(os.path.expanduser(path if separator else text))
+    path = os.path.abspath(os.path.expanduser(path if separator else text))
+    # POSIX leaves two slashes at the start to the system; here they are one, as on Linux.
+    return "file:///" + path.lstrip("/")
 
 
 def _refuse_near_misses(text: str, field: str) -> None:

@@ -6,6 +6,7 @@ them with `-quality 60` and what their names say (`-sample 4x1 -progressive -res
 """
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from jobs.demo.scenes import draw_scene, write_demo_images
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images.decode import DECODER, decode_by_pillow, decode_image
-from pipeline.images.jpeg import check_scans
+from pipeline.images.jpeg_scans import check_scans
 from tests.disk_runs import encode, random_pixels
 
 _LIMIT = 1 << 20
@@ -303,11 +304,12 @@ def test_the_limit_comes_first() -> None:
 def test_a_second_size_is_not_believed() -> None:
     """A file in which Pillow and libjpeg read different sizes is refused before its pixels."""
     data = encode(_picture(16, 16), "JPEG")
-    # Pillow takes DHP (T.81, B.3.2), of which libjpeg knows nothing, for a frame.
+    # Pillow takes the size of a second frame, and of DHP (T.81, B.3.2), for that of the picture.
     frame = b"\x08\x00\x08\x00\x08\x01\x01\x11\x00"
     place = data.index(b"\xff\xda")
-    segment = b"\xff\xde" + (len(frame) + 2).to_bytes(2, "big") + frame
-    assert _refusal(data[:place] + segment + data[place:]).code == ErrorCode.CORRUPT
+    for marker, code in ((0xC0, ErrorCode.CORRUPT), (0xDE, ErrorCode.UNSUPPORTED_MODE)):
+        segment = bytes([0xFF, marker]) + (len(frame) + 2).to_bytes(2, "big") + frame
+        assert _refusal(data[:place] + segment + data[place:]).code == code
 
 
 def test_the_pixels_nobody_can_change() -> None:
@@ -338,6 +340,8 @@ def _with_frame(marker: int, bits: int, num_components: int) -> bytes:
         ((0xC0, 8, 2), ErrorCode.UNSUPPORTED_MODE, "JPEG of 2 components"),
         ((0xC2, 8, 5), ErrorCode.UNSUPPORTED_MODE, "JPEG of 5 components"),
         ((0xF7, 8, 3), ErrorCode.UNSUPPORTED_FORMAT, "JPEG-LS"),
+        ((0xC5, 8, 3), ErrorCode.UNSUPPORTED_MODE, "hierarchical JPEG"),
+        ((0xCF, 8, 1), ErrorCode.UNSUPPORTED_MODE, "hierarchical JPEG"),
     ],
 )
 def test_kinds_that_are_not_read_are_named(
@@ -347,6 +351,70 @@ def test_kinds_that_are_not_read_are_named(
     refusal = _refusal(_with_frame(*frame))
     assert refusal.code == code
     assert words in refusal.message
+
+
+def test_a_height_behind_the_scan_is_named() -> None:
+    """T.81 lets a frame leave its height to a DNL segment; no decoder here reads it."""
+    data = encode(_picture(16, 24), "JPEG")
+    frame = data.index(b"\xff\xc0")
+    dnl = b"\xff\xdc\0\4\0\x10"
+    refusal = _refusal(data[: frame + 5] + b"\0\0" + data[frame + 7 : -2] + dnl + _EOI)
+    assert refusal.code == ErrorCode.UNSUPPORTED_MODE
+    assert "DNL" in refusal.message
+
+
+def test_the_version_of_jfif_costs_no_picture() -> None:
+    """A header that calls itself JFIF 2 is read as the others are."""
+    plain = encode(_picture(16, 24), "JPEG")
+    version = plain.index(b"JFIF\0") + 5
+    assert plain[version] == 1
+    _assert_equal(plain, "as it is")
+    found = decode_image(plain[:version] + b"\2" + plain[version + 1 :], _LIMIT)
+    assert np.array_equal(found, decode_image(plain, _LIMIT))
+
+
+# Scans that are missing
+
+
+def _scans_of(data: bytes) -> tuple[bytes, list[bytes]]:
+    """Cut a JPEG behind its frame and before each scan; tables go with the scan behind them."""
+    frame = re.search(rb"\xff[\xc0-\xc2]", data)
+    assert frame is not None
+    start = frame.end() + int.from_bytes(data[frame.end() : frame.end() + 2], "big")
+    scan = re.compile(rb"((?:\xff\xc4.*?)*?\xff\xda.*?)(?=\xff[\xc4\xda\xd9])", re.DOTALL)
+    return data[:start], scan.findall(data[start:])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_picture_without_one_of_its_scans_is_no_picture(mode: str) -> None:
+    """However many of its first scans are there, with an end behind them: libjpeg warns of none."""
+    data = encode(_picture(40, 48).convert(mode), "JPEG", progressive=True, quality=90)
+    head, scans = _scans_of(data)
+    assert len(scans) > 5
+    assert head + b"".join(scans) + _EOI == data
+    decode_image(data, _LIMIT)
+    for number in range(1, len(scans)):
+        refusal = _refusal(head + b"".join(scans[:number]) + _EOI)
+        assert refusal.code == ErrorCode.TRUNCATED, number
+        assert "of its" in refusal.message
+
+
+def test_a_sequential_picture_without_one_of_its_components_is_no_picture() -> None:
+    """Components may come in scans of their own; without one, the others look like a picture."""
+    greys = [encode(_picture(40, 48).getchannel(one), "JPEG") for one in "RGB"]
+    head, [first] = _scans_of(greys[0])
+    size = head.rindex(b"\xff\xc0") + 9
+    head = head[:size] + b"\3" + b"".join(bytes([name, 0x11, 0]) for name in (1, 2, 3))
+    head = head.replace(b"\xff\xc0\0\x0b", b"\xff\xc0\0\x11")
+    component = first.index(b"\xff\xda") + 5
+    scans = [
+        one[:component] + bytes([name]) + one[component + 1 :]
+        for name, one in enumerate((_scans_of(grey)[1][0] for grey in greys), start=1)
+    ]
+    _assert_equal(head + b"".join(scans) + _EOI, "whole")
+    for some in (scans[:1], scans[:2], scans[1:]):
+        refusal = _refusal(head + b"".join(some) + _EOI)
+        assert (refusal.code, "components are missing" in refusal.message) == ("truncated", True)
 
 
 def _with_scans(data: bytes, number: int) -> bytes:

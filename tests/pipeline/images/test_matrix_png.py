@@ -217,13 +217,17 @@ def test_chunks_that_may_not_stand_where_they_do_are_refused(chunks: tuple[bytes
         (_GREY, (_DATA, chunk(b"tRNS", bytes([0, int(_PIXELS[0, 0, 0])])))),
         (_PALETTE, (_PLTE, _DATA, chunk(b"tRNS", bytes(256)))),
         (_PALETTE, (chunk(b"tRNS", bytes(256)), _PLTE, _DATA)),
+        (_PALETTE, (_PLTE, chunk(b"tRNS", bytes(257)), _DATA)),
         (_PALETTE, (_PLTE, chunk(b"tRNS", b"\xff" * 256), chunk(b"tRNS", bytes(256)), _DATA)),
     ],
 )
 def test_a_transparency_in_the_wrong_place_is_passed_over(
     colour_type: int, chunks: tuple[bytes, ...]
 ) -> None:
-    """Behind the data, before its palette or a second time it counts for nothing, as in libpng."""
+    """Behind the data, before its palette or a second time it counts for nothing, as in libpng.
+
+    So it does where it is longer than its palette.
+    """
     data = SIGNATURE + _header(colour_type) + b"".join(chunks) + _END
     colours = _COLOURS if colour_type == _PALETTE else np.repeat(np.arange(256)[:, None], 3, axis=1)
     _assert_pixels(data, colours[_PIXELS[..., 0]])

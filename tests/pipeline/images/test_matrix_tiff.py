@@ -1,6 +1,7 @@
 """TIFF: every layout is decoded to the pixels that it was made of, or refused by name."""
 
 import dataclasses
+import io
 import itertools
 import struct
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -297,6 +299,19 @@ def test_strips_beyond_the_end_are_truncated() -> None:
     with pytest.raises(ImageError, match="strip or tile 2 reaches to byte") as caught:
         decode_image(bytes(data), _LIMIT)
     assert caught.value.code == ErrorCode.TRUNCATED
+
+
+@pytest.mark.parametrize("segment", [(5, None), (16, 16)])
+def test_a_strip_or_tile_that_is_left_out_is_named(segment: tuple[int, int | None]) -> None:
+    """GDAL leaves tiles without data out, and old writers their lengths: nothing is damaged."""
+    samples = _samples(8, 3)
+    layout = Layout(8, _RGB, segment=segment)
+    whole = tifffile.TiffFile(io.BytesIO(write_tiff(samples, layout))).pages.first
+    number = len(whole.databytecounts)
+    data = assemble(samples.shape, layout, [b"", *[b"x"] * (number - 1)])
+    with pytest.raises(ImageError, match="strip or tile 0 is left out, or its length") as caught:
+        decode_image(data, _LIMIT)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_MODE
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.listing import Reading, Sources
 from pipeline.inputs.manifests import Named, manifest_entries
 from pipeline.inputs.source import IMAGE_ENDINGS, Source
+from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from tests.servers import Server
@@ -372,6 +373,33 @@ def test_a_name_is_taken_as_it_is_or_as_it_may_be_meant(
     _write_manifest(tmp_path / "list.jsonl", [written.format(folder=tmp_path)])
     [source] = _sources(tmp_path / "list.jsonl")
     assert (source.uri, source.num_bytes) == (f"file://{tmp_path}/{name}", len(name.encode()))
+
+
+def test_a_folder_of_parts_may_hold_what_is_none(tmp_path: Path) -> None:
+    """An empty part, a folder, and what tools lay beside the parts are no manifests."""
+    _make(tmp_path, "a.jpg", "b.jpg")
+    parts = tmp_path / "list.csv"
+    (parts / "x.csv").mkdir(parents=True)
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        (parts / f"part-{number}.csv").write_text(f"uri\n{tmp_path}/{name}\n")
+    (parts / "part-2.csv").write_bytes(b"")
+    (parts / "._part-0.csv").write_bytes(b"\0\5\x16\x07\xff")
+    (parts / "_metadata.csv").write_bytes(b"\xff")
+    (parts / "x.csv/c.csv").write_bytes(b"\xff")
+    assert [source.uri[-5:] for source in _sources(parts)] == ["a.jpg", "b.jpg"]
+
+
+def test_what_may_not_be_looked_at_is_planned_and_will_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link into a folder that may not be entered is an image without a version, by its name."""
+    _make(tmp_path, "a.jpg")
+    entries = [*Storage().walk(f"file://{tmp_path}"), Entry(f"file://{tmp_path}/p.jpg", "", 0)]
+    others = [Entry(f"file://{tmp_path}/notes.txt", "", 0)]
+    monkeypatch.setattr(Storage, "walk", lambda *_: iter(entries + others))
+    found = {source.key: source for source in _sources(tmp_path)}
+    assert found.keys() == {"a.jpg", "p.jpg"}
+    assert (found["p.jpg"].version, found["p.jpg"].num_bytes) == (None, None)
 
 
 # Buckets

@@ -108,6 +108,37 @@ def test_shards_of_other_plan_files_are_asked_for(
     assert [_codes(run, shard) for shard in (0, 2)] == [["forbidden"] * 2, [None] * 2]
 
 
+@pytest.mark.parametrize("files", [1, 3])
+def test_few_that_can_be_read_are_found_among_many(
+    files: int, tmp_path: Path, failing: _Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a store refuses most of a run, one image in one of its shards tells that it works."""
+    monkeypatch.setattr(plan, "_SHARDS_PER_FILE", -(-10 // files))
+    run = start_run(tmp_path, draw_images(tmp_path, 40), max_shard_images=4)
+    failing.errors |= {f"_{index}.png": _error("forbidden") for index in range(40) if index != 21}
+    assert _codes(run) == ["forbidden"] * 4
+    failing.errors["_21.png"] = _error("forbidden")
+    with pytest.raises(StoreError, match=r"nor any of \d+ others of the run: forbidden it is"):
+        _codes(run)
+
+
+def test_archived_objects_are_rows_though_all_are(tmp_path: Path, failing: _Failing) -> None:
+    """A store that says where an object lies has answered: nothing is in doubt."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=2)
+    failing.errors[".png"] = _error("archived")
+    assert [_codes(run, shard) for shard in range(3)] == [["archived"] * 2] * 3
+
+
+def test_an_input_that_is_gone_ends_the_run(tmp_path: Path) -> None:
+    """A share that is not mounted any more takes no image along: it is back tomorrow."""
+    source = draw_images(tmp_path, 4)
+    run = start_run(tmp_path, source, max_shard_images=2)
+    source.rename(tmp_path / "elsewhere")
+    fetch = Fetch(run.storage, 1 << 20, 2, run.record.input)
+    with pytest.raises(StoreError, match=r"is not now; is its disk mounted\?"):
+        fetch.shard(run.missing()[0])
+
+
 @pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])
 def test_a_whole_shard_is_no_rows_if_no_other_is_read(
     code: str, tmp_path: Path, failing: _Failing

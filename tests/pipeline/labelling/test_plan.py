@@ -174,6 +174,18 @@ def test_names_that_collide_are_an_input_error(tmp_path: Path) -> None:
     ]
 
 
+def test_names_that_collide_in_spite_of_their_endings_are_told_by_their_places(
+    tmp_path: Path,
+) -> None:
+    """Where mask_name=full does not help, it is not what the message asks for."""
+    source = _make(tmp_path, "a.jpg")
+    path = tmp_path / "list.csv"
+    places = f"{source}/a.jpg", f"s3:/{source}/a.jpg"
+    path.write_text("\n".join(["uri,etag,num_bytes", *(f"{place},1,5" for place in places)]))
+    with pytest.raises(InputError, match=r"for 'file:///.*' and 's3://.*Leave out or rename one"):
+        _draft(tmp_path, input=str(path), mask_name="full", trust_manifest=True)
+
+
 def test_an_image_named_twice_is_planned_once(tmp_path: Path) -> None:
     """A manifest that repeats an image costs no more than a count of the repetitions."""
     source = _make(tmp_path, "a.jpg", "b.jpg")

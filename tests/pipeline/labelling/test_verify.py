@@ -391,6 +391,18 @@ def test_a_table_beside_the_manifest_is_found(tmp_path: Path) -> None:
     assert verify(run, 2).breaks.numbers == {"table file that no manifest names": 1}
 
 
+def test_masks_that_no_row_names_are_counted(tmp_path: Path) -> None:
+    """Who goes by the folder is told of what a kill has left there; it breaks no promise."""
+    run = _published(tmp_path)
+    assert verify(run, 2).num_strays == 0
+    masks = tmp_path / f"out/masks/run={run.run_id}"
+    shutil.copy(next(masks.rglob("*.png")), masks / "stray.png")
+    (masks / ".DS_Store").write_bytes(b"x")
+    found = verify(run, 2)
+    assert (found.num_strays, bool(found.breaks)) == (1, False)
+    assert verify(run, 2, share=0.5).num_strays == 0
+
+
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._x"])
 def test_what_nobody_reads_beside_the_tables_is_no_break(name: str, tmp_path: Path) -> None:
     """What desktops lay into folders leaves a run whole: only Parquet files are read there."""

@@ -207,7 +207,7 @@ def _no_cluster(_: object) -> None:
         (404, "NoSuchBucket", "not_found", Scope.BUCKET),
         (301, "PermanentRedirect", "forbidden", Scope.BUCKET),
         (403, "AccessDenied", "forbidden", Scope.OBJECT),
-        (403, "InvalidObjectState", "forbidden", Scope.OBJECT),
+        (403, "InvalidObjectState", "archived", Scope.OBJECT),
         (404, "NoSuchKey", "not_found", Scope.OBJECT),
         (400, "KeyTooLongError", "forbidden", Scope.OBJECT),
         (503, "SlowDown", "throttled", Scope.OBJECT),

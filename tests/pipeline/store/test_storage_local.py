@@ -8,6 +8,7 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -257,6 +258,62 @@ def test_walk_finds_files_at_any_depth(tmp_path: Path) -> None:
     ]
 
 
+def test_walk_passes_over_what_no_image_can_be_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links to names that can't be, paths too long to be opened, and what a disk keeps."""
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / "x.jpg").symlink_to("n" * 300)
+    folder, top = os.open(tmp_path, os.O_RDONLY), tmp_path
+    for _ in range(20):
+        os.mkdir("d" * 240, dir_fd=folder)
+        below = os.open("d" * 240, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(os.open("deep.txt", os.O_CREAT, dir_fd=folder))
+    os.close(folder)
+    assert [entry.uri for entry in _STORAGE.walk(_uri(top))] == [_uri(tmp_path / "a.jpg")]
+    assert "a folder is passed over: File name too long" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["lost+found", "private"])
+def test_a_folder_that_may_not_be_listed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what is in it, so it is an error, but for the one that every disk has."""
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / name).mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path.endswith(name):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    if name == "private":
+        with pytest.raises(StoreError, match="Permission denied"):
+            list(_STORAGE.walk(_uri(tmp_path)))
+    else:
+        assert len(list(_STORAGE.walk(_uri(tmp_path)))) == 1
+
+
+def test_a_link_that_may_not_be_followed_is_listed_without_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leads to can't be looked at; its name is there all the same."""
+    (tmp_path / "p.jpg").symlink_to("private/p.jpg")
+    look = os.stat
+
+    def refuse(path: object, *given: Any, **named: Any) -> os.stat_result:
+        if str(path).endswith("p.jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return look(path, *given, **named)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert list(_STORAGE.walk(_uri(tmp_path))) == [Entry(_uri(tmp_path / "p.jpg"), "", 0)]
+
+
 def test_walk_gives_a_linked_file_its_own_name(tmp_path: Path) -> None:
     """A link to a file is listed under its name, with the size and version of the file."""
     (tmp_path / "elsewhere").write_bytes(b"content")
@@ -391,10 +448,12 @@ def test_without_rights_every_action_is_forbidden() -> None:
         **dict.fromkeys(
             (
                 *("read", "read below", "stat below", "exists below", "write", "create"),
-                *("make a folder", "walk", "walk to a link", "children", "remove leftovers"),
+                *("make a folder", "walk", "children", "remove leftovers"),
             ),
             "forbidden",
         ),
+        # The file is there by its name; whoever reads it is told.
+        "walk to a link": "done",
         "read what may be read": "done",
     }
 
@@ -410,6 +469,8 @@ def test_uris_get_one_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "images": f"file://{tmp_path}/images",
         "./a/../b/": f"file://{tmp_path}/b",
         "/data//images/": "file:///data/images",
+        "//data/images": "file:///data/images",
+        "file:////data/images": "file:///data/images",
         "~/images": "file:///home/somebody/images",
         "file:///data/images/": "file:///data/images",
         "file:///data/**/*.jpg": "file:///data/**/*.jpg",
