@@ -17,7 +17,7 @@ from pipeline.labelling.schema import ImageRow, ShardTask
 from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
-from pipeline.store.uri import has_wildcard
+from pipeline.store.uri import as_folder
 
 # What a store says of an object, and might say of any.
 _DOUBTFUL = {
@@ -64,8 +64,9 @@ def refuse_a_store_that_fails(
         # Of these it is known, and an input may have any number of them: the listing decides.
         storage.for_input().lists(_object(failed[0]))
         return
-    _refuse_an_input_that_is_gone(storage, input_uri)
     first = failed[0]
+    if input_uri is not None and _object(first).startswith(as_folder(input_uri)):
+        _refuse_a_folder_that_is_gone(storage, input_uri)
     number = _MAX_ASKED_QUICK if first["error_code"] in _QUICK else _MAX_ASKED
     others = list(islice(_others(storage, task, number), number))
     if _are_gone(storage, failed) or _any_answers(storage, others, max_bytes, _object(first)):
@@ -94,11 +95,10 @@ def _is_new(image: ImageRow) -> bool:
     return (image.get("attempts") or 1) == 1
 
 
-def _refuse_an_input_that_is_gone(storage: Storage, uri: str | None) -> None:
-    """Refuse a folder that there is no more: a disk or a share that is not there any longer."""
-    if uri is None or not uri.startswith("file://") or has_wildcard(uri) or uri == "file:///":
-        return
-    if not storage.for_input().lists(uri.rstrip("/")):
+def _refuse_a_folder_that_is_gone(storage: Storage, uri: str) -> None:
+    """Refuse a folder that a disk, or a share, does not have any more."""
+    name = uri.rstrip("/")
+    if name.startswith("file://") and not storage.for_input().lists(name):
         message = f"{uri} was there when the run was planned, and is not now; is its disk mounted?"
         raise StoreError(ErrorCode.NOT_FOUND, message, Scope.STORE)
 
