@@ -130,6 +130,15 @@ def raylet_socket() -> str:
     return path
 
 
+def object_store_socket() -> str:
+    """Return the path of the Unix socket of the object store on this node, which the raylet has.
+
+    Called in a process that has joined Ray.
+    """
+    path: str = _own_node().plasma_store_socket_name
+    return path
+
+
 def _own_node() -> Any:
     """Return what Ray knows of this node; nothing public tells where it keeps its session."""
     assert global_worker.node is not None, "called in a process that has joined Ray"

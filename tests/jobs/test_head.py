@@ -47,6 +47,23 @@ def test_without_ray_s_head_a_command_ends_with_5(tmp_path: Path):
     assert main(["verify", str(tmp_path / "out")]) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_without_its_raylet_a_command_ends_with_5(number: signal.Signals, tmp_path: Path):
+    """Also where the raylet ends in order, as by `ray stop`, and Ray ends its drivers at once."""
+    process, command = _labelling(tmp_path)
+    [raylet] = [one for one in _family(process) if one.name() == "raylet"]
+    raylet.send_signal(number)
+
+    assert process.wait(60) == 5, (tmp_path / "log").read_text()
+    assert "run the same command again" in (tmp_path / "log").read_text()
+
+    try:
+        assert start(command, tmp_path / "again").wait(200) == 0, (tmp_path / "again").read_text()
+        assert main(["verify", str(tmp_path / "out")]) == 0
+    finally:
+        end_leftovers()
+
+
 def test_what_a_killed_command_left_is_ended_by_the_next(tmp_path: Path):
     """A replica that hangs does not notice that raylet and command are gone."""
     process, command = _labelling(tmp_path)

@@ -238,6 +238,11 @@ _PARTS: list[Name | Text] = [
         nodes.raylet_socket,
         "a command whose raylet is killed ends with 5, and not with 1 from C++",
     ),
+    Name(
+        "ray._private.node:Node.plasma_store_socket_name",
+        nodes.object_store_socket,
+        "a command whose raylet ends in order ends with 5, and not with 1 from C++",
+    ),
     # Jobs.
     Name(
         f"{_SDK}:SubmissionClient._do_request",
