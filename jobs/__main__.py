@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
-    if name in ("", "--help", "-h"):
+    if name in ("", "--help", "-h", "help"):
         say(_usage())
         return EXIT_OK if name else SettingError.exit_code
     if name == "--version":
@@ -166,7 +166,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
             say(_completion(argv))
             return EXIT_OK
         if name not in COMMANDS:
-            meant = similar(name, COMMANDS)
+            meant = similar(name, [*COMMANDS, "--version", "--help", "--completion"])
             raise SettingError(
                 f"there is no command {name!r}{meant or '; there are: ' + ', '.join(COMMANDS)}"
             )
@@ -179,10 +179,12 @@ def _run(name: str, argv: Sequence[str]) -> int:
     except Stopped as signal:
         _log.error("stopped by %s before the end; run the same command again to resume", signal)
         return signal.exit_code
-    except Exception:  # noqa: BLE001 - whatever a bug raises, it is a line of the log, too
+    except Exception as error:  # noqa: BLE001 - whatever a bug raises, it is a line of the log, too
         if is_stopping():
             # The signal cut something short that took it for something else, as imports do.
-            _log.exception("stopped by a signal; run the same command again to resume")
+            # Where it was cut short tells nobody anything.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            _log.error("stopped by a signal (%s); run the same command again to resume", reason)
             return Stopped.exit_code
         _log.critical("this is a bug; what led to it:", exc_info=True)
         return EXIT_BUG

@@ -99,7 +99,11 @@ def end_within(grace_s: float, reason: str, at_last: Callable[[], None] | None =
     """
 
     def leave() -> NoReturn:
-        _log.error("not ended %g s after %s: leaving as it is; what is committed stays", *said)
+        _log.error(
+            "not ended %g s after %s: leaving as it is; what is committed stays; run the same "
+            "command again to resume",
+            *said,
+        )
         # An end in order is what has not come: its threads and Ray's would be waited for again.
         leave_at_once(Stopped.exit_code, at_last)
 

@@ -10,7 +10,13 @@ import ray
 import ray.data  # its loggers exist from now on
 
 from pipeline.cluster.head import watch_head
-from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
+from pipeline.cluster.leftovers import (
+    end_leftovers,
+    end_mine,
+    mark_session,
+    marked_as_mine,
+    whose_session,
+)
 from pipeline.cluster.nodes import check_versions, session_folder
 from pipeline.cluster.raylet_lines import log_raylet_lines
 from pipeline.ending import WORK_GRACE_S, end_within, stop_on_signals
@@ -70,11 +76,25 @@ def _init(ray_address: str | None) -> None:
             ray.init(address=ray_address, logging_level=logging.WARNING, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise SettingError(
-                f"ray_address={ray_address!r}: {error}; is this a Ray cluster's address, and "
-                "RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token) the cluster's token?"
+                f"ray_address={ray_address!r}: {error}; is this a Ray cluster's address? Does it "
+                "ask for a token? Then set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to it, unless "
+                "it is in ~/.ray/auth_token, where `ray start` writes it"
             ) from error
+        _refuse_a_private_one(ray_address)
     else:
         _start_here()
+
+
+def _refuse_a_private_one(ray_address: str) -> None:
+    """Refuse the Ray of another command, which `auto` finds as well, and which ends with it."""
+    owner = whose_session(session_folder())
+    if owner is not None:
+        ray.shutdown()
+        raise SettingError(
+            f"ray_address={ray_address!r}: the Ray there is that of another command (process "
+            f"{owner}), which has started it for itself and ends it; leave ray_address out, or "
+            "start a cluster with `ray start --head`"
+        )
 
 
 def _start_here() -> None:

@@ -64,7 +64,7 @@ class RayJobs:
             SettingError: Somebody else answers, or asks for another token.
         """
         self._lost_after_s = lost_after_s
-        self.address = address or "of this machine"
+        self.address = address or "this machine's address"
         self._client = self._connect(address)
         self.address = self._client.get_address()
 
@@ -175,8 +175,8 @@ class RayJobs:
             raise SettingError(f"address={address!r} is no Ray dashboard: {error}") from error
         except OSError as error:
             raise ClusterLost(
-                f"no Ray cluster answers at {self.address}: {error}; is it up, and is its port "
-                "(8265) reachable from here?"
+                f"no Ray cluster answers at {self.address}: {str(error).rstrip('.')}; is it up, "
+                "and is its port (8265) reachable from here"
             ) from error
 
     def _ask(self, question: Callable[[], _T]) -> _T:

@@ -41,6 +41,19 @@ def mark_session(folder: str) -> None:
         file.write(_name(os.getpid()))
 
 
+def whose_session(folder: str) -> int | None:
+    """Return the number of the process that a session of Ray was started for; None for a cluster's.
+
+    Args:
+        folder: The folder of the session.
+    """
+    try:
+        with open(os.path.join(folder, _OWNER), encoding="utf-8") as file:
+            return int(file.read().partition(":")[0])
+    except (OSError, ValueError):
+        return None
+
+
 def end_mine() -> None:
     """Kill the processes of the Ray that was started for this one."""
     _end(lambda owner: owner == _name(os.getpid()))

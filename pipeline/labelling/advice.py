@@ -81,8 +81,8 @@ def _verdicts(work: WorkTotals) -> Iterator[str]:
         )
     if seconds["network"] >= _BUSY * work.replica_seconds:
         yield (
-            "the network is at work, its device for a part of that time only: other work on the "
-            "same CPUs or GPU, or small batches, hold it back"
+            "the network is always at work, and its device computes for that share of the time: "
+            "it waits for other work on the same CPUs or GPU, or batches are small"
         )
     processor = seconds["decode"] + seconds["encode"]
     transfer = seconds["fetch"] + seconds["write"]

@@ -147,7 +147,8 @@ class History:
         if begun:
             return f"of {', '.join(begun[:_MAX_NAMED])} the plan was never finished; label again"
         if run_id is None or not there:
-            return "`label` makes runs"
+            is_there = bool(self.storage.children(self.output))
+            return "`label` makes runs" if is_there else "nothing is there; is its name right?"
         close = get_close_matches(run_id, there, _MAX_NAMED) or there[-_MAX_NAMED:]
         return f"it holds {count(len(there), 'run')}, such as {', '.join(close)}"
 

@@ -95,7 +95,12 @@ class _Hall:
         self._number = number
         self._max_bytes = _MAX_BYTES // number // 2
         self._shown: dict[str, Picture] = {}
-        self.num_near = 0
+        self._near: set[str] = set()
+
+    @property
+    def num_near(self) -> int:
+        """Return how many images were passed over for another one, in one gallery or more."""
+        return len(self._near)
 
     def hang(self, candidates: Candidates) -> Galleries:
         """Fill all galleries."""
@@ -145,7 +150,7 @@ class _Hall:
             some, rows = rows[:missing], rows[missing:]
             for picture in self._pictures.read(some):
                 if any(is_near(picture.likeness, other.likeness) for other in chosen):
-                    self.num_near += 1
+                    self._near.add(picture.row["image_id"])
                     continue
                 chosen.append(picture)
                 self._shown[picture.row["image_id"]] = picture

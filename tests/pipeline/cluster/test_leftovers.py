@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.leftovers import end_leftovers, end_mine, mark_session, marked_as_mine
+from pipeline.cluster.leftovers import (
+    end_leftovers,
+    end_mine,
+    mark_session,
+    marked_as_mine,
+    whose_session,
+)
 
 
 @pytest.fixture
@@ -56,6 +62,13 @@ def test_a_process_is_known_by_what_it_logs_to(tmp_path: Path):
         assert agent.poll() is None
         end_mine()
         assert agent.wait(30) == -9
+
+
+def test_a_session_says_whose_it_is(tmp_path: Path):
+    """Of a Ray that a command started for itself it names the process; a cluster's has no mark."""
+    assert whose_session(str(tmp_path)) is None
+    mark_session(str(tmp_path))
+    assert whose_session(str(tmp_path)) == os.getpid()
 
 
 def test_who_reads_a_log_of_the_dead_is_left_alone(tmp_path: Path):
