@@ -48,6 +48,7 @@ class ErrorCode(StrEnum):
     FAILED = "failed"
     NAME_TOO_LONG = "name_too_long"
     NAME_NOT_UTF8 = "name_not_utf8"
+    NAME_REFUSED = "name_refused"
 
     @property
     def transient(self) -> bool:

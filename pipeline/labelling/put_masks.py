@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.mask_tar import TornTarError, pack, spans_of, tar_uri
 from pipeline.labelling.runs import damaged
 from pipeline.store.extent import Extent
@@ -18,10 +19,17 @@ Masks = Mapping[str, bytes]
 
 
 class Put(NamedTuple):
-    """A mask that stands in the output: where, and its PNG file."""
+    """A mask that stands in the output: where, and its PNG file; or why it can't.
+
+    Attributes:
+        place: Where it stands, or should.
+        png: Its file.
+        refusal: What keeps it out: its name, which is nobody else's.
+    """
 
     place: Extent
     png: bytes
+    refusal: StoreError | None = None
 
 
 def put_files(storage: Storage, folder: str, threads: int, masks: Masks) -> dict[str, Put]:
@@ -47,6 +55,15 @@ def put_files(storage: Storage, folder: str, threads: int, masks: Masks) -> dict
 def _put_file(storage: Storage, folder: str, mask: tuple[str, bytes]) -> Put:
     mask_key, png = mask
     uri = f"{folder}/{mask_key}"
+    try:
+        return _put(storage, uri, png)
+    except StoreError as error:
+        if error.code is not ErrorCode.NAME_REFUSED:
+            raise
+        return Put(Extent(uri), png, error)
+
+
+def _put(storage: Storage, uri: str, png: bytes) -> Put:
     return Put(Extent(uri), png if storage.create(uri, png) else storage.read(uri))
 
 

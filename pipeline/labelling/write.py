@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import ErrorCode
 from pipeline.images.masks import decode_mask
 from pipeline.labelling.class_statistics import count_classes
 from pipeline.labelling.cost import Work
@@ -90,13 +91,7 @@ class Write:
             pa.Table.from_pylist([row], COMMIT)
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs this image a row
             known = self._mishaps.image_error(error, row["uri"])
-            kept = {name: row.get(name) for name in (*PLAN.names, *_OF_THE_RUN)}
-            return {
-                **kept,
-                "status": ERROR,
-                "error_code": str(known.code),
-                "error_message": known.message,
-            }
+            return _failed(row, known.code, known.message)
         return row
 
     def _put_masks(self, storage: Storage, shard: ShardRow) -> dict[str, Put]:
@@ -129,6 +124,8 @@ def _row(image: ImageRow, put: Put | None) -> dict[str, Any]:
     if png is None:
         return {**row, "status": ERROR}
     assert put is not None, "each mask was put"
+    if put.refusal is not None:
+        return _failed(row, put.refusal.code, put.refusal.message)
     if put.png != png:
         row["classes"] = _recount(put, image["classes"])
     return row | {
@@ -138,6 +135,12 @@ def _row(image: ImageRow, put: Put | None) -> dict[str, Any]:
         "mask_bytes": put.place.num_bytes,
         "mask_sha256": sha256_hex(put.png),
     }
+
+
+def _failed(row: dict[str, Any], code: ErrorCode, message: str) -> dict[str, Any]:
+    """Keep of a row what was planned, and say why it has no mask."""
+    kept = {name: row.get(name) for name in (*PLAN.names, *_OF_THE_RUN)}
+    return {**kept, "status": ERROR, "error_code": str(code), "error_message": message}
 
 
 def _recount(put: Put, own: list[ClassPixels]) -> list[ClassPixels]:

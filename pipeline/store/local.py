@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NoReturn
 
@@ -29,6 +29,7 @@ _MAX_SHOWN = 200
 _LEFTOVER = re.compile(r"\.fcn-tmp-[0-9a-f]{12}")
 # Names that no file can have, or that lead in a circle.
 _NO_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
+_NO_SUCH_NAMES = {errno.EINVAL, errno.EILSEQ}
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, *_NO_NAME}
 # What file systems keep for themselves, and let nobody into.
 _OF_THE_DISK = "lost+found"
@@ -95,7 +96,7 @@ class Local:
         self._requests.count("write")
         path = local_path(uri)
         try:
-            os.replace(_write_temporary(path, data), path)
+            _named(os.replace, _write_temporary(path, data), path)
             _keep_names(os.path.dirname(path))
         except OSError as error:
             _raise_local(error, uri)
@@ -111,7 +112,7 @@ class Local:
                 return False
             temporary = _write_temporary(path, data)
             try:
-                os.link(temporary, path)
+                _named(os.link, temporary, path)
             except FileExistsError:
                 return False
             except OSError as error:
@@ -133,6 +134,8 @@ class Local:
         try:
             found = os.stat(local_path(uri))
         except OSError as error:
+            if error.errno in _NO_SUCH_NAMES:
+                raise StoreError(ErrorCode.NOT_FOUND, f"{uri} does not exist") from error
             _raise_local(error, uri)
         if not stat.S_ISREG(found.st_mode):
             raise StoreError(ErrorCode.NOT_FOUND, f"{uri} is not a regular file")
@@ -249,6 +252,20 @@ def _keep_names(folder: str) -> None:
             raise
 
 
+def _named(make: Callable[..., None], *paths: str) -> None:
+    """Give a file or folder its name, where there is room for others: raises StoreError."""
+    try:
+        make(*paths)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_NAMES:
+            raise
+        raise StoreError(
+            ErrorCode.NAME_REFUSED,
+            f"file://{paths[-1]}: the disk can't hold such a name ({error.strerror}), as FAT and "
+            'SMB hold none with ? * : " < > |; rename the image, or write to another disk',
+        ) from error
+
+
 def _make_folder(folder: str) -> None:
     """Make a folder, and those above it, so that each outlives a power cut."""
     if os.path.isdir(folder):
@@ -257,7 +274,7 @@ def _make_folder(folder: str) -> None:
     _make_folder(above)
     # Others make it at the same time.
     with suppress(FileExistsError):
-        os.mkdir(folder)
+        _named(os.mkdir, folder)
     _keep_names(above)
 
 

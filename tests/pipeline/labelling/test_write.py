@@ -1,6 +1,9 @@
 """Write: masks, then the commit that makes them count; the second attempt changes nothing."""
 
+import errno
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +207,42 @@ def test_without_its_masks_a_shard_is_not_committed(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         Write(run, 2)(segmented(run, task))
     assert run.committed() == []
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("name", ["what?.png", "a?/b.png"])
+def test_a_name_that_the_disk_refuses_costs_its_own_image(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool
+) -> None:
+    """FAT and SMB hold no `?`: that mask's row says so, and the others stand, twice over."""
+    source = draw_images(tmp_path, 3)
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / "image_1.png").rename(source / name)
+
+    def refusing(make: Callable[..., None]) -> Callable[..., None]:
+        def named(*given: Any, **how: Any) -> None:
+            path = [one for one in given if not isinstance(one, int)][-1]
+            if "?" in os.path.basename(path):
+                raise OSError(errno.EINVAL, "Invalid argument", path)
+            make(*given, **how)
+
+        return named
+
+    for call in ("link", "replace", "mkdir"):
+        monkeypatch.setattr(os, call, refusing(getattr(os, call)))
+    run = start_run(tmp_path, source)
+    if not has_links:
+        run = replace(run, storage=replace(run.storage, conditional_put=False))
+    label_run(run)
+    label_run(run)
+    manifest = publish(run, lambda _: "")
+
+    assert (manifest.num_ok, manifest.errors) == (2, {"name_refused": 1})
+    assert not verify(run, 2).breaks
+    rows = [row for table in run.commits() for row in table.to_pylist()]
+    [row] = [row for row in rows if row["status"] == "error"]
+    assert "the disk can't hold such a name (Invalid argument)" in row["error_message"]
+    assert row["mask_uri"] is row["classes"] is row["height"] is None
 
 
 def test_a_row_that_no_table_can_hold_says_so(
