@@ -71,12 +71,12 @@ def test_the_codes_of_images_are_these() -> None:
     """The codes stand in published tables; which of them a retry takes up is documented."""
     assert {str(code) for code in ErrorCode if code.transient} == {
         *("not_found", "forbidden", "timeout", "throttled", "changed", "out_of_memory"),
-        "failed",
+        *("failed", "archived"),
     }
     assert {str(code) for code in ErrorCode if not code.transient} == {
         *("too_many_bytes", "too_many_pixels", "unsupported_format"),
         *("corrupt", "truncated", "unsupported_mode", "crashed", "too_slow"),
-        *("name_too_long", "name_not_utf8"),
+        *("name_too_long", "name_not_utf8", "name_refused"),
     }
 
 
@@ -112,6 +112,6 @@ def test_a_bug_stays_a_bug() -> None:
 
 
 def test_a_store_refuses_what_is_missing_or_forbidden() -> None:
-    """Of all codes these two say that asking again can't help."""
+    """Of all codes these say that asking again can't help."""
     refused = {code for code in ErrorCode if StoreError(code, "what happened").refused}
-    assert refused == {ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN}
+    assert refused == {ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.ARCHIVED}
