@@ -138,11 +138,12 @@ _EXIT_CODES = """exit codes:
   7  another process is at work on the same input and network, or training run"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, settle: Callable[[int], None] = lambda _: None) -> int:
     """Run one command.
 
     Args:
         argv: The command and its flags; default: those of the process.
+        settle: Is told the exit code as soon as nothing can change it any more but a signal.
 
     Returns:
         The exit code.
@@ -157,10 +158,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     with log_to_stderr(first_log_format(arguments, environment())):
         stop_on_signals(START_GRACE_S)
-        return _run(name, arguments[1:])
+        return _run(name, arguments[1:], settle)
 
 
-def _run(name: str, argv: Sequence[str]) -> int:
+def _run(name: str, argv: Sequence[str], settle: Callable[[int], None]) -> int:
+    try:
+        code = _outcome(name, argv)
+        settle(code)
+    except Stopped as signal:
+        _log.error("stopped by %s before the end; run the same command again to resume", signal)
+        return signal.exit_code
+    return code
+
+
+def _outcome(name: str, argv: Sequence[str]) -> int:
     try:
         if name == "--completion":
             say(_completion(argv))
@@ -176,9 +187,6 @@ def _run(name: str, argv: Sequence[str]) -> int:
         again = "; run the same command again to resume" if stopped else ""
         _log.error("%s%s", error, again)
         return error.exit_code
-    except Stopped as signal:
-        _log.error("stopped by %s before the end; run the same command again to resume", signal)
-        return signal.exit_code
     except Exception as error:  # noqa: BLE001 - whatever a bug raises, it is a line of the log, too
         if is_stopping():
             # The signal cut something short that took it for something else, as imports do.
@@ -216,9 +224,7 @@ def _usage() -> str:
 
 def command() -> NoReturn:
     """Run the command of this process, and end the process with its exit code."""
-    code = main()
-    keep_code(code)
-    sys.exit(leave_ray(code))
+    sys.exit(leave_ray(main(settle=keep_code)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from pipeline.errors import Stopped
@@ -85,7 +86,9 @@ def leave_at_once(code: int, at_last: Callable[[], None] | None = None) -> NoRet
     if at_last is not None:
         at_last()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        # A signal may have come while just this stream was written to.
+        with suppress(RuntimeError, OSError, ValueError):
+            stream.flush()
     os._exit(code)
 
 

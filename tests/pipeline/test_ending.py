@@ -1,5 +1,6 @@
 """Ending: in order if it can be, and in time, whatever stands in the way."""
 
+import ast
 import signal
 import subprocess
 import sys
@@ -98,6 +99,71 @@ def test_a_signal_behind_the_outcome_changes_no_exit_code(name: str, when: str):
         check=False,
     )
     assert ended.returncode == 3
+
+
+# Each child is a command that meets the signal some lines later than the child before it.
+_AT_EVERY_LINE = """
+import os, signal, sys
+from jobs.__main__ import command
+
+class Signal:
+    def __init__(self, lines):
+        self.lines, self.is_settled = lines, False
+
+    def __call__(self, frame, event, argument):
+        if frame.f_code.co_name == "_outcome" and event == "exception":
+            self.is_settled = True
+        if event == "line" and self.is_settled:
+            self.lines -= 1
+            if self.lines == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+        return self
+
+def meet(lines):
+    sys.settrace(signal := Signal(lines))
+    try:
+        command()
+    finally:
+        if signal.lines > 0:
+            os._exit(100)
+
+def ended(lines):
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writes, 2)
+        meet(lines)
+    os.close(writes)
+    with open(reads) as file:
+        shown = file.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    is_5 = code == 5 and "stopped by SIGINT before" in shown
+    return code if "Traceback" not in shown and (is_5 or code in (2, 100)) else shown
+
+sys.argv = ["fcn", "nonesuch"]
+codes = []
+while 100 not in codes:
+    # A prime number of lines: no loop is met at the same place each time.
+    codes.append(ended(7 * len(codes) + 1))
+print({code: codes.count(code) for code in codes})
+"""
+
+
+def test_a_signal_at_any_line_behind_the_outcome_leaves_a_code_that_is_true():
+    """That of the outcome, or 5 with its sentence; never a traceback."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _AT_EVERY_LINE],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    counts = ast.literal_eval(ended.stdout)
+    assert set(counts) == {2, 5, 100}, ended
+    # Of the lines of the ending most are gone through with a code that is settled.
+    assert counts[100] == 1
+    assert counts[2] > 3
 
 
 _START = "import sys; from fcn_pipeline import main; sys.exit(main())"
