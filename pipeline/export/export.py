@@ -66,6 +66,7 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
     """
     _refuse_place_among_images(answers, settings.to)
     form = _form(answers, settings)
+    _warn_of_what_is_there(storage, settings.to)
     wanted = None if settings.selection is None else _selected(storage, settings.selection)
     done = Exported()
     with ThreadPoolExecutor(settings.io_threads) as pool:
@@ -101,6 +102,24 @@ def _refuse_place_among_images(answers: Answers, to: str) -> None:
                 f"to={to!r} lies in the input {run.record.input}, where the next label would take "
                 "it for photographs; name another folder"
             )
+
+
+def _warn_of_what_is_there(storage: Storage, to: str) -> None:
+    """Say that an export replaces what has its names, and leaves the rest of another one."""
+    try:
+        there = storage.children(to)
+    except StoreError as error:
+        # Not there yet, or not to be listed.
+        if error.refused:
+            return
+        raise
+    if there:
+        _log.warning(
+            "to=%r is not empty, it holds %s: files of an earlier export that this one does not "
+            "replace stay beside it; name an empty folder to have one export alone",
+            to,
+            min(there),
+        )
 
 
 def _selected(storage: Storage, selection: str) -> set[str]:

@@ -1,7 +1,8 @@
 """What is kept of tars: which images lie in them, so that another night reads the new ones only.
 
-Derived, and never the truth: what is missing or can't be read is found in the tar again. A tar of
-another version has another name here, and its images are read on condition of its version.
+Derived, and never the truth: what is missing, can't be read or is of another version of the tar is
+found in the tar again, and takes its place: a tar that changes each night is kept once. Its images
+are read on condition of its version.
 """
 
 import io
@@ -29,6 +30,7 @@ MOST_IMAGES = 50_000
 _IN_FLIGHT = 16
 _PREFIX = "tar-"
 _NUM_OTHERS = b"num_others"
+_VERSION = b"version"
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("num_bytes", pa.int64())])
 
 
@@ -73,7 +75,7 @@ class KeptTars:
             return None
         data = self._find(f"{self._folder}/{_name(tar)}")
         try:
-            return None if data is None else _unpacked(read_parquet(data))
+            return None if data is None else _unpacked(read_parquet(data), tar.version)
         except (*DAMAGE, KeyError) as error:
             _log.warning("what is kept of %s can't be read, so the tar is: %s", tar.uri, error)
             return None
@@ -90,7 +92,7 @@ class KeptTars:
         path = f"{self._scratch}/{_name(tar)}"
         try:
             with open(path, "wb") as file:
-                file.write(_packed(kept))
+                file.write(_packed(kept, tar.version))
         except DAMAGE as error:
             # No room, or a name that is no UTF-8: it is not worth an end of the planning.
             _log.info("what lies in %s is not kept: %s", tar.uri, error)
@@ -116,27 +118,29 @@ class KeptTars:
 
     def _put(self, name: str) -> None:
         with open(f"{self._scratch}/{name}", "rb") as file:
-            self._storage.create(f"{self._folder}/{name}", file.read())
+            self._storage.write(f"{self._folder}/{name}", file.read())
 
 
 def _name(tar: Entry) -> str:
-    version = sha256_hex(f"{tar.uri}\0{tar.version}".encode())[:32]
-    return f"{_PREFIX}{version}.parquet"
+    return f"{_PREFIX}{sha256_hex(tar.uri.encode())[:32]}.parquet"
 
 
-def _packed(kept: Kept) -> bytes:
+def _packed(kept: Kept, version: str) -> bytes:
     rows = [
         {"name": one.name, "offset": one.offset, "num_bytes": one.num_bytes} for one in kept.images
     ]
-    said = {_NUM_OTHERS: str(kept.num_others)}
+    said = {_NUM_OTHERS: str(kept.num_others), _VERSION: version}
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA.with_metadata(said)), buffer)
     return buffer.getvalue()
 
 
-def _unpacked(table: pa.Table) -> Kept:
+def _unpacked(table: pa.Table, version: str) -> Kept | None:
+    said = table.schema.metadata
+    if said[_VERSION].decode() != version:
+        return None
     images = [
         Member(row["name"], row["offset"], row["num_bytes"], is_whole=True)
         for row in table.to_pylist()
     ]
-    return Kept(images, int(table.schema.metadata[_NUM_OTHERS]))
+    return Kept(images, int(said[_NUM_OTHERS]))

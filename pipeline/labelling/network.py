@@ -113,8 +113,9 @@ def describe_network(storage: Storage, settings: LabelSettings) -> Network:
             return _network(_random_record(storage, settings), None, settings)
         if not settings.weights.endswith(".safetensors"):
             raise SettingError(
-                f"weights={settings.weights!r} must end in .safetensors; `fcn import-weights` "
-                "makes such a checkpoint of what others have published"
+                f"weights={settings.weights!r} must end in .safetensors: a run of `train` has "
+                "such a checkpoint at OUTPUT/RUN_NAME/model.safetensors, and `fcn import-weights` "
+                "makes one of what others have published"
             )
         record_uri = settings.weights.removesuffix(".safetensors") + ".json"
         both = f"weights={settings.weights!r} and the record beside it"

@@ -400,3 +400,16 @@ def test_a_missing_library_is_named(place: Path, tmp_path: Path, caplog, monkeyp
     monkeypatch.delitem(sys.modules, "pipeline.export.coco", raising=False)
     _export(place, tmp_path / "to", "coco", code=2)
     assert "needs pycocotools, which is not installed: pip install" in caplog.text
+
+
+def test_an_export_into_a_folder_with_files_says_what_is_read_with_it(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shards of an earlier export would be read beside the new ones; an empty folder is silent."""
+    to = tmp_path / "shards"
+    to.mkdir()
+    for is_empty in (True, False):
+        caplog.clear()
+        _export(place, to, "webdataset")
+        warned = [one for one in caplog.messages if "is not empty, it holds" in one]
+        assert bool(warned) is not is_empty

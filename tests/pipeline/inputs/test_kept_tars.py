@@ -64,13 +64,16 @@ def test_a_tar_is_read_once(tmp_path: Path) -> None:
 
 
 def test_another_version_is_read_anew(tmp_path: Path) -> None:
-    """What was kept of a tar is true of its version alone."""
-    _put(tmp_path, "a", "1.jpg")
-    _start(tmp_path, _draft(tmp_path))
-    _put(tmp_path, "a", "2.jpg")
-    again = _draft(tmp_path)
-    assert again.num_header_reads == 1
-    assert [row["key"] for row in again.sample(9)] == ["a.tar/2.jpg", "a.tar/link%21/x.jpg"]
+    """What was kept of a tar is true of its version alone, and the new one takes its place."""
+    for night in range(3):
+        _put(tmp_path, "a", f"{night}.jpg")
+        drafted = _draft(tmp_path)
+        assert drafted.num_header_reads == 1
+        keys = [row["key"] for row in drafted.sample(9)]
+        assert keys == [f"a.tar/{night}.jpg", "a.tar/link%21/x.jpg"]
+        _start(tmp_path, drafted)
+    assert len(list((tmp_path / "out/tars").iterdir())) == 1
+    assert _draft(tmp_path).num_header_reads == 0
 
 
 @pytest.mark.parametrize("kind", ["damaged", "small", "many"])
@@ -104,7 +107,7 @@ def test_an_output_that_refuses_costs_nothing(
 
         return answer
 
-    for name in ("find", "create"):
+    for name in ("find", "write"):
         monkeypatch.setattr(Storage, name, refusing(getattr(Storage, name)))
     _start(tmp_path, _draft(tmp_path))
     assert "what lies in tars could not be kept" in caplog.text
