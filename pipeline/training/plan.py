@@ -166,8 +166,8 @@ def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:
     if not start.endswith(".safetensors"):
         raise SettingError(
             f"weights={start!r} must end in .safetensors: a run of `train` has such a checkpoint "
-            "at OUTPUT/RUN_NAME/model.safetensors, and `fcn import-weights` makes one of what others "
-            "have published"
+            "at OUTPUT/RUN_NAME/model.safetensors, and `fcn import-weights` makes one of what "
+            "others have published"
         )
     try:
         return Checkpoint.from_json(storage.read(start.removesuffix(".safetensors") + ".json"))

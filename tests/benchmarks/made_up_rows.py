@@ -105,8 +105,6 @@ def _record(
         "height": [size[0]] * number,
         "width": [size[1]] * number,
         "status": [OK] * number,
-        "error_code": [None] * number,
-        "error_message": [None] * number,
         "mask_uri": [f"{run.masks_folder}/{key[:-4]}.png" for key in keys],
         "mask_sha256": [sha256] * number,
         "mean_confidence": dice.random(number),
@@ -124,5 +122,6 @@ def _record(
         ],
     }
     work = Work(attempt=1, seconds={"network": 1.0}, hosts={"a": (shard, shard + 1.0)})
-    table = pa.table(columns, COMMIT)
+    unset = {name: [None] * number for name in COMMIT.names if name not in columns}
+    table = pa.table({**unset, **columns}, COMMIT)
     return table.replace_schema_metadata({b"write_id": b"made up", **work.metadata()})
