@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 
@@ -75,9 +76,13 @@ def _rows(
 ) -> list[tuple[object, ...]]:
     of_a_million = reckon(_MILLION, -(-_MILLION // _SHARD))
     return [
-        (f"{name}, {size[0]:,} images, counted", *counted, f"{counted.dollars:.4f}"),
-        (f"{name}, {size[0]:,} images, as plan reckons", *reckon(*size), ""),
-        (f"{name}, a million, as plan reckons", *of_a_million, f"{of_a_million.dollars:.2f}"),
+        (f"{name}, {size[0]:,} images, counted", *astuple(counted), f"{counted.dollars:.4f}"),
+        (f"{name}, {size[0]:,} images, as plan reckons", *astuple(reckon(*size)), ""),
+        (
+            f"{name}, a million, as plan reckons",
+            *astuple(of_a_million),
+            f"{of_a_million.dollars:.2f}",
+        ),
     ]
 
 
