@@ -44,6 +44,17 @@ AUXILIARY = {
     "fcn_resnet101": "backbone.layer3",
 }
 
+_OF_PYRAMIDS = r"encoder\.levels\.\d+\.\d+|mixes\.\d+"
+# The blocks whose activations gradient checkpointing computes twice, by their names.
+BLOCKS = {
+    "fcn_all_skips": r"block\d",
+    "fcn_all_skips_vgg16": r"block\d",
+    "fcn_pyramid": _OF_PYRAMIDS,
+    "fcn_lite0": _OF_PYRAMIDS,
+    "fcn_resnet50": r"backbone\.layer\d\.\d+",
+    "fcn_resnet101": r"backbone\.layer\d\.\d+",
+}
+
 
 def check_choices(network: str, width: int, padding: str, upsampling: str) -> None:
     """Refuse what a network does not have.

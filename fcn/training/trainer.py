@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fcn.architectures import AUXILIARY, ENCODERS
+from fcn.architectures import AUXILIARY, BLOCKS, ENCODERS
 from fcn.inference.predictor import Prediction, Predictor
 from fcn.inference.preprocess import Preprocess
 from fcn.inference.uploads import stack
@@ -32,6 +32,7 @@ from fcn.training.distributed import sum_over_workers, world_size
 from fcn.training.dropout import seed_dropout
 from fcn.training.losses import at_size_of, cross_entropy_sum, divisor
 from fcn.training.recipes import Recipe
+from fcn.training.recomputed import recompute_blocks
 from fcn.training.region_losses import region_loss_sum
 from fcn.weights.record import IGNORE_INDEX, Checkpoint
 
@@ -71,6 +72,7 @@ class Trainer:
         device: str = "cpu",
         precision: str = "fp32",
         class_weights: Sequence[float] | None = None,
+        gradient_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
         """Move the network to the device and make its optimizer.
@@ -83,6 +85,8 @@ class Trainer:
             precision: Of the forward pass: `fp32`, or `bf16` by autocast. Weights, loss and
                 gradients of the weights are float32 in both.
             class_weights: The class weights of the loss; None weighs all alike.
+            gradient_checkpointing: Whether the network's blocks (`fcn.architectures.BLOCKS`) forget
+                their activations and compute them again; the numbers stay the same.
             seed: Of dropout.
         """
         self._device = torch.device(device)
@@ -104,6 +108,8 @@ class Trainer:
         self._train()
         self._dropouts = seed_dropout(self._trained)
         self._average = copy.deepcopy(self._network).eval() if recipe.ema_decay else None
+        if gradient_checkpointing:
+            recompute_blocks(self._network, BLOCKS[record.network])
         shared = share_batch_norms(self._trained, self._device)
         self._parallel: nn.Module = (
             DistributedDataParallel(shared) if world_size() > 1 else self._trained

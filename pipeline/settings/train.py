@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fcn.architectures import ARCHITECTURES, AUXILIARY, ENCODERS, WIDTH, check_choices
+from fcn.architectures import ARCHITECTURES, AUXILIARY, BLOCKS, ENCODERS, WIDTH, check_choices
 from fcn.training.recipes import Recipe, find_recipe
 from pipeline.settings.data import CLASSES_HELP, DATA_HELP, TRUTH_HELP, check_one_way
 from pipeline.settings.shared import (
@@ -309,6 +309,12 @@ class _SpeedFields(NoSettings):
         description="threads of a worker's network on a CPU; default: a node's cores over its "
         "workers",
     )
+    gradient_checkpointing: NotDeciding[bool] = Field(
+        default=False,
+        description="for short memory: blocks of the network keep no activations and compute them "
+        "again for their gradients; a step takes longer and the numbers stay the "
+        "same (fcn_pyramid, fcn_lite0, fcn_all_skips*, fcn_resnet*)",
+    )
     io_threads: NotDeciding[int] = Field(
         8, ge=1, le=256, description="images that one loading task reads and decodes at a time"
     )
@@ -360,6 +366,11 @@ class TrainSettings(
             raise ValueError(f"width={width} does not apply to {self.network}; leave it out")
         check_choices(self.network, self.effective_width, self.padding, self.upsampling)
         check_one_way(self)
+        if self.gradient_checkpointing and self.network not in BLOCKS:
+            raise ValueError(
+                "gradient_checkpointing is for networks that are built of blocks: "
+                f"{', '.join(BLOCKS)}; leave it out"
+            )
         if self.val_group is not None and not (self.val_fold or self.val_share):
             raise ValueError("val_group goes with val_fold or val_share; give one of them")
         recipe = find_recipe(self.recipe, self.network)

@@ -105,6 +105,7 @@ def _trainer(config: WorkerConfig, stage: Stage, device: torch.device, network: 
         device=str(device),
         precision=settings.precision or ("bf16" if device.type == "cuda" else "fp32"),
         class_weights=class_weights(stage.recipe, counted),
+        gradient_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
     )
 

@@ -26,6 +26,7 @@ _BENCHMARKS = {
     "requests": "CPU ms of a request to S3 by kind and library, and CPU us of a listed key",
     "mask_kinds": "requests to a bucket and their price, with masks as files and in tars",
     "tar_inputs": "requests, seconds, CPU us and memory of finding and fetching images in tars",
+    "checkpointing": "CPU ms and peak memory of a training step with gradient checkpointing",
     "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
 
