@@ -29,7 +29,7 @@ _FORMATS: tuple[tuple[str, tuple[str, ...], tuple[dict[str, object], ...]], ...]
     ("JPEG", ("L", "RGB", "CMYK"), ({}, {"progressive": True})),
     ("WEBP", ("RGB", "RGBA"), ({}, {"lossless": True})),
     ("AVIF", ("RGB",), ({},)),
-    ("TIFF", ("1",), tuple({"compression": one} for one in ("group3", "group4"))),
+    ("TIFF", ("1",), ({},)),
     ("TIFF", ("L", "RGB", "CMYK"), ({"compression": "jpeg"},)),
     (
         "TIFF",

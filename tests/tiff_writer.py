@@ -47,10 +47,15 @@ class Layout:
 
 def write_tiff(samples: NDArray[Any], layout: Layout) -> bytes:
     """Write samples of shape (H, W, S) as a TIFF."""
-    packed = [_PACK[layout.compression](one) for one in _segments(samples, layout)]
+    packed = [pack(one, layout.compression) for one in segments_of(samples, layout)]
     if layout.tags.get(266) == [2]:  # fill order: the first pixel is in a byte's lowest bit
         packed = [one.translate(_REVERSED) for one in packed]
     return assemble(samples.shape, layout, packed)
+
+
+def pack(segment: bytes, compression: int) -> bytes:
+    """Compress the bytes of a strip or tile."""
+    return bytes(_PACK[compression](segment))
 
 
 def assemble(shape: tuple[int, ...], layout: Layout, packed: Sequence[bytes]) -> bytes:
@@ -68,7 +73,8 @@ def assemble(shape: tuple[int, ...], layout: Layout, packed: Sequence[bytes]) ->
     return (head + body).ljust(place, b"\0") + _directory(tags, layout, place)
 
 
-def _segments(samples: NDArray[Any], layout: Layout) -> Iterator[bytes]:
+def segments_of(samples: NDArray[Any], layout: Layout) -> Iterator[bytes]:
+    """Lay the samples of each strip or tile out in bytes."""
     planes = np.moveaxis(samples, -1, 0)[..., None] if layout.planar else samples[None]
     height, width = samples.shape[:2]
     rows, columns = layout.segment

@@ -35,13 +35,13 @@ def recompute_blocks(network: nn.Module, blocks: str) -> None:
         raise ValueError(f"no block is called {blocks}")
     for block in found:
         # A copy of the network copies this with it: a bound method's copy is bound to the copy.
-        block.forward = partial(_forward, block.forward)  # type: ignore[method-assign]
+        block.forward = partial(_forward, block.forward)
 
 
 def _forward(forward: _Forward, features_NCHW: torch.Tensor) -> torch.Tensor:
     if not torch.is_grad_enabled():
         return forward(features_NCHW)
-    block: nn.Module = forward.__self__
+    block: nn.Module = forward.__self__  # type: ignore[attr-defined]  # a bound method
     found: torch.Tensor = checkpoint(
         forward,
         features_NCHW,

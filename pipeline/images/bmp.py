@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import ErrorCode, ImageError
+from pipeline.images.bmp_runs import decode_runs
 from pipeline.images.colour import to_rgb
 from pipeline.images.opening import open_picture
 
@@ -37,6 +38,7 @@ class _Header:
         bits: Per pixel.
         num_colours: Number of colours of the palette.
         alpha_mask: Which bits of a pixel are alpha, where it says.
+        has_runs: Whether pixels are run-length encoded.
     """
 
     offset: int
@@ -44,6 +46,7 @@ class _Header:
     bits: int
     num_colours: int
     alpha_mask: int
+    has_runs: bool = False
 
     @property
     def entry_bytes(self) -> int:
@@ -98,7 +101,7 @@ class BmpPicture:
         palette = np.frombuffer(self._data[start : min(end, self._header.offset)], np.uint8)
         entries = palette[: len(palette) // self._header.entry_bytes * self._header.entry_bytes]
         colours = entries.reshape(-1, self._header.entry_bytes)[:, 2::-1]
-        indices = np.asarray(self._indices(start))
+        indices = self._indices(start)
         if indices.max() >= len(colours):
             raise ImageError(
                 ErrorCode.CORRUPT, f"BMP: colour {indices.max()} of a palette of {len(colours)}"
@@ -106,13 +109,17 @@ class BmpPicture:
         rgb: NDArray[np.uint8] = colours[indices]
         return rgb
 
-    def _indices(self, palette_start: int) -> Image.Image:
+    def _indices(self, palette_start: int) -> NDArray[np.uint8]:
+        if self._header.has_runs:
+            runs = self._data[self._header.offset :]
+            # The lowest row comes first: no picture of runs is stored from the top.
+            return decode_runs(runs, self._header.bits, self.size)[::-1]
         if self._image.mode != "P":
             end = palette_start + len(_A_COLOUR)
             kept = self._data[:palette_start], self._data[end:]
             self._image = open_picture(_A_COLOUR.join(kept), "BMP")
         self._image.load()
-        return self._image
+        return np.asarray(self._image)
 
 
 def _read_header(data: bytes) -> _Header:
@@ -129,7 +136,7 @@ def _read_header(data: bytes) -> _Header:
     if bits != _BITS_OF_RUNS.get(compression, bits):
         raise ImageError(ErrorCode.CORRUPT, f"BMP: runs of compression {compression}, {bits} bits")
     num_colours = used or 1 << min(bits, _MAX_PALETTE_BITS)
-    return _Header(offset, num_bytes, bits, num_colours, alpha_mask)
+    return _Header(offset, num_bytes, bits, num_colours, alpha_mask, compression in _BITS_OF_RUNS)
 
 
 def _with_alpha_of_use(image: Image.Image) -> Image.Image:

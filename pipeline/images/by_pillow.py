@@ -9,6 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images import png
+from pipeline.images.avif import refuse_cropped
 from pipeline.images.colour import to_rgb
 from pipeline.images.damage import DAMAGE
 from pipeline.images.jpeg import decode_jpeg
@@ -36,6 +37,8 @@ class PillowPicture:
         """
         if name == "JPEG":
             check_kind(data)
+        if name == "AVIF":
+            refuse_cropped(data)
         self._data = data
         self._name = name
         self._known_size = read_webp_size(data) if name == "WEBP" else None

@@ -34,7 +34,7 @@ from pipeline.images.formats import FORMATS, sniff
 from pipeline.images.tiff import TiffPicture
 
 DECODER = (
-    f"rules-5 pillow-{PIL.__version__} simplejpeg-{simplejpeg.__version__} "
+    f"rules-6 pillow-{PIL.__version__} simplejpeg-{simplejpeg.__version__} "
     f"tifffile-{tifffile.__version__} imagecodecs-{imagecodecs.__version__}"
 )
 

@@ -11,6 +11,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _JPEG_LS = 0xF7
 # T.81, annex J: frames that are differences to others, and what begins such a series.
 _HIERARCHICAL = {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE}
+# T.81, annexes D and H.
+_ARITHMETIC = (0xC9, 0xCA, 0xCB)
 SOS = 0xDA
 EOI = 0xD9
 # T.81, table B.1: SOI, EOI and TEM have no segment behind them.
@@ -18,6 +20,9 @@ ALONE = (0x01, 0xD8, EOI)
 _EXIF = 0xE1
 _JFIF, _ADOBE = 0xE0, 0xEE
 _JFIF_NAME, _JFIF_VERSION = slice(4, 9), slice(9, 11)
+# Adobe Technical Note 5116: what its marker's last byte says.
+_ADOBE_TRANSFORM = 15
+_ADOBES = {0: "RGB or CMYK", 1: "YCbCr", 2: "YCCK"}
 # Bytes, with marker and length, below which a segment is left out: applications' and comments.
 _LEAST_BYTES = dict.fromkeys((*range(0xE0, 0xF0), 0xFE), 1 << 17)
 _LEAST_BYTES |= {_EXIF: 0, _JFIF: 18, _ADOBE: 16}
@@ -81,6 +86,26 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
 
 
+def named_colours(data: bytes) -> str | None:
+    """Return what a JPEG calls its colours, by Adobe's or JFIF's marker, or by its components.
+
+    Args:
+        data: The JPEG.
+
+    Returns:
+        None if it does not call them anything.
+    """
+    names = None
+    for marker, place in segments(data):
+        segment = data[place : place + 16]
+        if marker == _ADOBE and segment[4:9] == b"Adobe" and len(segment) == 16:
+            return _ADOBES.get(segment[_ADOBE_TRANSFORM])
+        if marker == _JFIF and segment[_JFIF_NAME] == b"JFIF\0":
+            names = "grey or YCbCr"
+    frame = read_frame(data)
+    return "RGB" if frame is not None and frame.components == frozenset(b"RGB") else names
+
+
 def without_metadata(data: bytes) -> bytes:
     """Leave out the segments that decide no pixel and no turn, which Pillow refuses when damaged.
 
@@ -127,6 +152,12 @@ def check_kind(data: bytes) -> None:
         )
     if frame.marker == _JPEG_LS:
         raise ImageError(ErrorCode.UNSUPPORTED_FORMAT, "JPEG-LS; convert it to JPEG or PNG")
+    if frame.marker in _ARITHMETIC:
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_MODE,
+            "JPEG in arithmetic coding, whose decoders do not tell of missing data; convert it "
+            "with `jpegtran`",
+        )
     if frame.bits != BITS:
         raise ImageError(
             ErrorCode.UNSUPPORTED_MODE,

@@ -7,8 +7,8 @@ from itertools import islice
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images.jpeg_header import ALONE, BITS, EOI, SOS, Frame, read_frame, segments
 
-_SEQUENTIAL_FRAMES = (0xC0, 0xC1, 0xC9)
-_PROGRESSIVE_FRAMES = (0xC2, 0xCA)
+_SEQUENTIAL_FRAMES = (0xC0, 0xC1)
+_PROGRESSIVE_FRAMES = (0xC2,)
 # T.81, B.1.1.5: coded data hold 0xFF before 0x00 (a byte of theirs) or RST only. Fill bytes may
 # stand before a marker.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)

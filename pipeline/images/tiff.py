@@ -13,12 +13,12 @@ import simplejpeg
 from imagecodecs import bitorder_decode
 from numpy.typing import NDArray
 from PIL import Image
-from tifffile import TiffFile, TiffPage
+from tifffile import TIFF, TiffFile, TiffPage
 
 from pipeline.errors import ErrorCode, ImageError
 from pipeline.images import tiff_layout as layout
 from pipeline.images.colour import premultiplied_over_white, to_rgb
-from pipeline.images.jpeg_header import check_kind, read_frame
+from pipeline.images.jpeg_header import check_kind, named_colours, read_frame
 from pipeline.images.jpeg_scans import check_complete, check_scans
 from pipeline.images.lzw import check_lzw
 from pipeline.images.tiff_directory import directory_end
@@ -31,6 +31,13 @@ _IMAGE_LENGTH = 257
 _ORIENTATION = 274
 _CONTIGUOUS = 1
 # What simplejpeg decodes each colour space to, without converting more than it must.
+_COLOURS_OF = {
+    "RGB": (layout.RGB,),
+    "YCbCr": (layout.YCBCR,),
+    "RGB or CMYK": (layout.RGB, layout.SEPARATED),
+    "YCCK": (layout.SEPARATED,),
+    "grey or YCbCr": (layout.BLACK_IS_ZERO, layout.YCBCR),
+}
 _COLOURS_TO = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}
 
 
@@ -77,12 +84,10 @@ class TiffPicture:
                 _check_jpeg(self._page, place, segment)
             if self._page.compression == layout.LZW:
                 check_lzw(bitorder_decode(segment) if self._page.fillorder == 2 else segment)
+            _check_tile(self._page, place, segment)
         if layout.is_subsampled(self._page):
             return _by_pillow(self._page, unpack_subsampled(self._page, self._data, places))
-        pixels = _to_rgb(self._page, self._samples())
-        if self._page.compression in layout.CCITT:
-            _check_fax(self._data, pixels)
-        return pixels
+        return _to_rgb(self._page, self._samples())
 
     def _samples(self) -> NDArray[np.uint16]:
         try:
@@ -118,6 +123,7 @@ def _check_jpeg(page: TiffPage, place: int, segment: bytes) -> None:
     tables = page.jpegtables
     data = tables[:-2] + segment[2:] if tables else segment
     check_kind(data)
+    _check_colours(page, data)
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     rows, columns = layout.segment_size(page, place)
     # The last strip may be as long as the others.
@@ -137,13 +143,30 @@ def _check_jpeg(page: TiffPage, place: int, segment: bytes) -> None:
     check_complete(data)
 
 
-def _check_fax(data: bytes, pixels: NDArray[np.uint8]) -> None:
-    """Refuse a fax of which two decoders see different pictures: neither tells of damage."""
-    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-        seen = np.asarray(image.convert("L"))
-    if not np.array_equal(seen, pixels[..., 0]):
+def _check_colours(page: TiffPage, data: bytes) -> None:
+    """Refuse a JPEG whose own marker names other colours than the TIFF: readers differ."""
+    named = named_colours(data)
+    if named is not None and page.photometric not in _COLOURS_OF[named]:
         raise ImageError(
-            ErrorCode.CORRUPT, "TIFF: fax data that Pillow and imagecodecs decode differently"
+            ErrorCode.UNSUPPORTED_MODE,
+            f"TIFF: a JPEG that calls its colours {named}, in a file that calls them "
+            f"{layout.colours_of(page)}; save it anew",
+        )
+
+
+def _check_tile(page: TiffPage, place: int, segment: bytes) -> None:
+    """Refuse a tile at the edge that holds the samples of the picture only: it is cut off.
+
+    tifffile takes as many samples for all that is wanted, in rows of another length.
+    """
+    if page.compression == layout.JPEG or not layout.reaches_over(page, place):
+        return
+    ordered = bitorder_decode(segment) if page.fillorder == 2 else segment
+    held = len(TIFF.DECOMPRESSORS[page.compression](ordered))
+    if held < layout.decoded_bytes(page, place):
+        raise ImageError(
+            ErrorCode.CORRUPT,
+            f"TIFF: tile {place} holds {held} bytes of {layout.decoded_bytes(page, place)}",
         )
 
 

@@ -15,10 +15,10 @@ from pipeline.errors import ErrorCode, ImageError
 UNCOMPRESSED = 1
 LZW = 5
 JPEG = 7
-CCITT = (2, 3, 4)
+_CCITT = (2, 3, 4)
 _PACKBITS = 32773
 _BY_BYTES = (5, 8, 32946, 34925, 50000)  # LZW, Deflate (its two numbers), LZMA, ZSTD
-_COMPRESSIONS = (UNCOMPRESSED, *CCITT, JPEG, _PACKBITS, *_BY_BYTES)
+_COMPRESSIONS = (UNCOMPRESSED, JPEG, _PACKBITS, *_BY_BYTES)
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 # Colours per pixel, without extra samples; the bits that a sample may have.
@@ -46,6 +46,7 @@ _MAX_EXTRA_SAMPLES = 4
 
 _RAW_PHOTOGRAPHS = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
 _DNG_VERSION = 50706
+_PHOTOMETRIC = 262
 _SUB_IFDS = 330
 _INK_SET = 332
 _COEFFICIENTS = 529
@@ -84,8 +85,12 @@ def check_layout(page: TiffPage) -> None:
 
 
 def _reasons(page: TiffPage) -> Iterator[str]:
+    if page.compression in _CCITT:
+        yield "fax compression (CCITT), whose decoders do not tell of damage; save it anew"
     if page.compression not in _COMPRESSIONS:
         yield f"{_name(COMPRESSION, page.compression)} compression"
+    if _PHOTOMETRIC not in page.tags:
+        yield "it does not say what its colours are (tag 262)"
     if page.photometric not in COLOURS:
         yield f"{_name(PHOTOMETRIC, page.photometric)} colours"
         return
@@ -154,8 +159,6 @@ def _packing_reasons(page: TiffPage) -> Iterator[str]:
         yield f"predictor {int(page.predictor)} with {_name(COMPRESSION, compression)}"
     if page.fillorder not in (1, 2) or (page.fillorder == 2 and page.predictor != 1):
         yield f"fill order {int(page.fillorder)} with predictor {int(page.predictor)}"
-    if compression in CCITT and (bits != 1 or page.samplesperpixel != 1):
-        yield f"{_name(COMPRESSION, compression)} compression of {bits} bits"
     if compression == JPEG and (bits != 8 or page.photometric not in _JPEG_COLOURS):
         yield f"JPEG compression of {bits} bits in {_name(PHOTOMETRIC, page.photometric)}"
     if compression == JPEG and page.samplesperpixel != COLOURS[page.photometric]:
@@ -175,6 +178,11 @@ def _colour_reasons(page: TiffPage) -> Iterator[str]:
         yield "YCbCr in planes"
     if page.compression != JPEG and not _has_usual_ycbcr(page):
         yield "YCbCr with coefficients or references of its own"
+
+
+def colours_of(page: TiffPage) -> str:
+    """Name what a page calls its colours."""
+    return _name(PHOTOMETRIC, page.photometric)
 
 
 def is_subsampled(page: TiffPage) -> bool:
@@ -251,8 +259,7 @@ def _least_bytes(page: TiffPage, place: int) -> int:
     """Return what a strip or tile has to have; its decoder would read on beyond its end."""
     if page.compression != UNCOMPRESSED or is_subsampled(page):
         return 1
-    rows, columns = segment_size(page, place)
-    return rows * math.ceil(columns * segment_samples(page) * page.bitspersample / 8)
+    return decoded_bytes(page, place)
 
 
 def segment_size(page: TiffPage, place: int) -> tuple[int, int]:
@@ -266,6 +273,28 @@ def segment_size(page: TiffPage, place: int) -> tuple[int, int]:
         return page.tilelength, page.tilewidth
     first_row = place % math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
     return min(page.rowsperstrip, page.imagelength - first_row), page.imagewidth
+
+
+def decoded_bytes(page: TiffPage, place: int) -> int:
+    """Return the bytes of the samples of a strip or tile; each row begins at a byte.
+
+    Args:
+        page: A page that `check_layout` has let through, without subsampling.
+        place: Number of the strip or tile.
+    """
+    rows, columns = segment_size(page, place)
+    return rows * math.ceil(columns * segment_samples(page) * page.bitspersample / 8)
+
+
+def reaches_over(page: TiffPage, place: int) -> bool:
+    """Return whether a tile reaches over the right or the lower edge of the picture."""
+    if not page.is_tiled:
+        return False
+    across = math.ceil(page.imagewidth / page.tilewidth)
+    down = math.ceil(page.imagelength / page.tilelength)
+    row, column = divmod(place % (across * down), across)
+    is_over_right = (column + 1) * page.tilewidth > page.imagewidth
+    return is_over_right or (row + 1) * page.tilelength > page.imagelength
 
 
 def segment_samples(page: TiffPage) -> int:

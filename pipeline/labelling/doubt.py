@@ -79,6 +79,19 @@ def refuse_a_store_that_fails(
     )
 
 
+def another_answers(storage: Storage, uri: str, images: Sequence[ImageRow], max_bytes: int) -> bool:
+    """Return whether the store gives another image of a shard, where it has failed for one.
+
+    Args:
+        storage: Of the images.
+        uri: Of the object that it has failed for.
+        images: Of the shard.
+        max_bytes: Of a larger image nothing is read.
+    """
+    others = (one for one in images if _can_be_asked_for(one) and _object(one) != uri)
+    return any(_answers(storage, one, max_bytes) for one in islice(others, 1))
+
+
 def _was_asked_for(image: ImageRow) -> bool:
     # An image without a version was not there to begin with; how large a tar's is says the plan.
     in_tar = image.get("image_offset") is not None

@@ -10,7 +10,7 @@ from functools import partial
 
 from pipeline.errors import ErrorCode, PipelineError, Scope, StoreError
 from pipeline.labelling.cost import Work
-from pipeline.labelling.doubt import refuse_a_store_that_fails
+from pipeline.labelling.doubt import another_answers, refuse_a_store_that_fails
 from pipeline.labelling.mishaps import Mishaps
 from pipeline.labelling.reads import MAX_READ, Read, reads_of
 from pipeline.labelling.runs import planned_images
@@ -89,26 +89,47 @@ class Fetch:
     ) -> list[ImageRow]:
         limit = self._max_image_bytes
         fetch = partial(_fetch, storage.for_input(), columns, limit, self._mishaps)
+
+        def fetch_or_end(read: Read) -> list[ImageRow]:
+            try:
+                return fetch(read)
+            except StoreError:
+                # True of the bucket or of all of the store, it seems; or of what stands before it.
+                if not another_answers(storage, read.place.uri, planned, limit):
+                    raise
+                return fetch(read, is_alone=True)
+
         reads = reads_of(planned, self._max_image_bytes)
         with ThreadPoolExecutor(self._threads) as pool:
-            found = {row["image_id"]: row for rows in pool.map(fetch, reads) for row in rows}
+            found = {row["image_id"]: row for rows in pool.map(fetch_or_end, reads) for row in rows}
         return [found[image["image_id"]] for image in planned]
 
 
-def _fetch(
-    storage: Storage, columns: OpenColumns, max_image_bytes: int, mishaps: Mishaps, read: Read
+def _fetch(  # noqa: PLR0913 - what all reads share, and one
+    storage: Storage,
+    columns: OpenColumns,
+    max_image_bytes: int,
+    mishaps: Mishaps,
+    read: Read,
+    *,
+    is_alone: bool = False,
 ) -> list[ImageRow]:
-    """Fetch what is read at once; what can't be read costs only its own images a row each."""
+    """Fetch what is read at once; what can't be read costs only its own images a row each.
+
+    Raises:
+        StoreError: The bucket or the store fails; not of what is known to be alone in it.
+    """
     if read.place.cell is not None and len(read.images) > 1:
-        ones = read.apart()
-        return [_fetch(storage, columns, max_image_bytes, mishaps, one)[0] for one in ones]
+        shared = storage, columns, max_image_bytes, mishaps
+        return [_fetch(*shared, one, is_alone=is_alone)[0] for one in read.apart()]
     try:
         if len(read.images) > 1:
             return _fetch_together(storage, read)
         return [_fetch_image(storage, columns, max_image_bytes, read)]
     except StoreError as error:
         # What was planned was there: that its bucket is gone is true of more than one image.
-        if error.scope is Scope.STORE or (error.scope is Scope.BUCKET and read.version):
+        of_more = error.scope is Scope.STORE or (error.scope is Scope.BUCKET and read.version)
+        if of_more and not is_alone:
             raise
         code, message = error.code, error.message
     except PipelineError:

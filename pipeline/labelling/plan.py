@@ -127,7 +127,11 @@ def start_run(
     uri = f"{run_folder(settings.output, run_id)}/run.json"
     storage.create(uri, record.model_dump_json(indent=1).encode())
     run = find_run(storage, settings.output, run_id)
-    assert run is not None, f"{uri} was written and is not there"
+    if run is None:
+        raise SettingError(
+            f"run_id={run_id!r}: a copy of another run has this name in {settings.output}/runs; "
+            "move it away, or give another run_id"
+        )
     # Another driver may have been first to take the name.
     _check_same_work(run, settings, network)
     return run

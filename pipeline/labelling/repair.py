@@ -5,7 +5,7 @@ In: the runs of an output. Out: what is provably torn, and what has to go with i
 to find and a person's to judge.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.images.masks import UnreadableMask, decode_mask
+from pipeline.labelling.archive import read_archive
 from pipeline.labelling.mask_tar import TornTarError, spans_of, tar_uri
 from pipeline.labelling.runs import Run, find_run, run_folder
 from pipeline.store.entry import Entry
@@ -34,11 +35,13 @@ class Torn:
         uri: The file.
         reason: What its reader says.
         goes: What has to be removed, in this order; empty where the rest of the run is worth more.
+        content: What the file has to hold instead, if that is known.
     """
 
     uri: str
     reason: str
     goes: tuple[str, ...]
+    content: bytes | None = None
 
 
 def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[Torn]:
@@ -56,13 +59,13 @@ def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[
     try:
         run = find_run(storage, output, run_id)
     except InputError as error:
-        return [_whole_run(storage, output, run_id, str(error))]
+        return [_torn_record(storage, output, run_id, error)]
     if run is None:
         return []
     for uri in _plan_uris(run):
         _, reason = _read(storage, uri)
         if reason:
-            return [_whole_run(storage, output, run_id, f"{uri}: {reason}")]
+            return [_torn_plan(storage, output, run_id, f"{uri}: {reason}")]
     with ThreadPoolExecutor(threads) as pool:
         torn = _torn_tars(run, pool) if run.masks_in_tars else _torn_masks(run, pool)
         return [*torn, *_torn_commits(run), *_torn_tables(run)]
@@ -91,8 +94,8 @@ def unused(storage: Storage, output: str, run_id: str) -> Iterator[None]:
         yield
 
 
-def remove(storage: Storage, found: Iterable[Torn]) -> int:
-    """Remove what has to go.
+def remove(storage: Storage, found: Sequence[Torn]) -> int:
+    """Remove what has to go, and write anew what can be.
 
     Args:
         storage: Reads and writes the output.
@@ -105,6 +108,9 @@ def remove(storage: Storage, found: Iterable[Torn]) -> int:
     gone = dict.fromkeys(uri for torn in found for uri in torn.goes)
     for uri in sorted(gone, key=_order):
         storage.remove(uri)
+    for torn in found:
+        if torn.content is not None:
+            storage.write(torn.uri, torn.content)
     return len(gone)
 
 
@@ -118,11 +124,31 @@ def _unfinish(run: Run) -> tuple[str, ...]:
     return tuple(uri for uri in (run.success_uri, run.manifest_uri) if run.storage.exists(uri))
 
 
-def _whole_run(storage: Storage, output: str, run_id: str, reason: str) -> Torn:
-    """Judge a run whose record or plan is torn: unfinished, it can't go on, and has to go."""
+def _torn_record(storage: Storage, output: str, run_id: str, error: InputError) -> Torn:
+    """Judge a run whose record is torn: an archive may hold it, and else all of the run has to go.
+
+    Without it nobody knows what the classes of the masks are, and no command reads the output.
+    """
+    uri = f"{run_folder(output, run_id)}/run.json"
+    reason = str(error).partition("; ")[0]
+    archive = read_archive(storage, output)
+    for one in archive.runs if archive else ():
+        if one.record.run_id == run_id:
+            content = one.record.model_dump_json(indent=1).encode()
+            return Torn(uri, f"{reason}; an archive in history/ has it", (uri,), content)
+    return _all_of(storage, output, run_id, f"{reason}; if there is a copy, put it back")
+
+
+def _torn_plan(storage: Storage, output: str, run_id: str, reason: str) -> Torn:
+    """Judge a run whose plan is torn: unfinished, it can't go on, and has to go."""
     folder = run_folder(output, run_id)
     if storage.exists(f"{folder}/manifest.json"):
         return Torn(folder, f"{reason}; its masks and tables are published and stay", ())
+    return _all_of(storage, output, run_id, reason)
+
+
+def _all_of(storage: Storage, output: str, run_id: str, reason: str) -> Torn:
+    folder = run_folder(output, run_id)
     places = [folder, *(f"{output}/{name}/run={run_id}" for name in _PUBLISHED)]
     entries = [entry.uri for place in places for entry in _walk(storage, place)]
     return Torn(folder, f"{reason}; the run can't go on, all of it goes", tuple(entries))

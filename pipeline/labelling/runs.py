@@ -4,6 +4,7 @@
 a run.json has a whole plan. _SUCCESS appears last of all.
 """
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.labelling.records import Manifest, Record, RunRecord
@@ -21,6 +23,8 @@ from pipeline.labelling.shards import PlanPart, Shards
 from pipeline.store.in_flight import answers_of
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 _READ_THREADS = 16
 # Commit records are small, and what reads them waits for the store.
@@ -303,8 +307,23 @@ def _table(
 
 
 def find_run(storage: Storage, output: str, run_id: str) -> Run | None:
-    """Look a run up by name; None if there is no such run with a whole plan."""
-    record = _read(storage, f"{run_folder(output, run_id)}/run.json", RunRecord)
+    """Look a run up by name; None if there is no such run with a whole plan.
+
+    A copy of a run's folder under another name is no run: all that it names is the run's own.
+
+    Raises:
+        InputError: Its record is damaged.
+    """
+    uri = f"{run_folder(output, run_id)}/run.json"
+    record = _read(storage, uri, RunRecord)
+    if record is not None and record.run_id != run_id:
+        _log.warning(
+            "%s is the record of the run %s: a copy is passed over; move it out of %s/runs",
+            uri,
+            record.run_id,
+            output,
+        )
+        return None
     return None if record is None else Run(storage, output, record)
 
 
@@ -313,5 +332,5 @@ def _read(storage: Storage, uri: str, kind: type[_Object]) -> _Object | None:
     data = storage.find(uri)
     try:
         return None if data is None else kind.model_validate_json(data)
-    except ValueError as error:
-        raise damaged(uri, error) from error
+    except ValidationError as error:
+        raise damaged(uri, error.errors()[0]["msg"]) from error

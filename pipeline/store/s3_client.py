@@ -41,6 +41,10 @@ class Address(NamedTuple):
     region: str
 
 
+# S3 shows empty pages where much was removed.
+_MAX_EMPTY_PAGES = 1_000
+
+
 class S3Client:
     """S3, through s3fs; every request is limited in time as a whole."""
 
@@ -216,13 +220,15 @@ class S3Pages:
         if not is_deep:
             self._arguments["Delimiter"] = "/"
         self._seen: set[str] = set()
+        self._before: tuple[object, ...] = ()
+        self._num_empty = 0
 
     def next_page(self) -> Page:
         """Implement `Pages.next_page`."""
         page = self._client.page(**self._arguments)
         is_last = not page.get("IsTruncated")
         if not is_last:
-            self._go_on(page.get("NextContinuationToken", ""))
+            self._go_on(page)
         try:
             return self._read(page, is_last=is_last)
         except _MAKES_NO_SENSE as error:
@@ -241,12 +247,25 @@ class S3Pages:
         )
         return Page(entries, names, is_last, frozenset(below))
 
-    def _go_on(self, token: str) -> None:
+    def _go_on(self, page: Answer) -> None:
+        """Ask for the next page, unless the store would go on for ever."""
+        token = page.get("NextContinuationToken", "")
         if not token or token in self._seen:
-            message = f"{self._uri}: the listing has more pages and does not say which"
-            raise StoreError(ErrorCode.TIMEOUT, message)
+            raise self._endless("has more pages and does not say which")
+        found = [*page.get("Contents", ()), *page.get("CommonPrefixes", ())]
+        ends = (len(found), found[0], found[-1]) if found else ()
+        # A store, or what stands before it, that takes no notice of tokens.
+        if ends and ends == self._before:
+            raise self._endless("shows the same page again under another token")
+        self._num_empty = 0 if found else self._num_empty + 1
+        if self._num_empty > _MAX_EMPTY_PAGES:
+            raise self._endless(f"has shown {self._num_empty:,} empty pages in a row, and more")
+        self._before = ends
         self._seen.add(token)
         self._arguments["ContinuationToken"] = token
+
+    def _endless(self, what: str) -> StoreError:
+        return StoreError(ErrorCode.TIMEOUT, f"{self._uri}: the listing {what}")
 
 
 async def _read_all(body: Any, uri: str, max_bytes: int | None, timeout_s: float) -> bytes:

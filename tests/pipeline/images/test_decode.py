@@ -189,7 +189,7 @@ def test_one_bit_becomes_black_and_white() -> None:
     bits = Image.fromarray(np.array([[True, False, False, True]]))
     assert bits.mode == "1"
     assert [_pixels(encode(bits, name)) for name in ("PNG", "BMP")] == [_grey(255, 0, 0, 255)] * 2
-    assert _pixels(encode(bits, "TIFF", compression="group4")) == _grey(255, 0, 0, 255)
+    assert _pixels(encode(bits, "TIFF")) == _grey(255, 0, 0, 255)
 
 
 def test_few_bits_are_spread_over_the_range() -> None:
@@ -584,7 +584,7 @@ def _valid_files() -> list[bytes]:
         encode(palette, "TIFF"),
         encode(picture.convert("F"), "TIFF"),
         encode(Image.new("LAB", (9, 9)), "TIFF"),
-        encode(picture.convert("1"), "TIFF", compression="group4"),
+        encode(picture.convert("1"), "TIFF"),
         encode(picture, "TIFF", exif=exif, save_all=True, append_images=[grey]),
         encode(palette, "BMP"),
         encode(picture.convert("RGBA"), "BMP"),
@@ -749,3 +749,26 @@ def test_the_size_of_a_webp_is_that_of_its_pixels(
     """The header of every kind says what is decoded."""
     data = encode(Image.fromarray(random_pixels(1, *size, 3)), "WEBP", **options)
     assert read_size(data) == size == decode_image(data, 1 << 20).shape[:2]
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + name + content
+
+
+def test_an_avif_that_is_to_be_cropped_is_refused() -> None:
+    """Its property says so, in which all other readers than Pillow's believe."""
+    data = encode(Image.fromarray(random_pixels(0, 24, 32, 3)), "AVIF")
+    place = data.index(b"ipco") - 4
+    number = int.from_bytes(data[place : place + 4], "big")
+    crop = _box(b"clap", b"".join(n.to_bytes(4, "big") for n in (16, 1, 12, 1, 0, 1, 0, 1)))
+    grown = (number + len(crop)).to_bytes(4, "big") + data[place + 4 : place + number] + crop
+    cropped = data[:place] + grown + data[place + number :]
+    for outer in (b"iprp", b"meta"):
+        at = cropped.index(outer) - 4
+        longer = int.from_bytes(cropped[at : at + 4], "big") + len(crop)
+        cropped = cropped[:at] + longer.to_bytes(4, "big") + cropped[at + 4 :]
+    with pytest.raises(ImageError, match="to be cropped") as caught:
+        decode_image(cropped, _LIMIT)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_MODE
+    # The word alone is none: it has to be a property.
+    assert decode_image(data + _box(b"free", crop), _LIMIT).shape == (24, 32, 3)

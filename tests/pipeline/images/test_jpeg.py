@@ -140,11 +140,11 @@ def test_adobes_transform_is_of_consequence() -> None:
     [
         *("411_progressive", "440_progressive"),
         *("411_progressive_restart", "440_progressive_restart"),
-        *("arithmetic", "arithmetic_progressive", "lossless"),
+        "lossless",
     ],
 )
 def test_rare_codings_equal_pillow(name: str) -> None:
-    """Progressive 4:1:1 and 4:4:0, arithmetic coding and lossless JPEGs give Pillow's pixels."""
+    """Progressive 4:1:1 and 4:4:0 and lossless JPEGs give Pillow's pixels."""
     _assert_equal((_FILES / f"{name}.jpg").read_bytes(), name)
 
 
@@ -208,7 +208,7 @@ def test_plain_jpegs_do_without_pillows_decoder(
     assert not _by_pillow(data, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "arithmetic_progressive", "lossless", "cmyk"])
+@pytest.mark.parametrize("name", ["lossless", "cmyk"])
 def test_other_jpegs_are_decoded_by_pillow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inks and other codings than Huffman's are decoded by Pillow."""
     cmyk = encode(_picture(9, 9).convert("CMYK"), "JPEG")
@@ -258,15 +258,22 @@ def test_what_libjpeg_warns_of_is_corrupt(name: str) -> None:
     assert "Corrupt JPEG data: " in refusal.message
 
 
-def test_an_arithmetic_picture_with_a_warning_is_corrupt() -> None:
+def test_a_lossless_picture_with_a_warning_is_corrupt() -> None:
     """Codings that are left to Pillow are checked for damage all the same."""
-    whole = (_FILES / "arithmetic.jpg").read_bytes()
-    table = whole.index(b"\xff\xdb")
+    whole = (_FILES / "lossless.jpg").read_bytes()
+    table = whole.index(b"\xff\xc4")
     data = whole[:table] + b"\x12\x34" + whole[table:]
-    assert decode_by_pillow(data, _LIMIT).shape == (37, 45, 3)
+    decode_by_pillow(data, _LIMIT)
     assert _refusal(data).message == (
-        "JPEG: Corrupt JPEG data: 2 extraneous bytes before marker 0xdb"
+        "JPEG: Corrupt JPEG data: 2 extraneous bytes before marker 0xc4"
     )
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "arithmetic_progressive"])
+def test_arithmetic_coding_is_refused(name: str) -> None:
+    """Of half of such a picture libjpeg makes a whole one, and warns nobody."""
+    refusal = _refusal((_FILES / f"{name}.jpg").read_bytes())
+    assert (refusal.code, "arithmetic coding" in refusal.message) == ("unsupported_mode", True)
 
 
 def test_an_unknown_adobe_transform_is_corrupt() -> None:

@@ -254,6 +254,35 @@ def test_run_lengths(bits: int, compression: int) -> None:
         _assert_pixels(data, palette[indices], size)
 
 
+@pytest.mark.parametrize(("runs", "expected"), [
+    (b"\x03\1\0\0\0\0\3\2\0\1", [[2, 2, 2], [0, 0, 0], [1, 1, 1]]),
+    (b"\3\1\0\1", [[0, 0, 0], [0, 0, 0], [1, 1, 1]]),
+    (b"\0\2\1\1\2\5\0\1", [[0, 0, 0], [0, 5, 5], [0, 0, 0]]),
+    (b"\1\1\0\2\1\0\1\2\0\1", [[0, 0, 0], [0, 0, 0], [1, 0, 2]]),
+    (b"\0\3\7\5\6\0\0\0\3\1\0\1", [[0, 0, 0], [1, 1, 1], [7, 5, 6]]),
+], ids=["an empty row", "an early end", "a step up", "a step right", "as they are"])  # fmt: skip
+def test_runs_as_they_are_defined(runs: bytes, expected: list[list[int]]) -> None:
+    """What is stepped over has colour 0; rows are stored from the bottom."""
+    palette = random_pixels(0, 8, 3)
+    data = _write((3, 3), 8, runs, compression=_RLE8, palette=palette)
+    _assert_pixels(data, palette[np.array(expected)], runs)
+
+
+@pytest.mark.parametrize(("runs", "code"), [
+    (b"\4\1\0\1", ErrorCode.CORRUPT),
+    (b"\0\4\1\1\1\1\0\1", ErrorCode.CORRUPT),
+    (b"\0\2\0\3\1\1\0\1", ErrorCode.CORRUPT),
+    (b"\3\1\0\0\3\1\0\0\3\1", ErrorCode.TRUNCATED),
+    (b"\3\1" + bytes(40), ErrorCode.TRUNCATED),
+], ids=["beyond its row", "as they are, beyond", "above", "no end", "zeros"])  # fmt: skip
+def test_runs_that_lead_astray_are_refused(runs: bytes, code: ErrorCode) -> None:
+    """A run outside the picture, and a picture that does not end."""
+    data = _write((3, 3), 8, runs, compression=_RLE8, palette=random_pixels(0, 8, 3))
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, _LIMIT)
+    assert caught.value.code == code
+
+
 @pytest.mark.parametrize(
     ("bits", "compression", "masks"),
     [(24, 4, ()), (24, 5, ()), (16, _BITFIELDS, (0xF00, 0xF0, 0xF)), (64, _RGB, ()), (2, _RGB, ())],

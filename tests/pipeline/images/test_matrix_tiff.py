@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,6 +26,8 @@ from tests.tiff_writer import (
     ZSTD,
     Layout,
     assemble,
+    pack,
+    segments_of,
     write_tiff,
 )
 
@@ -514,26 +517,86 @@ def test_a_planar_configuration_that_does_not_exist_is_refused(planar: int) -> N
 
 
 @pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
-@pytest.mark.parametrize("photometric", [_WHITE_IS_ZERO, _BLACK_IS_ZERO])
-def test_faxes(compression: str, photometric: int) -> None:
-    """Black and white as fax machines pack it is read right, in either sense of white."""
+def test_faxes_are_refused(compression: str) -> None:
+    """Of half a fax its decoders make a whole picture, and tell nobody."""
     bits = _samples(1, 1)[..., 0].astype(bool)
-    data = encode(
-        Image.fromarray(bits), "TIFF", compression=compression, tiffinfo={262: photometric}
+    data = encode(Image.fromarray(bits), "TIFF", compression=compression)
+    with pytest.raises(ImageError, match="fax compression") as caught:
+        decode_image(data, _LIMIT)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_MODE
+
+
+def test_colours_of_which_nothing_is_said_are_refused() -> None:
+    """Without a photometric interpretation readers differ about what is white."""
+    data = write_tiff(_samples(8, 1), Layout(8, _BLACK_IS_ZERO))
+    entry = data.index(struct.pack("<HH", 262, 3))
+    # A private tag in its place, in order.
+    other = data[:entry] + struct.pack("<HH", 261, 3) + data[entry + 4 :]
+    with pytest.raises(ImageError, match="tag 262") as caught:
+        decode_image(other, _LIMIT)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_MODE
+
+
+@pytest.mark.parametrize("compression", [*_PREDICTED, PACKBITS])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tile_with_the_pixels_of_the_picture_alone_is_corrupt(
+    bits: int, compression: int
+) -> None:
+    """A tile at the edge that is cut off has, by chance, as many samples as are wanted of it."""
+    layout = Layout(bits, _BLACK_IS_ZERO, compression, segment=(16, 16))
+    samples = np.random.default_rng(0).integers(0, 1 << bits, (24, 24, 1))
+    tiles = list(segments_of(samples, layout))
+    cut = tiles[-1][: 8 * 8 * bits // 8]
+    for last, is_read in ((tiles[-1], True), (cut, False)):
+        data = assemble(
+            samples.shape, layout, [pack(one, compression) for one in (*tiles[:-1], last)]
+        )
+        if is_read:
+            assert decode_image(data, _LIMIT)[..., 0].tolist() == (
+                (samples[..., 0] >> (bits - 8)).tolist()
+            )
+            continue
+        with pytest.raises(ImageError, match="tile 3 holds") as caught:
+            decode_image(data, _LIMIT)
+        assert caught.value.code == ErrorCode.CORRUPT
+
+
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("photometric", "marker", "is_read"),
+    [
+        (_RGB, b"", True), (_YCBCR, b"", True), (_YCBCR, _JFIF, True), (_RGB, _JFIF, False),
+        (_RGB, _ADOBE + b"\0", True), (_YCBCR, _ADOBE + b"\0", False),
+        (_YCBCR, _ADOBE + b"\1", True), (_RGB, _ADOBE + b"\1", False),
+    ],
+)  # fmt: skip
+def test_a_jpeg_that_names_other_colours_than_its_file_is_refused(
+    photometric: int, marker: bytes, *, is_read: bool
+) -> None:
+    """Readers of such a file see different pictures."""
+    jpeg = simplejpeg.encode_jpeg(np.zeros((_HEIGHT, _WIDTH, 3), np.uint8), 90, "RGB", "444")
+    bare = without_segments(jpeg)
+    data = assemble(
+        (_HEIGHT, _WIDTH, 3),
+        Layout(8, photometric, 7, tags={530: [1, 1]} if photometric == _YCBCR else {}),
+        [bare[:2] + marker + bare[2:]],
     )
-    assert decode_image(data, _LIMIT)[..., 0].tolist() == (bits * 255).tolist()
+    if is_read:
+        decode_image(data, _LIMIT)
+        return
+    with pytest.raises(ImageError, match="calls its colours") as caught:
+        decode_image(data, _LIMIT)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_MODE
 
 
-@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
-def test_a_damaged_fax_is_corrupt(compression: str) -> None:
-    """Damage of which no decoder tells is found by comparing two."""
-    bits = np.random.default_rng(0).random((64, 64)) > 0.5
-    data = bytearray(encode(Image.fromarray(bits), "TIFF", compression=compression))
-    decode_image(bytes(data), _LIMIT)
-    data[200:204] = b"\0\0\xff\0"
-    with pytest.raises(ImageError) as caught:
-        decode_image(bytes(data), _LIMIT)
-    assert caught.value.code == ErrorCode.CORRUPT
+def without_segments(jpeg: bytes) -> bytes:
+    """Leave out the first segment of a JPEG, JFIF's."""
+    length = int.from_bytes(jpeg[4:6], "big")
+    assert jpeg[6:10] == b"JFIF"
+    return jpeg[:2] + jpeg[4 + length :]
 
 
 def test_a_page_that_is_a_copy_of_another_is_refused() -> None:

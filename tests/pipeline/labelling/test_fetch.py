@@ -15,23 +15,25 @@ from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, start_run
 
 
-def _codes(run: Run, shard: int = 0) -> list[str | None]:
-    row = Fetch(run.storage, 1 << 20, 2).shard(run.missing()[shard])
+def _codes(run: Run, shard: int = 0, threads: int = 2) -> list[str | None]:
+    row = Fetch(run.storage, 1 << 20, threads).shard(run.missing()[shard])
     return [image["error_code"] for image in row["images"]]
 
 
 class _Failing:
-    """Makes reads of images fail, by the end of their names."""
+    """Makes reads of images fail, by the end of their names; so many are good at first."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.errors: dict[str, StoreError] = {}
+        self.num_good = 0
         self._read = Storage.read_version
         monkeypatch.setattr(Storage, "read_version", self._as_method())
 
     def _as_method(self) -> Callable[..., bytes]:
         def answer(storage: Storage, uri: str, *given: object) -> bytes:
+            self.num_good -= 1
             for ending, error in self.errors.items():
-                if uri.endswith(ending):
+                if uri.endswith(ending) and self.num_good < 0:
                     raise error
             return self._read(storage, uri, *given)
 
@@ -62,22 +64,37 @@ def test_names_that_keep_an_image_out_are_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])
+@pytest.mark.parametrize("scope", [Scope.STORE, Scope.BUCKET])
 def test_what_is_true_of_the_store_ends_the_run(
-    code: str, tmp_path: Path, failing: _Failing
+    scope: Scope, code: str, tmp_path: Path, failing: _Failing
 ) -> None:
-    """An error of credentials or endpoint is raised, be it met at one image of a shard only."""
+    """An error of credentials, endpoint or bucket is raised where no other image is read either."""
     run = start_run(tmp_path, draw_images(tmp_path, 3))
-    failing.errors["_1.png"] = _error(code, Scope.STORE)
+    failing.errors[".png"] = _error(code, scope)
     with pytest.raises(StoreError, match=f"{code} it is"):
         _codes(run)
 
 
-def test_a_bucket_that_is_gone_ends_the_run(tmp_path: Path, failing: _Failing) -> None:
-    """What was planned lay in a bucket that was there: that it is not is no image's failure."""
+@pytest.mark.parametrize("scope", [Scope.STORE, Scope.BUCKET])
+def test_credentials_that_end_within_a_shard_end_the_run(
+    scope: Scope, tmp_path: Path, failing: _Failing
+) -> None:
+    """What was read before says nothing: another image is asked for anew, and fails alike."""
     run = start_run(tmp_path, draw_images(tmp_path, 3))
-    failing.errors["_1.png"] = _error("not_found", Scope.BUCKET)
-    with pytest.raises(StoreError, match="not_found it is"):
-        _codes(run)
+    failing.errors[".png"] = _error("forbidden", scope)
+    failing.num_good = 2
+    with pytest.raises(StoreError, match="forbidden it is"):
+        _codes(run, threads=1)
+
+
+@pytest.mark.parametrize("scope", [Scope.STORE, Scope.BUCKET])
+def test_an_answer_that_one_image_alone_has_is_a_row(
+    scope: Scope, tmp_path: Path, failing: _Failing
+) -> None:
+    """One object that leads elsewhere, to another bucket or server, ends no run."""
+    run = start_run(tmp_path, draw_images(tmp_path, 3))
+    failing.errors["_1.png"] = _error("timeout", scope)
+    assert _codes(run) == [None, "timeout", None]
 
 
 @pytest.mark.parametrize("code", ["forbidden", "timeout", "throttled", "not_found"])

@@ -1,16 +1,17 @@
 """Repair: what a crash of the machine has cut off goes, and the next run does it again."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs.__main__ import main
-from pipeline.errors import InputError
+from pipeline.errors import InputError, SettingError
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
-from pipeline.labelling.runs import Run
+from pipeline.labelling.runs import Run, find_run
 from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, label_run, start_run
 from tests.product import mask_hashes, snapshot, tables
@@ -129,3 +130,37 @@ def test_a_published_run_keeps_its_masks_without_a_plan(tmp_path: Path) -> None:
     names = _names(tmp_path)
     assert main(["verify", str(tmp_path / "out"), "--repair", "--no-dry-run"]) == 0
     assert _names(tmp_path) == names
+
+
+@pytest.mark.parametrize("is_archived", [True, False])
+def test_a_published_run_whose_record_is_torn(*, is_archived: bool, tmp_path: Path) -> None:
+    """An archive gives the record back; without one all of the run goes, and is said to."""
+    run = _published(tmp_path)
+    record = _path(f"{run.folder}/run.json")
+    text, names = record.read_text(), _names(tmp_path)
+    if is_archived:
+        History(Storage(), run.output).keep_archive(1)
+    record.write_text(text[:50])
+    with pytest.raises(InputError, match=r"run\.json is damaged: Invalid JSON.*--repair"):
+        find_run(Storage(), run.output, run.run_id)
+    assert main(["verify", run.output, "--repair"]) == 0
+    assert record.read_text() == text[:50]
+    assert main(["verify", run.output, "--repair", "--no-dry-run"]) == 0
+    assert _names(tmp_path) == (names if is_archived else set())
+    if is_archived:
+        assert record.read_text() == text
+        assert main(["verify", run.output]) == 0
+
+
+def test_a_copy_of_a_run_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A backup beside the runs ends no night; it is named, and its name is nobody's."""
+    run = _published(tmp_path)
+    shutil.copytree(_path(run.folder), tmp_path / "out/runs/a.bak")
+    assert [one.run_id for one in History(Storage(), run.output).runs()] == [run.run_id]
+    assert f"is the record of the run {run.run_id}: a copy is" in caplog.text
+    for command in ("verify", "report", "runs"):
+        assert main([command, run.output]) == 0
+    again = start_run(tmp_path, tmp_path / "in", run_id="new")
+    assert again.run_id == "new"
+    with pytest.raises(SettingError, match="a copy of another run has this name"):
+        start_run(tmp_path, tmp_path / "in", run_id="a.bak")

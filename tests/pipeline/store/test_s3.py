@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from jobs.__main__ import main
 from pipeline.errors import ErrorCode, Scope, StoreError
 from pipeline.settings.label import LabelSettings
+from pipeline.store import s3_client
 from pipeline.store.access import Access
 from pipeline.store.attempts import Pace
 from pipeline.store.extent import Extent
@@ -365,6 +367,30 @@ def test_a_listing_that_does_not_get_on_ends(place: Place) -> None:
         ]
         with pytest.raises(StoreError, match="does not say which"):
             list(place.storage.walk(place.folder))
+
+
+@pytest.mark.parametrize(("contents", "message"), [
+    ("<Contents><Key>a</Key><Size>1</Size></Contents>", "shows the same page again"),
+    ("", "4 empty pages in a row"),
+])  # fmt: skip
+def test_a_listing_with_a_new_token_each_time_ends(
+    contents: str, message: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes no notice of tokens, or shows empty pages for ever, is an error, too."""
+    numbers = count()
+    monkeypatch.setattr(s3_client, "_MAX_EMPTY_PAGES", 3)
+
+    def answer() -> Reply:
+        body = (
+            "<?xml version='1.0'?><ListBucketResult><Name>b</Name><IsTruncated>true</IsTruncated>"
+            f"{contents}<NextContinuationToken>{next(numbers)}</NextContinuationToken>"
+            "</ListBucketResult>"
+        )
+        return Reply(200, (("Content-Type", "application/xml"),), body.encode())
+
+    place.proxy.faults = [Fault("GET", "list-type", "before", answer, times=_ALWAYS)]
+    with pytest.raises(StoreError, match=message):
+        list(place.storage.walk(place.folder))
 
 
 def test_a_listing_shows_an_object_by_its_whole_name(place: Place) -> None:
