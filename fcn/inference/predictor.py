@@ -111,6 +111,12 @@ class Predictor:
         self._margin = network.margin
         self._uploader = Uploader(self._device)
         self._device_time = DeviceTime(self._device)
+        self._num_images = 0
+
+    @property
+    def num_images(self) -> int:
+        """How many images have been labelled so far, also of a call that is under way."""
+        return self._num_images
 
     @property
     def num_backoffs(self) -> int:
@@ -168,6 +174,7 @@ class Predictor:
             # What a batch was filled with has no index.
             for index, prediction in zip(indices, found, strict=False):
                 predictions[index] = prediction
+                self._num_images += 1
         return predictions
 
     def _parts(

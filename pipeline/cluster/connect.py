@@ -18,7 +18,7 @@ from pipeline.cluster.leftovers import (
     whose_session,
 )
 from pipeline.cluster.nodes import check_versions, session_folder
-from pipeline.cluster.raylet_lines import log_raylet_lines
+from pipeline.cluster.raylet_lines import log_raylet_lines, quiet_core
 from pipeline.ending import WORK_GRACE_S, end_within, stop_on_signals
 from pipeline.errors import ClusterLost, SettingError, Stopped
 
@@ -59,7 +59,8 @@ def connect(ray_address: str | None) -> None:
         return
     _log.info("starting Ray %s", ray_address or "on this machine")
     try:
-        _init(ray_address)
+        with quiet_core():
+            _init(ray_address)
         # Ray has just put its own handler in place, which ends the process with the number 15.
         stop_on_signals(WORK_GRACE_S, end_mine)
     except SystemExit as ended:

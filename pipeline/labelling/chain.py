@@ -14,6 +14,7 @@ import ray.data
 from pipeline.cluster.connect import connect
 from pipeline.cluster.data_context import keep_rows_apart, set_switches
 from pipeline.cluster.last_step import never_hold_back_last_step
+from pipeline.cluster.mailbox import Mailbox
 from pipeline.cluster.nodes import alive_nodes
 from pipeline.cluster.ray_errors import own_errors
 from pipeline.labelling import segment
@@ -31,7 +32,7 @@ from pipeline.labelling.shards import Shards
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
 
-__all__ = ["PublishBeside", "RunMetrics", "decided", "join_cluster", "label_shards"]
+__all__ = ["Mailbox", "PublishBeside", "RunMetrics", "decided", "join_cluster", "label_shards"]
 
 _log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from functools import partial
 from pipeline.labelling import publish, report, segment
 from pipeline.labelling.session import Job, Outcome
 from pipeline.labelling.watch import watched
+from pipeline.labelling.within_shards import telling
 from pipeline.log_context import belong_to
 from pipeline.memory import release_free_memory
 
@@ -49,8 +50,9 @@ def label(job: Job) -> Outcome:
                 chain.join_cluster(run, todo[0], job.settings)
                 watch.count_with(chain.RunMetrics(run, todo.num_images))
                 load = partial(segment.open_predictor, run.storage, job.network)
+                heard = telling(load, watch.listen(chain.Mailbox))
                 beside = chain.PublishBeside(run, todo)
-                for receipt in watch.show(chain.label_shards(run, todo, job.settings, load)):
+                for receipt in watch.show(chain.label_shards(run, todo, job.settings, heard)):
                     lock.check()
                     beside.saw(receipt)
                 beside.finish()

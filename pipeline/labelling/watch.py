@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from pipeline.labelling.progress import Progress
+from pipeline.labelling.progress import Progress, has_terminal
 from pipeline.labelling.runs import Run
 from pipeline.labelling.schema import Receipt
 from pipeline.labelling.shard_lines import log_shard, warn_of_losses
 from pipeline.labelling.shards import Shards
+from pipeline.labelling.within_shards import Send
 from pipeline.settings.label import LabelSettings
 
 
@@ -30,6 +31,19 @@ class Counting(Protocol):
 
     def add(self, receipt: Receipt) -> None:
         """Count one committed shard."""
+
+
+class Listening(Protocol):
+    """Takes messages of replicas."""
+
+    def send(self, message: dict[str, Any], /) -> None:
+        """Send a message; travels to replicas."""
+
+    def arrived(self) -> Iterator[dict[str, Any]]:
+        """Take out the messages that have arrived."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 @contextmanager
@@ -72,6 +86,22 @@ class Watch:
         self._see = see
         self._opened = opened
         self._progress: Progress | None = None
+        self._mailbox: Listening | None = None
+
+    def listen(self, open_mailbox: Callable[[], "Listening"]) -> Send | None:
+        """Let replicas tell how far they are within their shards, where a bar shows it.
+
+        Args:
+            open_mailbox: Opens a place for their messages, until the block of `watched` ends.
+
+        Returns:
+            What they send with; None where there is no terminal.
+        """
+        if not has_terminal():
+            return None
+        self._mailbox = mailbox = open_mailbox()
+        self._opened.callback(mailbox.close)
+        return mailbox.send
 
     def count_with(self, counter: Counting) -> None:
         """Show receipts to one more, which also sees the wait for the first.
@@ -89,7 +119,10 @@ class Watch:
         """
         # Ends here, or with the block if the work fails.
         opened = self._opened.enter_context(ExitStack())
-        self._progress = progress = opened.enter_context(self._begin())
+        self._progress = progress = self._begin()
+        if self._mailbox is not None:
+            progress.follow(self._mailbox.arrived)
+        opened.enter_context(progress)
         for receipt in receipts:
             for see in (progress.add, *self._see):
                 see(receipt)

@@ -5,10 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.cluster.mailbox import Mailbox
 from pipeline.errors import WaitedTooLong
@@ -42,10 +44,14 @@ class Messages:
             if sys.stderr.isatty()
             else None
         )
+        self._opened = ExitStack()
         self._said_at = self._heard_at = time.monotonic()
 
     def __enter__(self) -> Self:
         """Show that the work begins."""
+        if self._bar is not None:
+            # Lines of the log stand above the bar.
+            self._opened.enter_context(logging_redirect_tqdm())
         return self
 
     def __exit__(
@@ -57,6 +63,7 @@ class Messages:
         """End the bar and the way."""
         if self._bar is not None:
             self._bar.close()
+        self._opened.close()
         self._mailbox.close()
 
     def sender(self) -> Callable[[dict[str, Any]], None]:

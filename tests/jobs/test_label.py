@@ -1,7 +1,10 @@
 """`label` on one Ray: the promises, on local disks and on real S3 servers."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +17,7 @@ from pipeline.labelling import chain
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.product import (
+    REPOSITORY,
     draw_photographs,
     label,
     label_flags,
@@ -364,3 +368,21 @@ def test_sigterm_ends_in_order_and_can_be_continued(tmp_path: Path, ray_session:
     assert label(folder, output, "--max-shard-images", 4, "--lock-lease-s", 1000) == 0
     assert len(list((output / "runs").iterdir())) == 1
     assert main(["verify", str(output)]) == 0
+
+
+@pytest.mark.runs
+def test_a_text_log_is_lines_of_ours(photographs: Path, tmp_path: Path):
+    """Nothing of Ray's is among them, and stdout is the result alone."""
+    command = ["label", *label_flags(photographs, tmp_path / "out")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "jobs", *command],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0
+    ours = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) ")
+    assert [line for line in ended.stderr.splitlines() if not ours.match(line)] == []
+    assert ended.stdout.startswith("Run ")

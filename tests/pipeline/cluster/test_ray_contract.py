@@ -370,6 +370,13 @@ _PARTS: list[Name | Text] = [
                 "quiet",
                 "print_to_stdstream",
             ),
+            (
+                "    connect(\n        _global_node,",
+                "_private/worker.py",
+                raylet_lines.quiet_core,
+                "quiet",
+                "connect",
+            ),
             ("sys.exit(signum)", "_private/worker.py", connect.connect, "stop", "SystemExit"),
             (
                 "running low on memory",
