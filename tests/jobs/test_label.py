@@ -373,7 +373,7 @@ def test_sigterm_ends_in_order_and_can_be_continued(tmp_path: Path, ray_session:
 @pytest.mark.runs
 def test_a_text_log_is_lines_of_ours(photographs: Path, tmp_path: Path):
     """Nothing of Ray's is among them, and stdout is the result alone."""
-    command = ["label", *label_flags(photographs, tmp_path / "out")]
+    command = label_flags(photographs, tmp_path / "out")
     ended = subprocess.run(
         [sys.executable, "-m", "jobs", *command],
         cwd=REPOSITORY,
