@@ -6,6 +6,7 @@
 # make test    the tests, two files at a time; WORKERS=0 for one after the other, in one process
 # make test-runs  the tests of whole runs and trainings: kills, faults, photographs, the loop
 # make coverage  the tests that take minutes, and the share of the code that they run
+# make readers  install what reads exports, for a test: Datumaro, Label Studio's SDK, `datasets`
 # make azurite  install a server of Azure's kind for the tests, with npm; without it they are skipped
 # make check   ruff, mypy and import-linter
 # make docs-settings  write docs/settings.md anew, of the settings' classes
@@ -19,13 +20,14 @@ VENV ?= .venv
 COVERED := tests/fcn tests/pipeline $(addprefix tests/jobs/,logs settings test_models.py test_import_weights.py test_label.py)
 DOCS := .venv-docs
 AZURITE := 3.37.0
+READERS := .venv-readers
 # Processes that run the tests.
 WORKERS ?= 2
 IN_TWO := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: gpu-rehearsal azurite install check test test-runs test-cluster test-faults check-infra coverage docs docs-settings demo \
+.PHONY: gpu-rehearsal azurite readers install check test test-runs test-cluster test-faults check-infra coverage docs docs-settings demo \
 	demo-weights demo-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
@@ -38,6 +40,13 @@ $(STAMP): requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@rm -f $(VENV)/.installed-* $(VENV)/.checkout
+	@touch $@
+
+readers: $(READERS)/.installed
+
+$(READERS)/.installed: tests/readers/requirements.lock
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/pip install --quiet --require-hashes -r tests/readers/requirements.lock
 	@touch $@
 
 azurite: .azurite/.installed-$(AZURITE)
@@ -108,8 +117,9 @@ wheel: install
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header tests/readers/requirements.in -o tests/readers/requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group build -c requirements-dev.lock -o requirements-build.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group docs -c requirements-dev.lock -o requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) $(DOCS) .azurite site demo
+	rm -rf $(VENV) $(DOCS) $(READERS) .azurite site demo

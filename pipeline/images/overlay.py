@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from pipeline.images.masks import IGNORE_INDEX, make_palette
 
@@ -14,6 +14,9 @@ _STRENGTH = 0.55
 _DIMMED = 0.45
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _EDGE = 255.0
+# Lines are left out where more than this share of what is so many pixels near is lines; of two
+# that cross it is less.
+_NEAR, _CROWDED = 4, 0.3
 _WORST_QUALITY, _BEST_QUALITY, _STEP = 20, 80, 15
 
 
@@ -97,7 +100,9 @@ def _edges(values: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.bool_]:
     edges = np.zeros(values.shape, bool)
     edges[:, :-1] |= values[:, 1:] != values[:, :-1]
     edges[:-1] |= values[1:] != values[:-1]
-    return edges
+    # Where there are many, they would hide the classes between them.
+    density = Image.fromarray(edges.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(_NEAR))
+    return edges & (np.asarray(density) < _CROWDED * 255)
 
 
 def _finish(pixels: NDArray[np.float32], edges: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -31,6 +31,10 @@ _log = logging.getLogger(__name__)
 
 # Tables of an output of `label`.
 _OF_LABEL = re.compile(r"/(images|class_statistics|runs)/run=")
+# What `evaluate` draws in an output.
+_OF_EVALUATION = re.compile(r"/evaluations/[^/]+/confusion_matrix\.png\Z")
+# What folders of ground truth are called: of PASCAL VOC, of Cityscapes, and of most others.
+_MASK_FOLDERS = ("SegmentationClass", "SegmentationObject", "gtFine", "masks", "labels")
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class Sources:
                 f"read as {self._form}"
             )
         if self._form == "files":
+            _warn_of_masks(self._input)
             yield from self._files()
             return
         if self._form == "parquet":
@@ -227,7 +232,7 @@ class Sources:
     def _takes(self, key: str, uri: str) -> bool:
         """Return whether a file is listed, as an image or to be opened; counts what is not."""
         # Masks of this or another output are no photographs.
-        is_mask = "/masks/run=" in uri
+        is_mask = "/masks/run=" in uri or _OF_EVALUATION.search(uri) is not None
         if not is_mask and (is_image(key) or self._opens(key)):
             return True
         self._num_ignored += 1
@@ -264,6 +269,16 @@ class Sources:
         data = self._storage.read(manifest_uri)
         named = manifest_entries(data, manifest_uri, trusted=self._trust_manifest)
         yield from LookUps(self._storage, self._input, self._threads).sources(named)
+
+
+def _warn_of_masks(uri: str) -> None:
+    name = uri.rstrip("/").rpartition("/")[2]
+    if name in _MASK_FOLDERS:
+        _log.warning(
+            "input=%r: folders of this name mostly hold masks, and masks are labelled like "
+            "photographs; are the images in a folder beside it?",
+            uri,
+        )
 
 
 def _is_aside(key: str) -> bool:

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from pipeline.errors import PipelineError, SettingError, StoreError
+from pipeline.gpus import check_gpus
 from pipeline.labelling import plan
 from pipeline.labelling.archive import read_archive
 from pipeline.labelling.draft import Draft, draft
@@ -164,9 +165,10 @@ class Job:
 
         Raises:
             SettingError: It can't, or the weights are not what they should be, or they are to be
-                compiled and there is no compiler.
+                compiled and there is no compiler, or a GPU is asked for and there is none.
         """
         if self.settings.ray_address is None:
+            check_gpus("gpus_per_replica", self.settings.gpus_per_replica)
             check_compiler(self.network)
         checked = replace(self, storage=writable_storage(self.storage, self.output))
         check_weights(self.storage, self.network)

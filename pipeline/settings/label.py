@@ -125,6 +125,8 @@ class _CheckpointFields(NoSettings):
     def _is_seed_or_file(self) -> Self:
         if not self.random_weights:
             return self
+        if self.weights != self.weights.strip():
+            raise ValueError(f"weights={self.weights!r} begins or ends with a space; leave it out")
         if not re.fullmatch(r"random:[0-9]{1,18}", self.weights):
             raise ValueError(f"weights={self.weights!r}: random: needs a number, as in random:0")
         if self.weights_sha256 is not None:

@@ -7,6 +7,7 @@ from fcn.weights.record import Checkpoint
 from pipeline.cluster.connect import start_ray
 from pipeline.cluster.inspection import inspect
 from pipeline.errors import InputError
+from pipeline.gpus import check_gpus
 from pipeline.inputs.inspect import Inspect, Inspection, summarise
 from pipeline.inputs.samples import TRAIN, VAL
 from pipeline.store.lock import Lock
@@ -35,6 +36,8 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
     check_tracker(plan.settings.tracker)
+    if plan.settings.ray_address is None:
+        check_gpus("gpus_per_worker", plan.settings.gpus_per_worker)
     start_ray(plan.settings.ray_address)
     found = training.inspection()
     if found is None:

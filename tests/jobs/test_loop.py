@@ -80,7 +80,7 @@ def _correct_coco(folder: Path, export: Path) -> Path:
 
 
 @pytest.mark.timeout(600)  # two trainings, two evaluations and a labelling
-@pytest.mark.parametrize("form", ["voc", pytest.param("coco", marks=pytest.mark.faults)])
+@pytest.mark.parametrize("form", ["voc", "coco"])
 def test_twenty_corrections_make_a_better_network(weak: Path, form: str):
     """Trained on alone, from the weak network's weights, they raise the mean IU on other scenes."""
     export = weak / "export" / form

@@ -79,6 +79,7 @@ def test_a_slip_is_answered_in_one_sentence(
 @pytest.mark.parametrize(
     ("weights", "sentence"),
     [
+        ("random:0 ", "weights='random:0 ' begins or ends with a space; leave it out"),
         ("random", "weights='random' lacks its seed; write random:SEED, as in random:0"),
         (
             "torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",

@@ -29,6 +29,12 @@ from tests.disk_runs import (
     random_pixels,
 )
 
+# The names in an export, by the keys: a tif of night-1 has its name from e.png's neighbour.
+NAMES = {
+    "a.jpg": "a", "deep/er/b c.JPEG": "deep/er/b c", "deep/d.png": "deep/d", "e.png": "e",
+    "e.tif": "e.tif", "f.g.webp": "f.g", "#h.bmp": "%23h", "ünì/i.png": "ünì/i",
+    "turned.jpg": "turned", "new one.png": "new one",
+}  # fmt: skip
 # Exif 2.32, tag 274: the stored picture lies on its side.
 _ORIENTATION, _ON_ITS_SIDE = 274, 6
 

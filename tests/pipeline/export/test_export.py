@@ -21,15 +21,8 @@ from pipeline.inputs.layouts import find_labelled
 from pipeline.labelling.records import ClassRecord
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
-from tests.pipeline.export.labelled_output import label, on_disk, truth, two_nights
+from tests.pipeline.export.labelled_output import NAMES, label, on_disk, truth, two_nights
 from tests.servers import Server
-
-# The names in an export, by the keys: a tif of night-1 has its name from e.png's neighbour.
-_NAMES = {
-    "a.jpg": "a", "deep/er/b c.JPEG": "deep/er/b c", "deep/d.png": "deep/d", "e.png": "e",
-    "e.tif": "e.tif", "f.g.webp": "f.g", "#h.bmp": "%23h", "ünì/i.png": "ünì/i",
-    "turned.jpg": "turned", "new one.png": "new one",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +41,8 @@ def _export(place: Path, to: Path, form: str, *flags: str, code: int = 0) -> Pat
 
 def _expected(place: Path) -> dict[str, np.ndarray]:
     masks = truth(on_disk(place), Storage())
-    assert masks.keys() == _NAMES.keys()
-    return {_NAMES[key]: mask for key, mask in masks.items()}
+    assert masks.keys() == NAMES.keys()
+    return {NAMES[key]: mask for key, mask in masks.items()}
 
 
 def _assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -104,8 +97,8 @@ def test_voc_has_images_that_every_reader_shows_upright(place: Path, tmp_path: P
         str(path.relative_to(folder / "JPEGImages").with_suffix("")): path
         for path in (folder / "JPEGImages").rglob("*.*")
     }
-    assert files.keys() == set(_NAMES.values())
-    for key, name in _NAMES.items():
+    assert files.keys() == set(NAMES.values())
+    for key, name in NAMES.items():
         with Image.open(files[name]) as image, Image.open(place / "in" / key) as original:
             shown, seen = np.asarray(image.convert("RGB")), ImageOps.exif_transpose(original)
             assert image.size == seen.size
@@ -124,7 +117,7 @@ def test_voc_is_data_for_train(place: Path, tmp_path: Path) -> None:
     assert found.layout == "voc"
     assert found.classes_uri == f"file://{folder}/classes.json"
     samples = found.split("default")
-    assert len(samples) == len(_NAMES)
+    assert len(samples) == len(NAMES)
     for sample in samples:
         assert Path(sample.image_uri.removeprefix("file://")).exists()
         assert Path(sample.mask_uri.removeprefix("file://")).exists()
@@ -204,7 +197,7 @@ def test_webdataset_is_read_as_pictures(place: Path, tmp_path: Path) -> None:
             assert (pixels == pixels[..., :1]).all()
             image = sample.get("jpg") or sample["png"]
             assert image.size == sample["mask.png"].size
-            assert _NAMES[sample["json"]["key"]] == name
+            assert NAMES[sample["json"]["key"]] == name
             found[name] = pixels[..., 0]
     _assert_equal(found, _expected(place))
 
@@ -220,7 +213,7 @@ def test_hf_is_read_by_the_features_in_its_schema(place: Path, tmp_path: Path) -
     for row in table.to_pylist():
         with Image.open(io.BytesIO(row["mask"]["bytes"])) as mask:
             assert mask.mode == "L"
-            found[_NAMES[row["key"]]] = np.asarray(mask)
+            found[NAMES[row["key"]]] = np.asarray(mask)
         with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
             assert image.size == mask.size
     _assert_equal(found, _expected(place))
@@ -262,7 +255,7 @@ def test_label_studio_gets_brushes_with_a_score(place: Path, tmp_path: Path) -> 
             channels = _unpack(one["value"]["rle"]).reshape(*size, 4)
             assert (channels == channels[..., :1]).all()
             mask[channels[..., 3] > 0] = int(one["value"]["brushlabels"][0].removeprefix("class_"))
-        found[_NAMES[key]] = mask
+        found[NAMES[key]] = mask
     _assert_equal(found, _expected(place))
     assert task["data"]["image"] == prefix + "%C3%BCn%C3%AC/i.png"
     config = (folder / "label_config.xml").read_text()
@@ -286,7 +279,7 @@ def test_a_selection_is_exported_alone(place: Path, tmp_path: Path) -> None:
     assert len(names) == 3
     # An ending is part of a name only beside another image of that stem.
     stems = sorted(name.removesuffix(".tif") for name in names)
-    assert sorted(_NAMES[key].removesuffix(".tif") for key in keys) == stems
+    assert sorted(NAMES[key].removesuffix(".tif") for key in keys) == stems
 
 
 def test_one_run_is_exported_alone(place: Path, tmp_path: Path) -> None:
@@ -313,9 +306,33 @@ def test_images_that_changed_are_left_out(tmp_path: Path, caplog) -> None:
     (tmp_path / "in" / "a.jpg").unlink()
     folder = _export(tmp_path, tmp_path / "voc", "voc", code=4)
     names = (folder / "ImageSets/Segmentation/default.txt").read_text().splitlines()
-    assert len(names) == len(_NAMES) - 2
+    assert len(names) == len(NAMES) - 2
     assert "deep/d.png" in caplog.text
     assert "2 images are left out" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["coco", "hf", "label-studio", "webdataset"])
+def test_other_forms_from_bucket_to_bucket(
+    form: str, place: Path, s3: Server, tmp_path: Path
+) -> None:
+    """The files are those of an export from disk to disk, but for the addresses in them."""
+    bucket = f"s3://{s3.make_bucket()}"
+    storage = Storage(s3.endpoint_url)
+    two_nights(bucket, storage, s3.endpoint_url)
+    arguments = ["export", f"{bucket}/out", "--format", form, "--to", f"{bucket}/to"]
+    assert main([*arguments, "--s3-endpoint-url", s3.endpoint_url]) == 0
+    folder = _export(place, tmp_path / "to", form)
+    sizes = {
+        one.uri.removeprefix(f"{bucket}/to/"): one.num_bytes for one in storage.walk(f"{bucket}/to")
+    }
+    on_here = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert sizes.keys() == on_here.keys()
+    pictures = [name for name in sizes if name.endswith((".jpg", ".png"))]
+    assert [sizes[name] for name in pictures] == [on_here[name] for name in pictures]
 
 
 def test_from_bucket_to_bucket(s3: Server, tmp_path: Path) -> None:
@@ -326,7 +343,7 @@ def test_from_bucket_to_bucket(s3: Server, tmp_path: Path) -> None:
     arguments = ["export", f"{bucket}/out", "--format", "voc", "--to", f"{bucket}/voc"]
     assert main([*arguments, "--s3-endpoint-url", s3.endpoint_url]) == 0
     names = storage.read(f"{bucket}/voc/ImageSets/Segmentation/default.txt").decode().splitlines()
-    expected = {_NAMES[key]: mask for key, mask in truth(bucket, storage).items()}
+    expected = {NAMES[key]: mask for key, mask in truth(bucket, storage).items()}
     found = {
         name: np.asarray(
             Image.open(io.BytesIO(storage.read(f"{bucket}/voc/SegmentationClass/{name}.png")))

@@ -48,6 +48,22 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
     assert _keys(tmp_path) == [".hidden/g.bmp", "a.jpg", "b/c.png", "b/d/e f/ü.tif"]
 
 
+def test_what_evaluate_draws_is_no_photograph(tmp_path: Path) -> None:
+    """An output that is named as an input holds pictures that nobody took."""
+    _make(tmp_path, "a.png", "evaluations/x-1/confusion_matrix.png", "evaluations/x-1/photo.png")
+    assert _keys(tmp_path) == ["a.png", "evaluations/x-1/photo.png"]
+
+
+@pytest.mark.parametrize("name", ["SegmentationClass", "masks", "photos"])
+def test_a_folder_that_is_called_like_masks_is_doubted(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its files are read all the same: photographs may lie there."""
+    _make(tmp_path, f"{name}/a.png")
+    assert _keys(tmp_path / name) == ["a.png"]
+    assert ("mostly hold masks" in caplog.text) == (name != "photos")
+
+
 def test_a_source_says_where_and_which(tmp_path: Path) -> None:
     """A source has the image's URI, its version and its size, as the store says them."""
     _make(tmp_path, "in/a.jpg")

@@ -82,6 +82,21 @@ def test_an_overlay_tints_what_has_a_class() -> None:
     assert lit[0, 0].tolist() == [45, 45, 45]
 
 
+def test_lines_between_classes_do_not_hide_a_mask_of_noise() -> None:
+    """Where classes change from pixel to pixel there are none; between two areas there is one."""
+    pixels = np.full((40, 60, 3), 100, np.uint8)
+    mask = np.zeros((40, 60), np.uint8)
+    mask[:, :20] = random_pixels(0, 40, 20) % 2
+    mask[:, 50:] = 1
+    without = [[45, 45, 185], [185, 45, 45]]
+
+    over = lay_over(pixels, mask, [(0, 0, 255), (255, 0, 0)])
+
+    noise = over[5:35, 5:15].reshape(-1, 3)
+    assert sorted(map(list, set(map(tuple, noise.tolist())))) == without
+    assert (over[:, 49] > without[0]).all()
+
+
 def test_pictures_and_masks_shrink_alike() -> None:
     """Both have one size, no mask gets a new value, and a small picture is left as it is."""
     pixels, mask = random_pixels(0, 300, 517, 3), random_pixels(1, 300, 517) // 64 * 7
