@@ -27,6 +27,7 @@ _BENCHMARKS = {
     "mask_kinds": "requests to a bucket and their price, with masks as files and in tars",
     "tar_inputs": "requests, seconds, CPU us and memory of finding and fetching images in tars",
     "checkpointing": "CPU ms and peak memory of a training step with gradient checkpointing",
+    "report_page": "requests, seconds and bytes of the page of a report",
     "nights": "requests, seconds and peak memory of a start with nothing new after many nights",
 }
 
