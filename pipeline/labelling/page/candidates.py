@@ -87,16 +87,22 @@ def _of_classes(run: Run, manifest: Manifest, number: int) -> dict[int, list[Row
         for class_id in pc.unique(table["class_id"]).to_pylist():
             kept = found.setdefault(class_id, [])
             kept += _telling(ordered.filter(pc.equal(ordered["class_id"], class_id)), number)
-            kept.sort(key=lambda row: (row["share"] >= _LEAST_SHARE, row["image_id"]), reverse=True)
+            kept.sort(key=_how_telling, reverse=True)
             del kept[number:]
     return found
 
 
+def _how_telling(row: Row) -> tuple[bool, str, float]:
+    enough = row["share"] >= _LEAST_SHARE
+    return enough, row["image_id"] if enough else "", row["share"]
+
+
 def _telling(rows: pa.Table, number: int) -> list[Row]:
-    """Take the first rows with enough of a class, then others."""
+    """Take the first rows with enough of a class, then those of the others that have most."""
     enough = pc.greater_equal(rows["pixel_fraction"], _LEAST_SHARE)
     some = [*rows.filter(enough).slice(0, number).to_pylist()]
-    some += rows.filter(pc.invert(enough)).slice(0, number - len(some)).to_pylist()
+    others = rows.filter(pc.invert(enough)).sort_by([("pixel_fraction", "descending")])
+    some += others.slice(0, number - len(some)).to_pylist()
     return [
         {
             "image_id": row["image_id"],
