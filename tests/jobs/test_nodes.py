@@ -41,6 +41,8 @@ _NUM_PHOTOGRAPHS = 40
 _FLAGS = ("--max-shard-images", 1, "--lock-lease-s", 2)
 # What differs between the photographs on a disk and the same ones in a bucket.
 _OF_PLACE = {"uri", "etag", "image_id"}
+# Or between masks as files and in tars.
+_OF_KIND = {"mask_uri", "mask_offset", "mask_bytes"}
 # 60 steps of 8 of 12 images, every one of them saved.
 _STEPS = (*PLAIN, "--batch-size", 8, "--epochs", 40, "--checkpoint-interval-s", 1e-6)
 _NUM_STEPS = 60
@@ -113,7 +115,9 @@ class Labelling:
         endpoint = self.storage.s3_endpoint_url or ""
         assert main(["verify", self.output, "--s3-endpoint-url", endpoint]) == 0
         assert len(self.storage.children(f"{self.output}/runs")) == 1
-        assert_same(the_run(self.output, self.storage), undisturbed, but_for=_OF_PLACE)
+        run = the_run(self.output, self.storage)
+        but_for = _OF_PLACE | (_OF_KIND if run.masks_in_tars else set())
+        assert_same(run, undisturbed, but_for=but_for)
 
 
 def pid_of(work: Work) -> int:
@@ -134,7 +138,12 @@ def started(head: Head, command: list[str], log: Path) -> Iterator[subprocess.Po
 
 @contextmanager
 def labelling(
-    head: Head, s3: Server, undisturbed: Undisturbed, log: Path, held: tuple[str, str, int]
+    head: Head,
+    s3: Server,
+    undisturbed: Undisturbed,
+    log: Path,
+    held: tuple[str, str, int],
+    kind: str = "files",
 ) -> Iterator[tuple[Labelling, Gate]]:
     """Start to label; requests of a method and a path are held after so many."""
     bucket = s3.make_bucket()
@@ -143,21 +152,23 @@ def labelling(
     output = f"s3://{bucket}/out"
     with fault_proxy(s3.endpoint_url) as proxy, Gate(proxy, *held) as gate:
         endpoint = ("--s3-endpoint-url", proxy.endpoint_url)
-        command = label_flags(f"s3://{bucket}/in", output, *_FLAGS, *endpoint)
+        flags = (*_FLAGS, "--masks", kind, *endpoint)
+        command = label_flags(f"s3://{bucket}/in", output, *flags)
         with started(head, command, log) as process:
             yield Labelling(process, log, output, Storage(s3.endpoint_url)), gate
 
 
-@pytest.mark.parametrize("number", [3, 2])
+@pytest.mark.parametrize(("number", "kind"), [(3, "files"), (2, "files"), (2, "tar")])
 def test_a_dead_node_loses_nothing(
-    cluster: Cluster, s3: Server, undisturbed: Undisturbed, tmp_path: Path, number: int
+    cluster: Cluster, s3: Server, undisturbed: Undisturbed, tmp_path: Path, number: int, kind: str
 ):
     """SIGKILL to a node with a replica, amid its work, costs nothing but time: the end is 0.
 
     So it is where the nodes that are left have the CPUs for no more replicas than they hold.
     """
     some, held = cluster.nodes(number), ("PUT", "/commits/", 8)
-    with labelling(cluster.head, s3, undisturbed, tmp_path / "log", held) as (job, gate):
+    log = tmp_path / "log"
+    with labelling(cluster.head, s3, undisturbed, log, held, kind) as (job, gate):
         wait_for(lambda: gate.holds and job.replica_on(some) is not None, job.process, job.log)
         doomed = job.replica_on(some)
         assert doomed is not None
