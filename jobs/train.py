@@ -10,6 +10,7 @@ from pipeline.settings.train import TrainSettings
 from pipeline.store.lock import Lock
 from pipeline.store.probe import writable_storage
 from pipeline.training.plan import open_plan
+from pipeline.training.rate_range import Tried
 from pipeline.training.run_folder import TrainingRun
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,10 @@ def run(settings: TrainSettings) -> int:
             record = train(plan, training, lock)
         else:
             say("Nothing to do: the run was finished before.")
-    say(_describe(training, record))
+    if record is None:
+        say(f"{Tried.from_csv(training.rates()).describe()}\n\n  {training.rates_uri}")
+    else:
+        say(_describe(training, record))
     return EXIT_OK
 
 

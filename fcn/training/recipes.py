@@ -12,6 +12,7 @@ from dataclasses import dataclass
 # Whole images of a data set differ in size, so that they pass one at a time.
 _ONE = 1
 _POLY_POWER = 0.9
+_RANGE = (1e-3, 1e2)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Recipe:
             pixels, at most `max_class_weight`, with a mean of 1 over the pixels.
         max_class_weight: See `balance`.
         schedule: `fixed`, or `poly`: (1 - progress)^0.9, as Chen et al., "DeepLab" (2016),
-            section 4.1.
+            section 4.1; or `range`, which only tries rates: from a thousandth of the rate to a
+            hundred times it, evenly in the logarithm.
         warmup_steps: Steps over which the learning rate grows to its value.
         auxiliary_loss: Weight of the loss of an auxiliary head, for the networks that have a place
             for one (`fcn.architectures.AUXILIARY`); 0 has none.
@@ -103,6 +105,9 @@ class Recipe:
             step: Steps done before.
             progress: Share of the training that is done, 0 to 1.
         """
+        if self.schedule == "range":
+            lowest, highest = _RANGE
+            return self.learning_rate * lowest * math.pow(highest / lowest, progress)
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         decay = math.pow(1 - progress, _POLY_POWER) if self.schedule == "poly" else 1.0
         return self.learning_rate * warmup * decay

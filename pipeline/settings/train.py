@@ -141,6 +141,12 @@ class _ScheduleFields(NoSettings):
     learning_rate: float | None = Field(
         None, gt=0, le=100, description="highest learning rate; default: the recipe's"
     )
+    find_rate: NotDeciding[bool] = Field(
+        default=False,
+        description="train nothing, but try learning rates in 100 steps, from a thousandth of "
+        "learning_rate to a hundred times it, and say at which the loss falls fastest; the run's "
+        "rates.csv has them all",
+    )
     encoder_rate: float | None = Field(
         None,
         ge=0,

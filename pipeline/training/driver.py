@@ -21,7 +21,7 @@ from pipeline.versions import versions
 _log = logging.getLogger(__name__)
 
 
-def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
+def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint | None:
     """Train a network, or resume its training.
 
     Args:
@@ -30,7 +30,7 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
         lock: Held on it.
 
     Returns:
-        The record of the best weights.
+        The record of the best weights; None where only rates were tried.
 
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
@@ -51,6 +51,8 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint:
     _say_inspection(plan, found)
     with tracking(plan) as track:
         fit(plan, found, lock.check, track)
+        if plan.settings.find_rate:
+            return None
         # Before MLflow is waited for, which may be away.
         return _finish(plan, training)
 

@@ -86,7 +86,7 @@ class _Loop:
         self._checkpoints = checkpoints
         self._watch = watch
         self._num_steps = plan.num_steps(self._stage)
-        self._load = _loader(plan, self._stage)
+        self._load = loader(plan, self._stage)
         self._pending: list[torch.Tensor] = []
         self._rate = trainer.rate(position.step, self._share)
         self._since_saved = position
@@ -299,7 +299,8 @@ class _Loop:
         )
 
 
-def _loader(plan: TrainingPlan, stage: Stage) -> Load:
+def loader(plan: TrainingPlan, stage: Stage) -> Load:
+    """Return what loads the images of a stage."""
     settings, varied = plan.settings, stage.recipe.augmentation
     return Load(
         Reader(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads),

@@ -202,6 +202,8 @@ def _recipe(settings: TrainSettings) -> Recipe:
     if not recipe.encoder_rate and settings.auxiliary_loss is None:
         # The head would teach layers that don't learn.
         recipe = dataclasses.replace(recipe, auxiliary_loss=0.0)
+    if settings.find_rate:
+        recipe = dataclasses.replace(recipe, schedule="range", ema_decay=0.0, region_loss="none")
     return recipe
 
 

@@ -153,6 +153,19 @@ class TrainingRun:
         return self._metrics_uri, text.encode()
 
     @property
+    def rates_uri(self) -> str:
+        """URI of what the rate finder has seen."""
+        return f"{self.folder}/rates.csv"
+
+    def write_rates(self, data: bytes) -> None:
+        """Write what the rate finder has seen. Raises StoreError."""
+        self.storage.write(self.rates_uri, data)
+
+    def rates(self) -> bytes:
+        """Read what the rate finder has seen. Raises StoreError."""
+        return self.storage.read(self.rates_uri)
+
+    @property
     def _metrics_uri(self) -> str:
         return f"{self.folder}/metrics.jsonl"
 

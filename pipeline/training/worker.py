@@ -19,6 +19,7 @@ from pipeline.training.config import WorkerConfig
 from pipeline.training.loop import Ended, train_stage
 from pipeline.training.metrics_log import Message, Watch
 from pipeline.training.plan import Stage, TrainingPlan
+from pipeline.training.rate_steps import try_rates
 from pipeline.training.run_folder import LAST, TrainingRun
 from pipeline.training.state_file import Position, from_bytes
 
@@ -88,6 +89,9 @@ def _train(  # noqa: PLR0913, PLR0917 - what train_worker has just made
         fresh = tensors is None and network is None
         network = _network(plan, stage, network, watch, fresh=fresh)
         trainer = _trainer(config, stage, device, network)
+        if plan.settings.find_rate:
+            try_rates(plan, trainer, run, watch)
+            return
         if tensors is not None:
             trainer.restore(tensors)
             tensors = None

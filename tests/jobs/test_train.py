@@ -1,6 +1,7 @@
 """`train` on a real Ray: workers that agree, deaths that cost little, errors that help."""
 
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -338,6 +339,23 @@ def test_staged_trains_three_networks_one_after_the_other(
     given = random_network(Checkpoint("fcn32s_vgg16", numbered_classes(4), width=2), 0)
     difference = network.conv5_3.weight - given.conv5_3.weight
     assert difference.abs().max() < 1e-5
+
+
+@pytest.mark.runs
+@pytest.mark.usefixtures("ray_session")
+def test_rates_are_tried_and_nothing_is_trained(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The command says which rate to take; its folder has the steps, and no network."""
+    command = train_flags(data, tmp_path, "rates", *PLAIN, "--batch-size", 4, "--find-rate")
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"rates tried, from 2e-05 to ", shown)
+    assert f"file://{tmp_path}/rates/rates.csv" in shown
+    rows = (tmp_path / "rates/rates.csv").read_text().splitlines()
+    assert rows[0] == "learning_rate,loss,smoothed_loss"
+    assert 10 < len(rows) <= 101
+    assert not (tmp_path / "rates/model.safetensors").exists()
 
 
 @pytest.mark.faults
