@@ -1,5 +1,6 @@
 """A mailbox on the driver, which workers on other nodes write to."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,4 +30,6 @@ class Mailbox:
 
     def close(self) -> None:
         """End it, with what is in it."""
-        self._queue.shutdown(force=True)
+        # Where Ray is gone, it is, too, and what ended Ray is to be said.
+        with contextlib.suppress(Exception):
+            self._queue.shutdown(force=True)

@@ -114,7 +114,10 @@ class Progress:
 
     def _follow(self, bar: "tqdm[NoReturn]") -> None:
         while not self._ended.wait(_LOOK_S):
-            self._num_labelled += sum(one[NUM_IMAGES] for one in self._messages())
+            try:
+                self._num_labelled += sum(one[NUM_IMAGES] for one in self._messages())
+            except Exception:  # noqa: BLE001 - of Ray, if it is gone: what it ends says so
+                return
             self._move(bar)
 
     def _move(self, bar: "tqdm[NoReturn]") -> None:

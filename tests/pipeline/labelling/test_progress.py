@@ -79,6 +79,25 @@ def test_a_bar_moves_within_a_shard_and_stands_below_the_log(
     assert "25/30" in shown.rpartition("\r")[2]
 
 
+def test_a_place_of_messages_that_is_gone_ends_no_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where Ray has died, the bar goes on with what is committed, and nobody sees a traceback."""
+    monkeypatch.setattr(progress, "has_terminal", lambda: True)
+
+    def fail() -> Iterator[dict[str, Any]]:
+        raise ConnectionError("Ray is gone")
+
+    bar = Progress(30, 0, 60.0)
+    bar.follow(fail)
+    with bar:
+        time.sleep(0.1)
+        bar.add(_receipt(30))
+    shown = capsys.readouterr().err
+    assert "30/30" in shown
+    assert "Traceback" not in shown
+
+
 class _Predictor:
     num_images = 0
 
