@@ -11,7 +11,7 @@ pytestmark = pytest.mark.runs
 
 # Those that need neither photographs nor minutes, each as small as it can be.
 _SMALL = [
-    "checkpointing --networks fcn_pyramid --crop 32 32 --batch-size 1 --steps 1",
+    "checkpointing --networks fcn_pyramid --crop 64 64 --batch-size 2 --steps 1",
     "commit_records --images 4",
     "mask_kinds --images 8 --shard 4",
     "networks --networks fcn_pyramid --height 32 --width 32 --batches 1 --rounds 1",
