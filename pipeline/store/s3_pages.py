@@ -6,6 +6,8 @@ are percent-encoded.
 """
 
 import gc
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +15,16 @@ from xml.etree import ElementTree as ET
 
 from botocore.utils import parse_timestamp
 
+_log = logging.getLogger(__name__)
+
 _ROOT = "ListBucketResult"
+# XML 1.0, 2.2: what no document may hold, as it is or as a reference by number.
+_NO_XML = re.compile(
+    "[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]"
+    "|&#0*(?:[0-8]|1[124-9]|2[0-9]|3[01]);"
+    "|&#x0*(?:[0-8bcef]|1[0-9a-f]);",
+    re.IGNORECASE,
+)
 # botocore calls handlers of a wildcard first. One of its own looks through each answer for an error
 # in it, with a parser of its own; of what was read here it then sees the rest alone.
 _FIRST_OF_ALL = "before-parse.*.ListObjectsV2"
@@ -35,10 +46,28 @@ def _read_objects(
         return
     try:
         found = _take_objects(response_dict)
-    except (ET.ParseError, LookupError, ValueError):
+    except ET.ParseError:
+        found = _take_legible(response_dict)
+    except (LookupError, ValueError):
         return  # botocore says what is wrong with it
     if found:
         customized_response_dict["Contents"] = found
+
+
+def _take_legible(response_dict: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read a page with names that XML can't hold, of a store that does not encode them.
+
+    The one name is then another, under which nothing is found; the others are what they are.
+    """
+    body = response_dict["body"].decode("utf-8", errors="replace")
+    response_dict["body"] = _NO_XML.sub("\ufffd", body).encode()
+    try:
+        found = _take_objects(response_dict)
+    except (ET.ParseError, LookupError, ValueError):
+        return []
+    if found:
+        _log.warning("a listing has names that XML can't hold; \ufffd stands for what they are")
+    return found
 
 
 @contextmanager

@@ -393,6 +393,28 @@ def test_a_listing_with_a_new_token_each_time_ends(
         list(place.storage.walk(place.folder))
 
 
+@pytest.mark.parametrize("odd", [b"\x01", b"\xff", b"&#1;", b"&#x1F;", b"\xef\xbf\xbe"])
+def test_a_name_that_no_xml_holds_costs_itself(
+    odd: bytes, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a store that does not encode names, the others are listed, and it is no more found."""
+    keys = [f"{place.folder}/{name}".split("/", 3)[3].encode() for name in ("a", "b")]
+    contents = b"".join(
+        b"<Contents><Key>" + key + b"</Key><Size>1</Size></Contents>"
+        for key in (keys[0], keys[0] + odd, keys[1])
+    )
+    body = (
+        b"<?xml version='1.0'?><ListBucketResult><Name>b</Name>"
+        b"<IsTruncated>false</IsTruncated>" + contents + b"</ListBucketResult>"
+    )
+    reply = Reply(200, (("Content-Type", "application/xml"),), body)
+    place.proxy.faults = [Fault("GET", "list-type", "before", lambda: reply, times=_ALWAYS)]
+    found = [one.uri.rpartition("/")[2] for one in place.storage.walk(place.folder)]
+    assert [found[0], found[2]] == ["a", "b"]
+    assert found[1].startswith("a\ufffd")
+    assert "names that XML can't hold" in caplog.text
+
+
 def test_a_listing_shows_an_object_by_its_whole_name(place: Place) -> None:
     """An object whose name begins alike is another one."""
     place.storage.write(f"{place.folder}/object2", b"x")
