@@ -32,7 +32,7 @@ _HEAVY = frozenset(
         *("labelling.chain", "labelling.room", "labelling.precision"),
         *("labelling.preflight", "labelling.prometheus", "labelling.publish_beside"),
         *("evaluation.evaluate", "training.driver", "training.fit", "training.ingest"),
-        *("training.loop", "training.messages"),
+        *("training.loop", "training.messages", "training.rate_steps"),
         *("training.metrics_log", "training.state_file", "training.worker"),
     )
 )
