@@ -7,7 +7,7 @@ from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.archive import remove_archives
 from pipeline.labelling.history import History
-from pipeline.labelling.repair import find_torn, remove, unused
+from pipeline.labelling.repair import find_torn, remove, restore, unused
 from pipeline.labelling.runs import Run
 from pipeline.labelling.verify import CheckPieces, Verdict, here, verify
 from pipeline.settings.verify import VerifySettings
@@ -81,6 +81,12 @@ def repair(settings: VerifySettings) -> int:
         for torn in found:
             say(f"torn: {torn.uri}: {torn.reason}")
         gone = {uri for torn in found for uri in torn.goes}
+        anew = sum(torn.content is not None for torn in found)
+        if anew and not settings.dry_run:
+            restore(storage, found)
+            say(f"run {run_id}: {anew} file(s) written anew")
+        elif anew:
+            say("  would be written anew; --no-dry-run does it")
         if settings.dry_run or not gone:
             for uri in sorted(gone):
                 say(f"  would go: {uri}")

@@ -112,7 +112,7 @@ class BmpPicture:
     def _indices(self, palette_start: int) -> NDArray[np.uint8]:
         if self._header.has_runs:
             runs = self._data[self._header.offset :]
-            # The lowest row comes first: no picture of runs is stored from the top.
+            # The lowest row comes first.
             return decode_runs(runs, self._header.bits, self.size)[::-1]
         if self._image.mode != "P":
             end = palette_start + len(_A_COLOUR)
@@ -130,11 +130,13 @@ def _read_header(data: bytes) -> _Header:
     if num_bytes == _CORE_HEADER_BYTES:
         [bits] = struct.unpack("<6xH", fields.read(8))
         return _Header(offset, num_bytes, bits, 1 << bits, 0)
-    bits, compression, used = struct.unpack("<10xHI12xI", fields.read(32))
+    height, bits, compression, used = struct.unpack("<4xi2xHI12xI", fields.read(32))
     masked = num_bytes >= _WITH_ALPHA_MASK_BYTES and compression == _BITFIELDS
     [alpha_mask] = struct.unpack("<16xI", fields.read(20).ljust(20, b"\0")) if masked else [0]
     if bits != _BITS_OF_RUNS.get(compression, bits):
         raise ImageError(ErrorCode.CORRUPT, f"BMP: runs of compression {compression}, {bits} bits")
+    if compression in _BITS_OF_RUNS and height < 0:
+        raise ImageError(ErrorCode.CORRUPT, "BMP: runs from the top down, which there are not")
     num_colours = used or 1 << min(bits, _MAX_PALETTE_BITS)
     return _Header(offset, num_bytes, bits, num_colours, alpha_mask, compression in _BITS_OF_RUNS)
 

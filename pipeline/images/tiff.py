@@ -30,7 +30,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 _IMAGE_LENGTH = 257
 _ORIENTATION = 274
 _CONTIGUOUS = 1
-# What simplejpeg decodes each colour space to, without converting more than it must.
+# By what a JPEG calls its colours: what its TIFF may call them.
 _COLOURS_OF = {
     "RGB": (layout.RGB,),
     "YCbCr": (layout.YCBCR,),
@@ -38,6 +38,7 @@ _COLOURS_OF = {
     "YCCK": (layout.SEPARATED,),
     "grey or YCbCr": (layout.BLACK_IS_ZERO, layout.YCBCR),
 }
+# What simplejpeg decodes each colour space to, without converting more than it must.
 _COLOURS_TO = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}
 
 
@@ -162,12 +163,11 @@ def _check_tile(page: TiffPage, place: int, segment: bytes) -> None:
     if page.compression == layout.JPEG or not layout.reaches_over(page, place):
         return
     ordered = bitorder_decode(segment) if page.fillorder == 2 else segment
-    held = len(TIFF.DECOMPRESSORS[page.compression](ordered))
-    if held < layout.decoded_bytes(page, place):
-        raise ImageError(
-            ErrorCode.CORRUPT,
-            f"TIFF: tile {place} holds {held} bytes of {layout.decoded_bytes(page, place)}",
-        )
+    whole = layout.decoded_bytes(page, place)
+    # No more than that: a few bytes may unpack to any number.
+    held = len(TIFF.DECOMPRESSORS[page.compression](ordered, out=whole))
+    if held < whole:
+        raise ImageError(ErrorCode.CORRUPT, f"TIFF: tile {place} holds {held} bytes of {whole}")
 
 
 def _samples(page: TiffPage) -> NDArray[np.uint16]:

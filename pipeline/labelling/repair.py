@@ -94,8 +94,20 @@ def unused(storage: Storage, output: str, run_id: str) -> Iterator[None]:
         yield
 
 
+def restore(storage: Storage, found: Sequence[Torn]) -> None:
+    """Write anew what is known, in one step: at every moment there is a file, torn or whole.
+
+    Args:
+        storage: Reads and writes the output.
+        found: Torn files of one run.
+    """
+    for torn in found:
+        if torn.content is not None:
+            storage.write(torn.uri, torn.content)
+
+
 def remove(storage: Storage, found: Sequence[Torn]) -> int:
-    """Remove what has to go, and write anew what can be.
+    """Remove what has to go.
 
     Args:
         storage: Reads and writes the output.
@@ -108,9 +120,6 @@ def remove(storage: Storage, found: Sequence[Torn]) -> int:
     gone = dict.fromkeys(uri for torn in found for uri in torn.goes)
     for uri in sorted(gone, key=_order):
         storage.remove(uri)
-    for torn in found:
-        if torn.content is not None:
-            storage.write(torn.uri, torn.content)
     return len(gone)
 
 
@@ -135,7 +144,7 @@ def _torn_record(storage: Storage, output: str, run_id: str, error: InputError) 
     for one in archive.runs if archive else ():
         if one.record.run_id == run_id:
             content = one.record.model_dump_json(indent=1).encode()
-            return Torn(uri, f"{reason}; an archive in history/ has it", (uri,), content)
+            return Torn(uri, f"{reason}; an archive in history/ has it", (), content)
     return _all_of(storage, output, run_id, f"{reason}; if there is a copy, put it back")
 
 

@@ -283,6 +283,15 @@ def test_runs_that_lead_astray_are_refused(runs: bytes, code: ErrorCode) -> None
     assert caught.value.code == code
 
 
+def test_runs_from_the_top_down_are_refused() -> None:
+    """Microsoft's definition has none, so that readers show them in either direction."""
+    palette = random_pixels(0, 8, 3)
+    data = _write((3, 3), 8, b"\3\1\0\1", compression=_RLE8, palette=palette, upside_up=True)
+    with pytest.raises(ImageError, match="top down") as caught:
+        decode_image(data, _LIMIT)
+    assert caught.value.code == ErrorCode.CORRUPT
+
+
 @pytest.mark.parametrize(
     ("bits", "compression", "masks"),
     [(24, 4, ()), (24, 5, ()), (16, _BITFIELDS, (0xF00, 0xF0, 0xF)), (64, _RGB, ()), (2, _RGB, ())],

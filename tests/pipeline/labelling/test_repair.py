@@ -137,9 +137,9 @@ def test_a_published_run_whose_record_is_torn(*, is_archived: bool, tmp_path: Pa
     """An archive gives the record back; without one all of the run goes, and is said to."""
     run = _published(tmp_path)
     record = _path(f"{run.folder}/run.json")
-    text, names = record.read_text(), _names(tmp_path)
     if is_archived:
         History(Storage(), run.output).keep_archive(1)
+    text, names = record.read_text(), _names(tmp_path)
     record.write_text(text[:50])
     with pytest.raises(InputError, match=r"run\.json is damaged: Invalid JSON.*--repair"):
         find_run(Storage(), run.output, run.run_id)
@@ -150,6 +150,20 @@ def test_a_published_run_whose_record_is_torn(*, is_archived: bool, tmp_path: Pa
     if is_archived:
         assert record.read_text() == text
         assert main(["verify", run.output]) == 0
+
+
+def test_a_record_is_given_back_before_anything_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair that is killed leaves the archive, or the record: never neither."""
+    run = _published(tmp_path)
+    record = _path(f"{run.folder}/run.json")
+    text = record.read_text()
+    History(Storage(), run.output).keep_archive(1)
+    record.write_text(text[:50])
+    monkeypatch.setattr(Storage, "remove", lambda *_: pytest.fail("removed"))
+    assert main(["verify", run.output, "--repair", "--no-dry-run"]) == 0
+    assert record.read_text() == text
 
 
 def test_a_copy_of_a_run_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
