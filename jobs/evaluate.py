@@ -17,6 +17,7 @@ from pipeline.evaluation.summary import METRICS, check_classes, describe, identi
 from pipeline.inputs.data_set import Asked, open_data_set
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import Fold, by_fold, by_share, groups_of, matching
+from pipeline.inputs.unpacked import unpack_truths
 from pipeline.labelling.flow import label
 from pipeline.labelling.precision import decided
 from pipeline.labelling.session import open_job
@@ -37,7 +38,8 @@ def run(settings: EvaluateSettings) -> int:
     """
     storage = settings.storage()
     data_set = open_data_set(storage, _asked(settings))
-    samples = _chosen(data_set.found.split(settings.split), settings)
+    samples: Sequence[Sample] = _chosen(data_set.found.split(settings.split), settings)
+    samples = unpack_truths(storage, samples, f"{settings.output}/evaluations/inputs/unpacked")
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
     manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"

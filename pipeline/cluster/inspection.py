@@ -36,6 +36,7 @@ def inspect(
             mask_bytes=part["mask_bytes"].to_pylist(),
             image_offsets=part["image_offset"].to_pylist(),
             image_bytes=part["image_bytes"].to_pylist(),
+            image_copies=part["image_copy"].to_pylist(),
         )
         for split, table in splits.items()
         for part in (

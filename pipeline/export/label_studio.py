@@ -13,10 +13,10 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from pipeline.errors import SettingError
-from pipeline.export.brush import pack
 from pipeline.export.form import About, File, Written
 from pipeline.export.items import Item
 from pipeline.export.parts import Parts
+from pipeline.images.brush import pack
 from pipeline.images.masks import IGNORE_INDEX, decode_mask
 from pipeline.store.extent import Extent
 
@@ -58,7 +58,8 @@ class LabelStudio:
             "score": row["mean_confidence"],
             "result": list(self._brushes(item)),
         }
-        data = {_IMAGE: self._address(item), "key": row["key"], "image_id": row["image_id"]}
+        known = {name: row[name] for name in ("uri", "key", "image_id")}
+        data = {_IMAGE: self._address(item), **known}
         return Written((), json.dumps({"data": data, "predictions": [prediction]}))
 
     def collect(self, entry: str) -> Iterable[File]:

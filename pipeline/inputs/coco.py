@@ -1,7 +1,8 @@
 """COCO: annotations of images as polygons or runs of pixels, which are drawn before they are used.
 
 A file is {"images": [...], "annotations": [...], "categories": [...]}. A folder holds
-annotations/instances_SPLIT.json, or instances_00000.json and so on, which are one split.
+annotations/instances_SPLIT.json, or instances_00000.json and so on, which are one split. A file
+that is a list holds Label Studio's tasks, which are brought into this form.
 """
 
 import json
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ErrorCode, InputError, StoreError
+from pipeline.inputs.label_studio import CONFIG, as_coco
 from pipeline.inputs.labelmap import BACKGROUND, Colour
 from pipeline.store.storage import Storage, sha256_hex
 from pipeline.store.uri import BUCKETS, normalise_uri
@@ -116,6 +118,9 @@ def _read(
 ) -> tuple[dict[str, Colour | None], list[Outlined]]:
     try:
         found = json.loads(data)
+        if isinstance(found, list):
+            config = storage.find(f"{uri.rpartition('/')[0]}/{CONFIG}")
+            found = as_coco(found, config, uri)
         if any("segments_info" in one for one in found["annotations"][:1]):
             raise InputError(f"{uri} is COCO's panoptic form, which is not read; take instances")
         names = {one["id"]: str(one["name"]) for one in found["categories"]}
@@ -128,8 +133,8 @@ def _read(
         return colours, list(_images(found, names, _Places.of(storage, uri, found["images"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{uri} is no file of COCO's (images, annotations, categories): "
-            f"{type(error).__name__}: {error}"
+            f"{uri} is neither a file of COCO's (images, annotations, categories) nor Label "
+            f"Studio's (a list of tasks): {type(error).__name__}: {error}"
         ) from error
 
 

@@ -15,6 +15,7 @@ from pipeline.inputs.corrections import matched, named
 from pipeline.inputs.data_set import Asked, DataSet, open_data_set
 from pipeline.inputs.drawn import write_truths
 from pipeline.inputs.samples import Sample
+from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
 
@@ -96,7 +97,7 @@ def _decoded(storage: Storage, truth: Extent, coding: Coding) -> NDArray[np.uint
 
 def _read(storage: Storage, truth: Extent) -> bytes:
     try:
-        return storage.read_extent(truth)
+        return read_image(storage, truth)
     except StoreError as error:
         if error.refused:
             raise InputError(f"correction {error.message}") from error

@@ -27,6 +27,7 @@ from pipeline.inputs.drawn import write_truths
 from pipeline.inputs.labelmap import BACKGROUND, LabelMap, class_indices, classes_of
 from pipeline.inputs.layouts import find_labelled
 from pipeline.inputs.samples import UNDIVIDED, Labelled, Sample
+from pipeline.store.cells import read_image
 from pipeline.store.storage import Storage, sha256_hex
 
 
@@ -164,6 +165,7 @@ def as_table(samples: Sequence[Sample]) -> pa.Table:
         "mask_bytes": pa.int64(),
         "image_offset": pa.int64(),
         "image_bytes": pa.int64(),
+        "image_copy": pa.string(),
     }
     return pa.table(
         {
@@ -248,7 +250,7 @@ def _first(
     some = next(filter(None, found.splits.values()), None) if split is None else None
     first = (some or found.split(split or UNDIVIDED))[0]
     try:
-        return question(storage.read_extent(first.mask))
+        return question(read_image(storage, first.mask))
     except TruthError as error:
         raise InputError(f"{first.mask}: {error}") from error
     except StoreError as error:

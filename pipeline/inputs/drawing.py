@@ -1,4 +1,4 @@
-"""Drawing COCO's shapes as class indices, by pycocotools."""
+"""Drawing COCO's shapes as class indices, by pycocotools, and Label Studio's brushes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, SettingError
+from pipeline.images.brush import unpack
 from pipeline.images.masks import IGNORE_INDEX
 from pipeline.inputs.coco import Outlined, Shape
 
@@ -45,6 +46,8 @@ def draw(image: Outlined, indices: Mapping[str, int | None], elsewhere: int) -> 
 def _pixels(image: Outlined, shape: Shape) -> NDArray[np.bool_]:
     what = f"annotation {shape.id} ({shape.category}) of {image.name}"
     try:
+        if isinstance(shape.outline, dict) and "brush" in shape.outline:
+            return unpack(shape.outline["brush"], image.size)
         packed = _packed(shape.outline, image.size)
         if tuple(packed["size"]) != image.size:
             raise InputError(
@@ -53,7 +56,7 @@ def _pixels(image: Outlined, shape: Shape) -> NDArray[np.bool_]:
         pixels: NDArray[np.bool_] = rle.decode(packed).astype(bool)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
-            f"{what} has no outline that can be drawn (segmentation: polygons or RLE): {error}"
+            f"{what} has no outline that can be drawn (polygons, RLE, a brush): {error}"
         ) from error
     return pixels
 

@@ -1,8 +1,9 @@
-"""Ground truth that is drawn: written once as masks of class indices, then read as any other."""
+"""What is made of a data set before it is used: written once, then read as any other file."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -40,17 +41,48 @@ def write_truths(
     Raises:
         PipelineError: What drawing and writing raise.
     """
-    done, palette = storage.exists(f"{folder}/_SUCCESS"), make_palette(colours)
+    palette = make_palette(colours)
+    files = (partial(_drawn, truth, palette) for truth in truths)
+    return write_once(storage, folder, files, "drawing ground truth as masks", ".png")
 
-    def write(numbered: tuple[int, Truth]) -> str:
-        uri = f"{folder}/{numbered[0]:08d}.png"
+
+def _drawn(truth: Truth, palette: bytes) -> bytes:
+    return encode_mask(truth(), palette, _COMPRESS_LEVEL)
+
+
+def write_once(
+    storage: Storage,
+    folder: str,
+    files: Iterable[Callable[[], bytes]],
+    what: str,
+    ending: str = "",
+) -> Iterator[str]:
+    """Make and write files, some at a time, unless a command before this one has.
+
+    Args:
+        storage: Where to.
+        folder: Named by all that decides the files.
+        files: Each makes one.
+        what: What is done, for the log.
+        ending: Of the files' names.
+
+    Yields:
+        The URI of each, in order.
+
+    Raises:
+        PipelineError: What making and writing raise.
+    """
+    done = storage.exists(f"{folder}/_SUCCESS")
+
+    def write(numbered: tuple[int, Callable[[], bytes]]) -> str:
+        uri = f"{folder}/{numbered[0]:08d}{ending}"
         if not done:
-            storage.write(uri, encode_mask(numbered[1](), palette, _COMPRESS_LEVEL))
+            storage.write(uri, numbered[1]())
         return uri
 
     if not done:
-        _log.info("drawing ground truth as masks into %s", folder)
-    waiting = enumerate(truths)
+        _log.info("%s into %s", what, folder)
+    waiting = enumerate(files)
     with ThreadPoolExecutor(_THREADS) as pool:
         while some := list(islice(waiting, _AT_A_TIME)):
             yield from pool.map(write, some)

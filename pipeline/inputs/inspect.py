@@ -44,6 +44,7 @@ class Chunk(TypedDict):
     mask_bytes: list[int | None]
     image_offsets: list[int | None]
     image_bytes: list[int | None]
+    image_copies: list[str | None]
 
 
 class Finding(TypedDict):
@@ -109,7 +110,7 @@ class Inspect:
             Sample,
             *(chunk["image_uris"], chunk["mask_uris"]),
             *(chunk["mask_offsets"], chunk["mask_bytes"]),
-            *(chunk["image_offsets"], chunk["image_bytes"]),
+            *(chunk["image_offsets"], chunk["image_bytes"], chunk["image_copies"]),
         )
         split = chunk["split"]
         with IsolatedDecoder(self.max_image_s) as child, ThreadPoolExecutor(self.threads) as pool:

@@ -9,26 +9,35 @@ Layouts, told by what lies in the folder:
   *_gtFine_labelTrainIds.png or else *_gtFine_labelIds.png.
 * `folders`: <split>/images/ and <split>/masks/, or images/ and masks/ alone, which is the split
   `train`; the names agree but for the ending. classes.json lies beside.
-* `coco`: a JSON file of COCO's, or a folder with annotations/instances_<split>.json.
+* `coco`: a JSON file of COCO's, or a folder with annotations/instances_<split>.json; also Label
+  Studio's tasks, or a folder of them with label_config.xml.
+* `webdataset`: a tar, or a folder of them, in which images and masks lie side by side.
+* `parquet`: a Parquet file, or a folder of them, whose rows hold images and masks.
 * `manifest`: a Parquet, CSV or JSONL file with the columns image_uri, mask_uri and perhaps split.
 * `table`: one of label's, with the columns uri and mask_uri: what `select` has written, or the
   images table of a run, OUTPUT/images/run=RUN.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pipeline.errors import InputError, StoreError
 from pipeline.inputs.coco import coco_files, read_coco
+from pipeline.inputs.label_studio import CONFIG
 from pipeline.inputs.labelmap import parse_labelmap
 from pipeline.inputs.manifests import MANIFEST_ENDINGS
+from pipeline.inputs.open_tables import PARQUET, is_table
+from pipeline.inputs.paired_columns import has_pair, read_pairs
 from pipeline.inputs.sample_tables import is_table_of_run, read_manifest, read_table_of_run
 from pipeline.inputs.samples import TRAIN, UNDIVIDED, Labelled, Sample
 from pipeline.inputs.source import is_image
+from pipeline.inputs.tars import TAR, is_tar
+from pipeline.inputs.webdataset import read_webdataset
+from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder
 
-LAYOUTS = ("voc", "cityscapes", "folders", "manifest", "table", "coco")
+LAYOUTS = ("voc", "cityscapes", "folders", "manifest", "table", "coco", "webdataset", "parquet")
 
 _CITYSCAPES_IMAGE = "_leftImg8bit.png"
 _CITYSCAPES_TRUTHS = ("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
@@ -36,6 +45,8 @@ _SPLIT_FOLDERS = "images"
 # A CVAT export may come without the images.
 _VOC_FOLDERS = {"JPEGImages", "SegmentationClass"}
 _OUTPUT_FOLDERS = {"images", "masks", "runs"}
+# Where files of samples may lie: Hugging Face's `data`, or a folder for each split.
+_PACKED_BELOW = ("data", "train", "val", "valid", "validation", "dev", "test")
 _MAX_SHOWN = 5
 
 
@@ -59,14 +70,19 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
         raise InputError(
             f"data={uri!r} is not a labelled data set: it needs images/ and masks/ (at best below "
             "train/ and val/), JPEGImages/ (PASCAL VOC, CVAT), leftImg8bit/ (Cityscapes), "
-            "annotations/instances_*.json (COCO), or is such a .json, a "
-            f"manifest ({', '.join(MANIFEST_ENDINGS)}) or the table OUTPUT/images/run=RUN of "
+            "annotations/instances_*.json (COCO), label_config.xml (Label Studio), .tar files "
+            "(WebDataset) or .parquet files (Hugging Face) of images and masks, or is such a file, "
+            f"a manifest ({', '.join(MANIFEST_ENDINGS)}) or the table OUTPUT/images/run=RUN of "
             f"label; it holds {', '.join(storage.children(uri)[:10]) or 'nothing'}"
         )
     return found
 
 
 def _found(storage: Storage, uri: str) -> Labelled:
+    if is_tar(uri):
+        return read_webdataset(storage, uri, [storage.stat(uri)], _classes_beside(storage, uri))
+    if is_table(uri) and has_pair(storage, file := storage.stat(uri)):
+        return read_pairs(storage, uri, [file], _classes_beside(storage, uri))
     if uri.lower().endswith(MANIFEST_ENDINGS):
         return read_manifest(storage, uri)
     if uri.lower().endswith(".json"):
@@ -88,7 +104,38 @@ def _found_folder(storage: Storage, uri: str, names: set[str]) -> Labelled:
             f"data={uri!r} is an output of label: name one run of it, {uri}/images/run=RUN, or "
             "what `fcn select` has written of all of them"
         )
+    if CONFIG in names:
+        return _coco(storage, uri, uri, {UNDIVIDED: _tasks(uri, names)})
+    if ending := _packed_as(storage, uri, names):
+        read = read_webdataset if ending == TAR else read_pairs
+        packed = (one for one in storage.walk(uri) if one.uri.lower().endswith(ending))
+        return read(storage, uri, sorted(packed, key=_uri), _classes_file(uri, names))
     return _folders(storage, uri, names)
+
+
+def _tasks(uri: str, names: set[str]) -> list[str]:
+    files = (f"{uri}/{name}" for name in sorted(names) if name.lower().endswith(".json"))
+    return [file for file in files if file != _classes_file(uri, names)]
+
+
+def _uri(entry: Entry) -> str:
+    return entry.uri
+
+
+def _packed_as(storage: Storage, uri: str, names: set[str]) -> str | None:
+    """Return the ending of files that hold samples, in the folder or in one of each split."""
+    places = [names, *(storage.children(f"{uri}/{one}") for one in _PACKED_BELOW if one in names)]
+    endings = (one for place in places for ending in (TAR, PARQUET) for one in _with(ending, place))
+    return next(endings, None)
+
+
+def _with(ending: str, names: Iterable[str]) -> Iterator[str]:
+    yield from (ending for name in names if name.lower().endswith(ending))
+
+
+def _classes_beside(storage: Storage, uri: str) -> str | None:
+    folder = uri.rpartition("/")[0]
+    return _classes_file(folder, set(storage.children(folder)))
 
 
 def _folders(storage: Storage, uri: str, names: set[str]) -> Labelled:

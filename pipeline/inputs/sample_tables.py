@@ -16,7 +16,8 @@ _log = logging.getLogger(__name__)
 
 _NEEDS = "the columns image_uri and mask_uri, and may have split; or uri and mask_uri, as label's"
 _OWN = ("uri", "mask_uri")
-_IN_TAR = ("mask_offset", "mask_bytes", "image_offset", "image_bytes")
+_MASK_IN_TAR, _IMAGE_IN_TAR = ("mask_offset", "mask_bytes"), ("image_offset", "image_bytes")
+_IN_TAR = (*_MASK_IN_TAR, *_IMAGE_IN_TAR)
 # OUTPUT/images/run=RUN, and a file of it.
 _TABLE = re.compile(r"(.+)/images/run=([^/]+)(?:/[^/]+\.parquet)?\Z")
 # OUTPUT/masks/run=RUN/KEY.
@@ -84,7 +85,9 @@ def _sample(row: Row, uri: str) -> Sample:
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"manifest {uri}: {column} is {value!r}, not a text")
         places.append(normalise_uri(value.strip(), column))
-    return Sample(places[0], places[1], *(_number(row.get(name), name, uri) for name in _IN_TAR))
+    of_mask = [_number(row.get(name), name, uri) for name in _MASK_IN_TAR]
+    of_image = [_number(row.get(name), name, uri) for name in _IMAGE_IN_TAR]
+    return Sample(places[0], places[1], of_mask[0], of_mask[1], of_image[0], of_image[1])
 
 
 def _number(value: Any, column: str, uri: str) -> int | None:

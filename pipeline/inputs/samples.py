@@ -1,5 +1,6 @@
 """What a labelled data set is: samples, by split, and what is known of its classes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from pipeline.store.extent import Extent
 TRAIN, VAL = "train", "val"
 # The split of a data set that knows of none, as CVAT and Datumaro call it.
 UNDIVIDED = "default"
+# How files of a split are called, or its folder: train-00000-of-00002.parquet, val/000.tar.
+_SPLIT = re.compile(r"(train|val|valid|validation|dev|test)(?:[-_.].*)?\Z", re.IGNORECASE)
+_VALS = ("valid", "validation", "dev")
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,15 @@ class Sample:
     """A labelled image.
 
     Attributes:
-        image_uri: The image; of one in a tar as `uri_inside` names it.
-        mask_uri: Its ground truth, or the tar that holds it.
+        image_uri: The image; of one in a tar or a Parquet file as `uri_inside` names it.
+        mask_uri: Its ground truth, or the tar that holds it; of one in a Parquet file as
+            `uri_inside` names it.
         mask_offset: Where in the tar the file begins, in bytes; None without a tar.
         mask_bytes: The size of the file in the tar; None without a tar.
         image_offset: Where in its tar the image begins, in bytes; None without a tar.
         image_bytes: The size of the image in its tar; None without a tar.
+        image_copy: Where the image is read instead, since it lies where only reading in order is
+            cheap; None where it is read from its place.
     """
 
     image_uri: str
@@ -32,17 +39,38 @@ class Sample:
     mask_bytes: int | None = None
     image_offset: int | None = None
     image_bytes: int | None = None
+    image_copy: str | None = None
 
     @property
     def image(self) -> Extent:
-        """Where the image lies."""
+        """Where the image is read."""
+        if self.image_copy is not None:
+            return Extent(self.image_copy)
         place = {"image_offset": self.image_offset, "num_bytes": self.image_bytes}
         return Extent.of_image({"uri": self.image_uri, **place})
 
     @property
     def mask(self) -> Extent:
         """Where its ground truth lies."""
+        if self.mask_offset is None:
+            return Extent.of_image({"uri": self.mask_uri})
         return Extent(self.mask_uri, self.mask_offset, self.mask_bytes)
+
+
+def split_of(key: str) -> str:
+    """Tell the split of a file that holds samples by its name, or by that of a folder.
+
+    Args:
+        key: Below the data set.
+
+    Returns:
+        `val` also for what others call so; `UNDIVIDED` for other names.
+    """
+    for name in reversed(key.split("/")):
+        if found := _SPLIT.match(name):
+            split = found[1].lower()
+            return VAL if split in _VALS else split
+    return UNDIVIDED
 
 
 @dataclass(frozen=True)

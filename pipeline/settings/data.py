@@ -9,8 +9,9 @@ TRUTH_HELP = (
 DATA_HELP = (
     "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
     "val/) and classes.json, a PASCAL VOC (or CVAT's, with labelmap.txt) or Cityscapes folder, "
-    "COCO (a .json, or a folder with annotations/instances_*.json), a manifest (.parquet, .csv, "
-    ".jsonl) with the columns image_uri, mask_uri and perhaps split, what `fcn select` has "
+    "COCO (a .json, or a folder with annotations/instances_*.json), Label Studio's JSON, tars "
+    "(WebDataset) or Parquet files (Hugging Face) with images and masks, a manifest (.parquet, "
+    ".csv, .jsonl) with the columns image_uri, mask_uri and perhaps split, what `fcn select` has "
     "written, or label's OUTPUT/images/run=RUN; local or in a bucket"
 )
 CLASSES_HELP = (

@@ -138,6 +138,22 @@ class ParquetObject:
                 is_struct = pa.types.is_struct(found.type)
                 yield pc.struct_field(found, "bytes") if is_struct else found
 
+    def read_texts(self, path: str) -> Iterator[str | None]:
+        """Read a column of texts, of all rows.
+
+        Args:
+            path: Of the column; `image.path` is a field of a struct.
+
+        Raises:
+            StoreError: The file has changed, or is `corrupt`.
+        """
+        with self._whole():
+            for batch in self._file.iter_batches(columns=[path], use_threads=False):
+                column = batch.column(0)
+                for name in path.split(".")[1:]:
+                    column = pc.struct_field(column, name)
+                yield from column.to_pylist()
+
     @contextmanager
     def _whole(self) -> Iterator[None]:
         try:

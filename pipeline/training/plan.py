@@ -22,6 +22,7 @@ from pipeline.inputs.corrected import open_corrected
 from pipeline.inputs.data_set import Asked, DataSet, as_table
 from pipeline.inputs.samples import TRAIN, VAL, Sample
 from pipeline.inputs.splits import Fold, by_fold, by_pattern, by_share
+from pipeline.inputs.unpacked import unpack
 from pipeline.settings.shared import Mark
 from pipeline.settings.train import RecipeFields, TrainSettings
 from pipeline.store.storage import Storage
@@ -95,7 +96,8 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
     # Before the data, whose ground truth may have to be drawn.
     start_record = _start_record(storage, settings.weights)
     data_set = open_corrected(storage, _asked(settings), settings.corrections)
-    train, val = _split(data_set, settings)
+    unpacked_to = f"{settings.output}/unpacked"
+    train, val = (unpack(storage, one, unpacked_to) for one in _split(data_set, settings))
     planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = as_table(train), as_table(val)
     return TrainingPlan(

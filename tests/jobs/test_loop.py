@@ -1,16 +1,23 @@
 """The loop on drawn scenes: a weak network, twenty corrections through a format, and it learns."""
 
+import datetime as dt
+import io
 import json
 import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
 from jobs.__main__ import main
 from jobs.demo.scenes import CLASSES
+from pipeline.images.brush import pack
 from tests.jobs.training_product import scenes, train
 
 pytestmark = pytest.mark.runs
@@ -79,14 +86,80 @@ def _correct_coco(folder: Path, export: Path) -> Path:
     return path
 
 
+def _png(mask: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _correct_webdataset(folder: Path, export: Path) -> Path:
+    """Write the tar anew, with the truth for each mask."""
+    path = export / "shard-000000.tar"
+    with tarfile.open(path) as tar:
+        files = {one.name: tar.extractfile(one) for one in tar}
+        contents = {name: file.read() for name, file in files.items() if file}
+    with tarfile.open(path, "w") as tar:
+        for name, data in contents.items():
+            key, _, ending = name.partition(".")
+            new = _png(_truth(folder, key)) if ending == "mask.png" else data
+            member = tarfile.TarInfo(name)
+            member.size = len(new)
+            tar.addfile(member, io.BytesIO(new))
+    return export
+
+
+def _correct_hf(folder: Path, export: Path) -> Path:
+    """Write the Parquet file anew, with the truth for each mask."""
+    path = export / "data/train-00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        row["mask"]["bytes"] = _png(_truth(folder, Path(row["key"]).stem))
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return export
+
+
+def _correct_label_studio(folder: Path, export: Path) -> Path:
+    """Submit every task with the truth, as Label Studio's Export has it in its form JSON."""
+    path = export / "tasks_00000.json"
+    tasks = json.loads(path.read_text())
+    for task in tasks:
+        truth = _truth(folder, Path(task["data"]["key"]).stem)
+        size = {"original_height": truth.shape[0], "original_width": truth.shape[1]}
+        results = [
+            {
+                "type": "brushlabels",
+                **size,
+                "value": {
+                    "format": "rle",
+                    "rle": pack(truth == index),
+                    "brushlabels": [CLASSES[index][0]],
+                },
+            }
+            for index in np.unique(truth).tolist()
+        ]
+        now = dt.datetime.now(dt.UTC).isoformat()
+        task["annotations"] = [{"result": results, "was_cancelled": False, "updated_at": now}]
+    path.write_text(json.dumps(tasks))
+    return export
+
+
+_CORRECT: dict[str, Callable[[Path, Path], Path]] = {
+    "voc": _correct_voc,
+    "coco": _correct_coco,
+    "webdataset": _correct_webdataset,
+    "hf": _correct_hf,
+    "label-studio": _correct_label_studio,
+}
+
+
 @pytest.mark.timeout(600)  # two trainings, two evaluations and a labelling
-@pytest.mark.parametrize("form", ["voc", "coco"])
+@pytest.mark.parametrize("form", _CORRECT)
 def test_twenty_corrections_make_a_better_network(weak: Path, form: str):
     """Trained on alone, from the weak network's weights, they raise the mean IU on other scenes."""
     export = weak / "export" / form
     wanted = ["--selection", str(weak / "look.parquet"), "--to", str(export)]
     assert main(["export", str(weak / "out"), "--format", form, *wanted]) == 0
-    corrected = {"voc": _correct_voc, "coco": _correct_coco}[form](weak, export)
+    corrected = _CORRECT[form](weak, export)
     classes = ("--classes", weak / "models/weak/model.json")
 
     flags = (*_NETWORK, "--batch-size", 5, "--epochs", 40, "--weights", _model(weak, "weak"))

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 
 from jobs.__main__ import main
 from pipeline.errors import ErrorCode, Scope, SettingError, StoreError
-from pipeline.export.brush import pack
 from pipeline.export.voc import labelmap
+from pipeline.images.brush import pack
 from pipeline.images.masks import IGNORE_COLOR
 from pipeline.inputs.layouts import find_labelled
 from pipeline.labelling.records import ClassRecord

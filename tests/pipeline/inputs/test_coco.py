@@ -152,8 +152,8 @@ def test_truths_are_drawn_once(tmp_path: Path):
         ({"segmentation": {"size": [6, 8], "counts": [1, 2]}}, "runs of 3 pixels in all"),
         ({"segmentation": {"size": [6, 8], "counts": "\x00zz"}}, "has no outline"),
         ({"segmentation": {"size": [8, 6], "counts": [24, 24]}}, r"is of \[8, 6\], its image of"),
-        ({"category_id": 9}, "no file of COCO's .*KeyError: 9"),
-        ({"image_id": 9}, "no file of COCO's .*KeyError: 9"),
+        ({"category_id": 9}, "neither a file of COCO's .*KeyError: 9"),
+        ({"image_id": 9}, "neither a file of COCO's .*KeyError: 9"),
         ({"segments_info": []}, "panoptic form"),
     ],
 )

@@ -129,6 +129,7 @@ def test_a_real_export_can_be_inspected():
         "mask_bytes": [one.mask_bytes for one in samples],
         "image_offsets": [one.image_offset for one in samples],
         "image_bytes": [one.image_bytes for one in samples],
+        "image_copies": [one.image_copy for one in samples],
     }
 
     findings = Inspect(Storage(), data_set.coding, 1 << 20, 60.0, 2)(chunk)["findings"]

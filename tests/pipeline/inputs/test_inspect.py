@@ -48,6 +48,7 @@ def find(
             mask_bytes=[None] * len(names),
             image_offsets=[None] * len(names),
             image_bytes=[None] * len(names),
+            image_copies=[None] * len(names),
         )
         findings += look(chunk)["findings"]
     return findings
@@ -200,6 +201,7 @@ def test_one_image_in_both_splits_is_an_error_unless_it_is_meant(tmp_path: Path)
         "mask_bytes": [None],
         "image_offsets": [None],
         "image_bytes": [None],
+        "image_copies": [None],
     }
     findings = [
         *look(Chunk(split="train", **uris))["findings"],

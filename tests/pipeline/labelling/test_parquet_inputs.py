@@ -525,6 +525,7 @@ def test_training_reads_them_too(tmp_path: Path) -> None:
         mask_bytes=[None] * number,
         image_offsets=[None] * number,
         image_bytes=[None] * number,
+        image_copies=[None] * number,
     )
     found = Inspect(Storage(), Coding("indices", 4), 10_000, 60.0, 2)(chunk)["findings"]
     assert [one["problem"] for one in found] == ["", ""]

@@ -126,6 +126,7 @@ def test_training_and_evaluation_read_the_images(run: Run) -> None:
     names = {f"{name}s": name for name in ("image_uri", "mask_uri", "mask_offset", "image_offset")}
     chunk = {plural: columns[name] for plural, name in names.items()}
     sizes = {name: columns[name] for name in ("mask_bytes", "image_bytes")}
+    sizes["image_copies"] = columns["image_copy"]
     inspected = Inspect(Storage(), Coding("indices", 4), 10_000, 60.0, 2)(
         Chunk(split="train", **chunk, **sizes)  # type: ignore[typeddict-item]  # by their names
     )

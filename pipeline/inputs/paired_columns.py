@@ -1,0 +1,124 @@
+"""Parquet files whose rows hold an image and its mask: Hugging Face's form.
+
+Two columns hold encoded files, as bytes or as the feature Image, a struct of bytes and path. Which
+is the mask is told by its name: Hugging Face's data sets for segmentation call it `label`,
+`annotation` or `mask`. A row is named by its column `uri`, as our export has it, or the path.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pyarrow as pa
+
+from pipeline.errors import InputError, StoreError
+from pipeline.inputs.open_tables import OF_ITS_BYTES
+from pipeline.inputs.samples import Labelled, Sample, split_of
+from pipeline.store.cells import ParquetObject, described, image_columns
+from pipeline.store.entry import Entry
+from pipeline.store.extent import cell_name, uri_inside
+from pipeline.store.storage import Storage
+
+MASKS = ("mask", "label", "annotation", "segmentation", "semantic_segmentation", "labels")
+_IMAGE = "image"
+_URI = "uri"
+# A manifest has it, whose columns may be of bytes.
+_MANIFESTS = "mask_uri"
+_THREADS = 8
+
+_Named = tuple[Sample, str | None]
+
+
+def has_pair(storage: Storage, file: Entry) -> bool:
+    """Return whether a Parquet file holds images and masks, and does not only name them.
+
+    Args:
+        storage: Where it is.
+        file: As it was listed; of a damaged one its reader says more.
+
+    Raises:
+        StoreError: The store does not answer, or does not give it.
+    """
+    try:
+        schema = ParquetObject(storage, file).schema
+    except StoreError as error:
+        if error.code in OF_ITS_BYTES:
+            return False
+        raise
+    return len(image_columns(schema)) > 1 and _MANIFESTS not in schema.names
+
+
+def read_pairs(
+    storage: Storage, uri: str, files: Sequence[Entry], classes_uri: str | None
+) -> Labelled:
+    """Read which images and masks lie in Parquet files: their footers, and their rows' names.
+
+    Args:
+        storage: Where they are.
+        uri: Of the data set: the folder, or the only file.
+        files: All of them.
+        classes_uri: Of the classes file, if there is one.
+
+    Raises:
+        InputError: A file is damaged, or it can't be told which of its columns is what.
+        StoreError: The store does not answer.
+    """
+    splits: dict[str, list[Sample]] = {}
+    names: dict[str, str] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for file, rows in zip(files, pool.map(partial(_rows, storage), files), strict=True):
+            split = splits.setdefault(split_of(file.uri.removeprefix(uri).lstrip("/")), [])
+            split += [sample for sample, _ in rows]
+            names.update({sample.image_uri: name or "" for sample, name in rows})
+    return Labelled("parquet", splits, classes_uri, names=names)
+
+
+def _rows(storage: Storage, file: Entry) -> list[_Named]:
+    opened = _opened(storage, file)
+    image, mask = _columns(opened)
+    num_rows = sum(number for number, _ in opened.groups)
+    return [
+        (Sample(_place(file, image, row), _place(file, mask, row)), name)
+        for row, name in enumerate(_names(opened, image, num_rows))
+    ]
+
+
+def _place(file: Entry, column: str, row: int) -> str:
+    return uri_inside(file.uri, cell_name(column, row))
+
+
+def _opened(storage: Storage, file: Entry) -> ParquetObject:
+    try:
+        return ParquetObject(storage, file)
+    except StoreError as error:
+        if error.code.transient:
+            raise
+        raise InputError(error.message) from error
+
+
+def _columns(file: ParquetObject) -> tuple[str, str]:
+    """Tell which column holds the images, and which the masks."""
+    there = list(image_columns(file.schema))
+    masks = [name for name in there if name.lower() in MASKS]
+    others = [name for name in there if name not in masks]
+    images = [name for name in others if name.lower() == _IMAGE] or others
+    if len(masks) != 1 or len(images) != 1:
+        raise InputError(
+            f"{file.uri} needs one column of images and one of masks, called "
+            f"{', '.join(MASKS[:-1])} or {MASKS[-1]}; it has {described(file.schema)}"
+        )
+    return images[0], masks[0]
+
+
+def _names(file: ParquetObject, image: str, num_rows: int) -> Iterator[str | None]:
+    """Read what the rows are called, where the file says so."""
+    kinds = dict(zip(file.schema.names, file.schema.types, strict=True))
+    column = None
+    if _URI in kinds and pa.types.is_string(kinds[_URI]):
+        column = _URI
+    elif pa.types.is_struct(kinds[image]) and kinds[image].get_field_index("path") >= 0:
+        column = f"{image}.path"
+    if column is None:
+        yield from [None] * num_rows
+    else:
+        yield from file.read_texts(column)
