@@ -1,6 +1,7 @@
 # make demo    label drawn scenes on this machine and show the result
 # make demo-weights  train the demo's checkpoint anew
 # make demo-picture  draw the README's picture anew
+# make report-picture  run the demo and draw the picture of its report anew; needs Chromium
 # make test-cluster  the tests of submit, doctor and lost nodes, which start clusters of their own
 # make test-faults  the whole matrix of what stores do wrong, of kills, and of what ends a training
 # make test    the tests, two files at a time; WORKERS=0 for one after the other, in one process
@@ -28,7 +29,7 @@ STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16
 RUN := $(VENV)/bin/python
 
 .PHONY: gpu-rehearsal azurite readers install check test test-runs test-cluster test-faults check-infra coverage docs docs-settings demo \
-	demo-weights demo-picture bench wheel lock clean
+	demo-weights demo-picture report-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
 install: $(STAMP)
@@ -63,6 +64,9 @@ demo-weights: install
 
 demo-picture: install
 	$(RUN) -m jobs.demo.picture
+
+report-picture: demo
+	$(RUN) -m tests.report_picture
 
 check: install
 	$(RUN) -m ruff check .

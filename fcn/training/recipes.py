@@ -25,12 +25,18 @@ class Augmentation:
         scales: Factors of height and width between which one is drawn, evenly in its logarithm.
         flip: Whether half of the showings are mirrored left to right.
         colour: Largest change of brightness, contrast and saturation, as a share of 1.
+        hue: Largest shift of all hues, as a share of their circle.
+        blur: Largest standard deviation of a Gaussian blur, in pixels of what the network sees.
+        rotation: Largest angle in degrees by which a view is turned, to either side.
     """
 
     crop: tuple[int, int] | None = None
     scales: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     colour: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    rotation: float = 0.0
 
 
 @dataclass(frozen=True)

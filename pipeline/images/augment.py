@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 
 # Beside an image that is smaller than the crop: ImageNet's mean, and no class.
 _GREY = (124, 116, 104)
@@ -32,6 +32,9 @@ class Augment:
     scales: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     colour: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    rotation: float = 0.0
     seen_at: float = 1.0
 
     def __call__(self, image: Pixels, truth: Pixels, seed: list[int]) -> tuple[Pixels, Pixels]:
@@ -56,8 +59,15 @@ class Augment:
         if self.flip and random.random() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             classes = classes[:, ::-1]
+        if self.rotation:
+            angle = random.uniform(-self.rotation, self.rotation)
+            picture, classes = _turned(picture, angle, _GREY), _turned_classes(classes, angle)
         if self.colour:
             picture = _vary_colours(picture, random, self.colour)
+        if self.hue:
+            picture = _shift_hue(picture, random.uniform(-self.hue, self.hue))
+        if self.blur:
+            picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(0, self.blur)))
         return np.asarray(picture), classes
 
     def _scale(self, random: np.random.Generator, whole: Size) -> float:
@@ -144,3 +154,21 @@ def _vary_colours(image: Image.Image, random: np.random.Generator, most: float) 
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(1 + random.uniform(-most, most))
     return image
+
+
+def _shift_hue(image: Image.Image, share: float) -> Image.Image:
+    """Move all hues around the circle, as torchvision's ColorJitter does, by a share of it."""
+    hue, saturation, value = image.convert("HSV").split()
+    moved = hue.point([(level + round(share * 256)) % 256 for level in range(256)])
+    return Image.merge("HSV", (moved, saturation, value)).convert(image.mode)
+
+
+def _turned(image: Image.Image, angle: float, fill: tuple[int, ...]) -> Image.Image:
+    """Turn a picture about its centre; what comes from beyond its edge is grey."""
+    return image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=fill)
+
+
+def _turned_classes(classes: Pixels, angle: float) -> Pixels:
+    """Turn classes about their centre, the same angle: to the nearest, and none beyond the edge."""
+    turned = Image.fromarray(classes).rotate(angle, Image.Resampling.NEAREST, fillcolor=_NO_CLASS)
+    return np.asarray(turned)

@@ -204,6 +204,27 @@ class VaryFields(NoSettings):
         description="largest change of brightness, contrast and saturation, as a share of 1; "
         "default: the recipe's",
     )
+    augment_hue: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="largest shift of all hues, as a share of their circle; default: the recipe's, "
+        "0",
+    )
+    augment_blur: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="largest standard deviation of a Gaussian blur, in pixels of what the network "
+        "sees; default: the recipe's, 0",
+    )
+    augment_rotation: float | None = Field(
+        None,
+        ge=0,
+        le=180,
+        description="largest angle in degrees by which a view is turned, to either side; corners "
+        "from beyond it have no class; default: the recipe's, 0",
+    )
 
 
 class RecipeFields(NoSettings):

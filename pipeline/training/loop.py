@@ -304,6 +304,6 @@ def loader(plan: TrainingPlan, stage: Stage) -> Load:
     settings, varied = plan.settings, stage.recipe.augmentation
     return Load(
         Reader(plan.storage, plan.coding, settings.max_image_pixels, settings.io_threads),
-        Augment(varied.crop, varied.scales, varied.flip, varied.colour, stage.record.image_scale),
+        Augment(**dataclasses.asdict(varied), seen_at=stage.record.image_scale),
         settings.seed,
     )

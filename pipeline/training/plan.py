@@ -215,6 +215,9 @@ def _varied(recipe: Recipe, settings: TrainSettings) -> Augmentation:
         "scales": settings.augment_scales,
         "flip": settings.augment_flip,
         "colour": settings.augment_color,
+        "hue": settings.augment_hue,
+        "blur": settings.augment_blur,
+        "rotation": settings.augment_rotation,
     }
     augmentation = recipe.augmentation if settings.augment else Augmentation()
     return dataclasses.replace(augmentation, **_known(given))

@@ -6,6 +6,7 @@ Ray's included.
 """
 
 import argparse
+import dataclasses
 import time
 
 import psutil
@@ -65,10 +66,8 @@ def _load(arguments: argparse.Namespace, number: int) -> tuple[Load, pa.Table]:
     data_set = open_data_set(storage, Asked(normalise_uri(arguments.data, "data"), "train"))
     samples = as_table(data_set.found.split("train"))
     table = pa.concat_tables([samples] * -(-number // samples.num_rows)).slice(0, number)
-    varied = RECIPES["modern"].augmentation
-    augment = Augment(
-        tuple(arguments.crop), varied.scales, varied.flip, varied.colour, arguments.image_scale
-    )
+    recipes = dataclasses.asdict(RECIPES["modern"].augmentation)
+    augment = Augment(**recipes | {"crop": tuple(arguments.crop)}, seen_at=arguments.image_scale)
     coding: Coding = data_set.coding
     return Load(Reader(storage, coding, 50_000_000, 8), augment, 0), table
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from fcn.inference.scorer import _scaled_pixels
 from fcn.inference.tiling import whole
 from pipeline.images.augment import Augment
+from pipeline.store.storage import sha256_hex
 from tests.disk_runs import random_pixels
 
 _SIZE = (40, 60)
@@ -140,3 +141,57 @@ def test_a_crop_is_filled_where_the_image_can_fill_it():
 
     assert not any((fits(image, truth, [seed])[1] == 255).any() for seed in range(50))
     assert all((small(image, truth, [seed])[1] == 255).any() for seed in range(5))
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seen_at", [1.0, 0.5])
+def test_image_and_truth_turn_alike(seed: int, seen_at: float):
+    """Inside of a block every pixel has its class; corners from beyond the edge have none."""
+    classes = np.random.default_rng(1).integers(0, 10, (4, 5), dtype=np.uint8)
+    truth = classes.repeat(16, 0).repeat(16, 1)
+    image = np.stack([truth * 10, truth * 10, truth * 10], -1)
+
+    view, mask = Augment(rotation=30.0, seen_at=seen_at)(image, truth, [seed])
+
+    assert mask.shape == truth.shape
+    mask = mask[int(0.5 / seen_at) :: int(1 / seen_at), int(0.5 / seen_at) :: int(1 / seen_at)]
+    kept = mask != 255
+    assert (~kept).sum() < 0.35 * mask.size
+    same = np.abs(view[kept][:, 0].astype(int) - 10 * mask[kept]) < 5
+    assert same.mean() > 0.75
+    unlike = np.abs(view[kept][:, 0].astype(int) - 10 * np.roll(mask, 3, 0)[kept]) < 5
+    assert unlike.mean() < same.mean() - 0.1
+
+
+def test_hues_move_around_their_circle():
+    """Red becomes another colour as bright as it was; grey stays; the truth is what it was."""
+    image = np.full((4, 4, 3), (200, 20, 20), np.uint8)
+    image[2:] = 90
+    truth = np.arange(16, dtype=np.uint8).reshape(4, 4)
+
+    views = [Augment(hue=0.5)(image, truth, [seed]) for seed in range(5)]
+
+    assert len({view[0, 0].tobytes() for view, _ in views}) == 5
+    for view, mask in views:
+        assert abs(int(view[0, 0].max()) - 200) <= 2
+        assert np.abs(view[2:].astype(int) - 90).max() <= 1
+        assert np.array_equal(mask, truth)
+
+
+def test_a_blur_smooths_the_image_alone():
+    """Differences between neighbours get smaller, the mean stays, and so does the truth."""
+    image, truth = random_pixels(0, 40, 40, 3), random_pixels(1, 40, 40)
+
+    view, mask = Augment(blur=3.0)(image, truth, [1])
+
+    rough = [np.abs(np.diff(one.astype(int), axis=1)).mean() for one in (image, view)]
+    assert rough[1] < 0.7 * rough[0]
+    assert abs(view.mean() - image.mean()) < 3
+    assert np.array_equal(mask, truth)
+
+
+def test_what_is_not_varied_draws_no_numbers():
+    """A view with hue, blur and rotation of 0 is that of versions which knew none."""
+    image, truth = _sample()
+    plain = Augment(crop=(24, 24), flip=True, colour=0.3)
+    assert sha256_hex(plain(image, truth, [5])[0].tobytes())[:16] == "4e0eb9ef74177a3a"

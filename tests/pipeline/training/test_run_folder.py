@@ -100,7 +100,9 @@ def test_every_number_of_a_recipe_is_a_setting(tmp_path: Path):
         "batch_size": 4,
     }
     varied = {"crop": (64, 96), "scales": (1.0, 2.0), "flip": False, "colour": 0.0}
-    names = {"scales": "augment_scales", "flip": "augment_flip", "colour": "augment_color"}
+    varied |= {"hue": 0.1, "blur": 1.5, "rotation": 5.0}
+    names = {name: f"augment_{name}" for name in ("scales", "flip", "hue", "blur", "rotation")}
+    names["colour"] = "augment_color"
     asked = {names.get(name, name): value for name, value in varied.items()}
 
     plan = open_plan(TrainSettings(network="fcn_pyramid", **data, **given, **asked))
