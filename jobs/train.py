@@ -12,12 +12,13 @@ from pipeline.store.probe import writable_storage
 from pipeline.training.plan import open_plan
 from pipeline.training.rate_range import Tried
 from pipeline.training.run_folder import TrainingRun
+from pipeline.training.seeds import describe_seeds, runs_of
 
 _log = logging.getLogger(__name__)
 
 
 def run(settings: TrainSettings) -> int:
-    """Train a network, or resume its training.
+    """Train a network, or resume its training; one after the other with several seeds.
 
     Args:
         settings: From file, environment and flags.
@@ -28,6 +29,13 @@ def run(settings: TrainSettings) -> int:
     Raises:
         PipelineError: As `pipeline.errors` says, each with its exit code.
     """
+    records = [_train(one) for one in runs_of(settings)]
+    if settings.num_seeds > 1:
+        say(describe_seeds([record for record in records if record is not None]))
+    return EXIT_OK
+
+
+def _train(settings: TrainSettings) -> Checkpoint | None:
     plan = open_plan(settings)
     if settings.recipe != "modern" and plan.start is None:
         _log.warning(
@@ -53,7 +61,7 @@ def run(settings: TrainSettings) -> int:
         say(f"{Tried.from_csv(training.rates()).describe()}\n\n  {training.rates_uri}")
     else:
         say(_describe(training, record))
-    return EXIT_OK
+    return record
 
 
 def _describe(training: TrainingRun, record: Checkpoint) -> str:

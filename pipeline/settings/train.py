@@ -161,6 +161,13 @@ class _ScheduleFields(NoSettings):
     seed: int = Field(
         0, ge=0, lt=1 << 32, description="of order, views, dropout and initial weights"
     )
+    num_seeds: NotDeciding[int] = Field(
+        1,
+        ge=1,
+        le=100,
+        description="trainings, one after the other, with seed, seed + 1, and so on: each a run of "
+        "its own, RUN_NAME-SEED, and in the end the mean and the spread of their figures",
+    )
     evaluation_interval_epochs: NotDeciding[int] = Field(
         1, ge=1, description="epochs between two evaluations on val; the end is always evaluated"
     )
@@ -398,6 +405,8 @@ class TrainSettings(
                 "gradient_checkpointing is for networks that are built of blocks: "
                 f"{', '.join(BLOCKS)}; leave it out"
             )
+        if self.find_rate and self.num_seeds > 1:
+            raise ValueError("find_rate trains nothing, so that num_seeds compares nothing")
         if self.val_group is not None and not (self.val_fold or self.val_share):
             raise ValueError("val_group goes with val_fold or val_share; give one of them")
         recipe = find_recipe(self.recipe, self.network)

@@ -428,3 +428,26 @@ def test_data_that_does_not_fit_its_classes_ends_with_3(
     classes += [{"id": at, "name": f"c{at}", "color": [at] * 3} for at in range(len(classes), 78)]
     (copied / "classes.json").write_text(json.dumps({"classes": classes}))
     assert train(copied, tmp_path, "run", *PLAIN, "--batch-size", 8, "--epochs", 1) == 0
+
+
+@pytest.mark.runs
+def test_several_seeds_are_several_runs(
+    ray_session: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has its checkpoint, of other weights; mean and spread are said, also the next time."""
+    scenes(tmp_path / "data", 6, 2)
+    flags = ("--width", 4, "--batch-size", 4, "--epochs", 1, "--num-seeds", 2, "--seed", 3)
+
+    assert train(tmp_path / "data", tmp_path / "models", "try", *flags) == 0
+
+    said = capsys.readouterr().out
+    assert "2 seeds, on val" in said
+    hashes = set()
+    for seed in (3, 4):
+        record = json.loads((tmp_path / f"models/try-{seed}/model.json").read_text())
+        hashes.add(record["weights_sha256"])
+    assert len(hashes) == 2
+    assert train(tmp_path / "data", tmp_path / "models", "try", *flags) == 0
+    again = capsys.readouterr().out
+    assert again.count("Nothing to do") == 2
+    assert again[again.index("2 seeds") :] == said[said.index("2 seeds") :]
