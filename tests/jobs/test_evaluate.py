@@ -3,9 +3,11 @@
 import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -249,3 +251,44 @@ def test_a_mask_that_is_gone_is_a_broken_promise(
     for folder in list(out.glob(f"*/*{run.name}")):
         shutil.rmtree(folder)
     assert evaluate(data, out, weights) == 0
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_what_lies_in_shards_is_scored_as_files_are(
+    data: Path, weights: Path, tmp_path: Path, ray_session: str, form: str
+):
+    """Images and ground truth in Parquet files, or in tars, give the matrix of the same files."""
+    names = [f"{number:03d}.png" for number in range(12)]
+    pairs = [
+        [(data / f"val/{kind}/{name}").read_bytes() for kind in ("images", "masks")]
+        for name in names
+    ]
+    shards = tmp_path / "shards"
+    (shards / "val").mkdir(parents=True)
+    (shards / "classes.json").write_bytes((data / "classes.json").read_bytes())
+    for number in range(2):
+        some, some_names = pairs[number::2], names[number::2]
+        if form == "parquet":
+            columns = {"image": [one for one, _ in some], "label": [one for _, one in some]}
+            pq.write_table(pa.table(columns), shards / f"val/{number:05d}.parquet")
+            continue
+        with tarfile.open(shards / f"val/{number:06d}.tar", "w") as tar:
+            for name, pair in zip(some_names, some, strict=True):
+                for ending, content in zip(("png", "seg.png"), pair, strict=True):
+                    member = tarfile.TarInfo(f"{Path(name).stem}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    few = tmp_path / "few"
+    for kind in ("images", "masks"):
+        (few / "val" / kind).mkdir(parents=True)
+        for name in names:
+            shutil.copy(data / f"val/{kind}/{name}", few / f"val/{kind}/{name}")
+    shutil.copy(data / "classes.json", few)
+
+    assert evaluate(few, tmp_path / "of-files", weights) == 0
+    assert evaluate(shards, tmp_path / "of-shards", weights) == 0
+
+    folders = [the_evaluation(tmp_path / name) for name in ("of-files", "of-shards")]
+    assert np.array_equal(*map(counts, folders))
+    assert pq.read_table(folders[1] / "images.parquet").num_rows == len(names)
