@@ -38,8 +38,9 @@ def run(settings: EvaluateSettings) -> int:
     """
     storage = settings.storage()
     data_set = open_data_set(storage, _asked(settings))
-    samples: Sequence[Sample] = _chosen(data_set.found.split(settings.split), settings)
-    samples = unpack_truths(storage, samples, f"{settings.output}/evaluations/inputs/unpacked")
+    samples = _chosen(data_set.found.split(settings.split), settings)
+    unpacked_to = f"{settings.output}/evaluations/inputs/unpacked"
+    truths = unpack_truths(storage, samples, unpacked_to)
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
     manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"
@@ -48,9 +49,9 @@ def run(settings: EvaluateSettings) -> int:
     storage.write(manifest, text)
     start_ray(settings.ray_address)
     job = decided(job)
-    check_ground_truth(job, data_set, settings.split, samples)
+    check_ground_truth(job, data_set, settings.split, truths)
     outcome = label(job)
-    scores = score_masks(job, data_set, samples)
+    scores = score_masks(job, data_set, truths)
     folder = f"{settings.output}/evaluations/{name}-{identity(job, data_set, samples)}"
     names = [one.name for one in data_set.classes]
     found = describe(job, settings, scores, names, samples)

@@ -102,15 +102,32 @@ def read_coco(storage: Storage, uri: str, files: Mapping[str, Sequence[str]]) ->
     images: dict[str, list[Outlined]] = {}
     digest = ""
     for split, places in files.items():
+        found_in: dict[str, str] = {}
         for place in places:
             data = storage.read(place)
             digest = sha256_hex(f"{digest}{split}{sha256_hex(data)}".encode())
             found, outlined = _read(storage, place, data)
+            if not outlined:
+                continue
+            _check_once(outlined, found_in, place)
             if categories not in (None, found):
                 raise InputError(f"{place} has other categories than the files before it")
             categories = found
             images.setdefault(split, []).extend(outlined)
+    if not images:
+        raise InputError(
+            f"{uri} names no image; of Label Studio's tasks count those that somebody has "
+            "submitted, as its Export writes them in its form JSON"
+        )
     return Coco(uri, digest, categories or {}, images)
+
+
+def _check_once(images: Sequence[Outlined], found_in: dict[str, str], place: str) -> None:
+    """Refuse an image that is annotated twice: either may be the right one. Raises InputError."""
+    for image in images:
+        before = found_in.setdefault(image.image_uri, place)
+        if before != place:
+            raise InputError(f"{image.image_uri} is in {before} and in {place}; keep one of them")
 
 
 def _read(
@@ -155,6 +172,8 @@ def _images(
         shapes[one["image_id"]].append(shape)
     for one in found["images"]:
         size = int(one["height"]), int(one["width"])
+        if min(size) < 1:
+            raise ValueError(f"an image of {size} (height, width)")
         name = str(one["file_name"])
         yield Outlined(places.uri(one), name, _own_url(one), size, shapes[one["id"]])
 

@@ -15,6 +15,7 @@ from pipeline.inputs.corrections import matched, named
 from pipeline.inputs.data_set import Asked, DataSet, open_data_set
 from pipeline.inputs.drawn import write_truths
 from pipeline.inputs.samples import Sample
+from pipeline.inputs.unpacked import unpack_truths
 from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage, sha256_hex
@@ -79,6 +80,7 @@ def _as_coded(
         )
     if theirs.coding.kind == "indices":  # tables that are not read are no difference
         return samples
+    samples = unpack_truths(storage, samples, drawn_to)
     contents = [sha256_hex(_read(storage, one.mask)) for one in samples]
     deciding = json.dumps([contents, theirs.coding.described()]).encode()
     truths = (partial(_decoded, storage, one.mask, theirs.coding) for one in samples)
@@ -99,6 +101,6 @@ def _read(storage: Storage, truth: Extent) -> bytes:
     try:
         return read_image(storage, truth)
     except StoreError as error:
-        if error.refused:
+        if error.refused or not error.code.transient:
             raise InputError(f"correction {error.message}") from error
         raise

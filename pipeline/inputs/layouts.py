@@ -19,7 +19,7 @@ Layouts, told by what lies in the folder:
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pipeline.errors import InputError, StoreError
 from pipeline.inputs.coco import coco_files, read_coco
@@ -31,7 +31,7 @@ from pipeline.inputs.paired_columns import has_pair, read_pairs
 from pipeline.inputs.sample_tables import is_table_of_run, read_manifest, read_table_of_run
 from pipeline.inputs.samples import TRAIN, UNDIVIDED, Labelled, Sample
 from pipeline.inputs.source import is_image
-from pipeline.inputs.tars import TAR, is_tar
+from pipeline.inputs.tars import TAR, UNPACK, is_packed_tar, is_tar
 from pipeline.inputs.webdataset import read_webdataset
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
@@ -79,14 +79,17 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
 
 
 def _found(storage: Storage, uri: str) -> Labelled:
+    folder = uri.rpartition("/")[0]
+    if is_packed_tar(uri):
+        raise InputError(f"data={uri!r} is a compressed tar: {UNPACK}")
     if is_tar(uri):
-        return read_webdataset(storage, uri, [storage.stat(uri)], _classes_beside(storage, uri))
+        return read_webdataset(storage, uri, [storage.stat(uri)], _classes_around(storage, folder))
     if is_table(uri) and has_pair(storage, file := storage.stat(uri)):
-        return read_pairs(storage, uri, [file], _classes_beside(storage, uri))
+        return read_pairs(storage, uri, [file], _classes_around(storage, folder))
     if uri.lower().endswith(MANIFEST_ENDINGS):
         return read_manifest(storage, uri)
     if uri.lower().endswith(".json"):
-        return _coco(storage, uri, uri.rpartition("/")[0], {UNDIVIDED: [uri]})
+        return _coco(storage, uri, folder, {UNDIVIDED: [uri]})
     if is_table_of_run(uri):
         return read_table_of_run(storage, uri)
     return _found_folder(storage, uri, set(storage.children(uri)))
@@ -104,13 +107,21 @@ def _found_folder(storage: Storage, uri: str, names: set[str]) -> Labelled:
             f"data={uri!r} is an output of label: name one run of it, {uri}/images/run=RUN, or "
             "what `fcn select` has written of all of them"
         )
-    if CONFIG in names:
-        return _coco(storage, uri, uri, {UNDIVIDED: _tasks(uri, names)})
-    if ending := _packed_as(storage, uri, names):
-        read = read_webdataset if ending == TAR else read_pairs
-        packed = (one for one in storage.walk(uri) if one.uri.lower().endswith(ending))
-        return read(storage, uri, sorted(packed, key=_uri), _classes_file(uri, names))
-    return _folders(storage, uri, names)
+    found = _folders(storage, uri, names)
+    # Files of any kind may lie beside images/ and masks/.
+    return found if found.splits else _in_files(storage, uri, names) or found
+
+
+def _in_files(storage: Storage, uri: str, names: set[str]) -> Labelled | None:
+    """Read a folder of files that hold samples, or tasks; None if there are none."""
+    if CONFIG in names and (tasks := _tasks(uri, names)):
+        return _coco(storage, uri, uri, {UNDIVIDED: tasks})
+    ending = _packed_as(storage, uri, names)
+    if ending is None:
+        return None
+    read = read_webdataset if ending == TAR else read_pairs
+    packed = [one for one in storage.walk(uri) if _is_packed_in(one.uri, ending)]
+    return read(storage, uri, sorted(packed, key=_uri), _classes_around(storage, uri))
 
 
 def _tasks(uri: str, names: set[str]) -> list[str]:
@@ -124,18 +135,25 @@ def _uri(entry: Entry) -> str:
 
 def _packed_as(storage: Storage, uri: str, names: set[str]) -> str | None:
     """Return the ending of files that hold samples, in the folder or in one of each split."""
-    places = [names, *(storage.children(f"{uri}/{one}") for one in _PACKED_BELOW if one in names)]
-    endings = (one for place in places for ending in (TAR, PARQUET) for one in _with(ending, place))
-    return next(endings, None)
+    below = [storage.children(f"{uri}/{one}") for one in _PACKED_BELOW if one in names]
+    every = [name for place in (names, *below) for name in place]
+    if any(map(is_packed_tar, every)):
+        raise InputError(f"data={uri!r} holds compressed tars: {UNPACK}")
+    return next((one for one in (TAR, PARQUET) if any(_is_packed_in(n, one) for n in every)), None)
 
 
-def _with(ending: str, names: Iterable[str]) -> Iterator[str]:
-    yield from (ending for name in names if name.lower().endswith(ending))
+def _is_packed_in(place: str, ending: str) -> bool:
+    # macOS and others keep files of their own, whose names begin with a dot.
+    name = place.rpartition("/")[2]
+    return name.lower().endswith(ending) and not name.startswith(".")
 
 
-def _classes_beside(storage: Storage, uri: str) -> str | None:
-    folder = uri.rpartition("/")[0]
-    return _classes_file(folder, set(storage.children(folder)))
+def _classes_around(storage: Storage, folder: str) -> str | None:
+    """Find classes.json in a folder, in its `data`, or, where it is a part of a set, above it."""
+    above, _, name = folder.rpartition("/")
+    places = [folder, f"{folder}/data", *([above] if name in _PACKED_BELOW else ())]
+    names = (f"{place}/classes.json" for place in places)
+    return next((name for name in names if storage.exists(name)), None)
 
 
 def _folders(storage: Storage, uri: str, names: set[str]) -> Labelled:

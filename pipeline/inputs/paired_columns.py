@@ -5,7 +5,8 @@ is the mask is told by its name: Hugging Face's data sets for segmentation call 
 `annotation` or `mask`. A row is named by its column `uri`, as our export has it, or the path.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -13,15 +14,17 @@ import pyarrow as pa
 
 from pipeline.errors import InputError, StoreError
 from pipeline.inputs.open_tables import OF_ITS_BYTES
-from pipeline.inputs.samples import Labelled, Sample, split_of
+from pipeline.inputs.samples import Labelled, Sample, check_divided, split_of
 from pipeline.store.cells import ParquetObject, described, image_columns
 from pipeline.store.entry import Entry
 from pipeline.store.extent import cell_name, uri_inside
 from pipeline.store.storage import Storage
 
+_log = logging.getLogger(__name__)
+
 MASKS = ("mask", "label", "annotation", "segmentation", "semantic_segmentation", "labels")
 _IMAGE = "image"
-_URI = "uri"
+_URI, _PATH = "uri", "path"
 # A manifest has it, whose columns may be of bytes.
 _MANIFESTS = "mask_uri"
 _THREADS = 8
@@ -66,24 +69,28 @@ def read_pairs(
     splits: dict[str, list[Sample]] = {}
     names: dict[str, str] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        for file, rows in zip(files, pool.map(partial(_rows, storage), files), strict=True):
-            split = splits.setdefault(split_of(file.uri.removeprefix(uri).lstrip("/")), [])
+        opened = list(pool.map(partial(_opened, storage), files))
+        tables = [one for one in opened if image_columns(one.schema)] or opened
+        for table, rows in zip(tables, pool.map(_rows, tables), strict=True):
+            split = splits.setdefault(split_of(table.uri.removeprefix(uri).lstrip("/")), [])
             split += [sample for sample, _ in rows]
             names.update({sample.image_uri: name or "" for sample, name in rows})
+    if len(tables) < len(files):
+        without = len(files) - len(tables)
+        _log.warning("%d Parquet files of %s have no images and are left out", without, uri)
+    check_divided(splits, uri)
     return Labelled("parquet", splits, classes_uri, names=names)
 
 
-def _rows(storage: Storage, file: Entry) -> list[_Named]:
-    opened = _opened(storage, file)
-    image, mask = _columns(opened)
-    num_rows = sum(number for number, _ in opened.groups)
+def _rows(file: ParquetObject) -> list[_Named]:
+    image, mask = _columns(file)
     return [
         (Sample(_place(file, image, row), _place(file, mask, row)), name)
-        for row, name in enumerate(_names(opened, image, num_rows))
+        for row, name in enumerate(_names(file, image))
     ]
 
 
-def _place(file: Entry, column: str, row: int) -> str:
+def _place(file: ParquetObject, column: str, row: int) -> str:
     return uri_inside(file.uri, cell_name(column, row))
 
 
@@ -110,15 +117,22 @@ def _columns(file: ParquetObject) -> tuple[str, str]:
     return images[0], masks[0]
 
 
-def _names(file: ParquetObject, image: str, num_rows: int) -> Iterator[str | None]:
+def _names(file: ParquetObject, image: str) -> list[str | None]:
     """Read what the rows are called, where the file says so."""
     kinds = dict(zip(file.schema.names, file.schema.types, strict=True))
-    column = None
-    if _URI in kinds and pa.types.is_string(kinds[_URI]):
-        column = _URI
-    elif pa.types.is_struct(kinds[image]) and kinds[image].get_field_index("path") >= 0:
-        column = f"{image}.path"
-    if column is None:
-        yield from [None] * num_rows
-    else:
-        yield from file.read_texts(column)
+    try:
+        if _URI in kinds and (pa.types.is_string(kinds[_URI]) or _is_large(kinds[_URI])):
+            return list(file.read_texts(_URI))
+        if pa.types.is_struct(kinds[image]) and kinds[image].get_field_index(_PATH) >= 0:
+            paths = file.read_texts(image, _PATH)
+            return [path and path.lstrip("/") for path in paths]
+    except StoreError as error:
+        if error.code.transient:
+            raise
+        raise InputError(error.message) from error
+    return [None] * sum(number for number, _ in file.groups)
+
+
+def _is_large(kind: pa.DataType) -> bool:
+    found: bool = pa.types.is_large_string(kind)
+    return found

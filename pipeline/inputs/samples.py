@@ -1,7 +1,7 @@
 """What a labelled data set is: samples, by split, and what is known of its classes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import InputError
@@ -12,9 +12,14 @@ from pipeline.store.extent import Extent
 TRAIN, VAL = "train", "val"
 # The split of a data set that knows of none, as CVAT and Datumaro call it.
 UNDIVIDED = "default"
-# How files of a split are called, or its folder: train-00000-of-00002.parquet, val/000.tar.
-_SPLIT = re.compile(r"(train|val|valid|validation|dev|test)(?:[-_.].*)?\Z", re.IGNORECASE)
-_VALS = ("valid", "validation", "dev")
+# How files of a split are called: train-00000-of-00002.parquet, camvid-val-000000.tar.
+_SPLIT = re.compile(
+    r"(?:^|[-_.])(train|training|val|valid|validation|dev|eval|test|testing)(?:[-_.]|$)",
+    re.IGNORECASE,
+)
+_SPLITS = {"training": TRAIN, "testing": "test"} | dict.fromkeys(
+    ("valid", "validation", "dev", "eval"), VAL
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,26 @@ class Sample:
         return Extent(self.mask_uri, self.mask_offset, self.mask_bytes)
 
 
+def check_divided(splits: Mapping[str, Sequence[Sample]], uri: str) -> None:
+    """Refuse files of no split beside those of some: nobody would look at them.
+
+    Args:
+        splits: By their names.
+        uri: Of the data set, for the message.
+
+    Raises:
+        InputError: There are such files.
+    """
+    if len(splits) > 1 and splits.get(UNDIVIDED):
+        others = ", ".join(name for name in splits if name != UNDIVIDED)
+        raise InputError(
+            f"{uri} has files of the splits {others}, and others whose names tell no split, such "
+            f"as that of {splits[UNDIVIDED][0].image_uri}; name them, or their folder, after one"
+        )
+
+
 def split_of(key: str) -> str:
-    """Tell the split of a file that holds samples by its name, or by that of a folder.
+    """Tell the split of a file that holds samples by the name of its folder, or its own.
 
     Args:
         key: Below the data set.
@@ -66,10 +89,12 @@ def split_of(key: str) -> str:
     Returns:
         `val` also for what others call so; `UNDIVIDED` for other names.
     """
-    for name in reversed(key.split("/")):
-        if found := _SPLIT.match(name):
-            split = found[1].lower()
-            return VAL if split in _VALS else split
+    *folders, last = key.split("/")
+    whole = (found for name in reversed(folders) if (found := _SPLIT.fullmatch(name)))
+    found = next(whole, None) or _SPLIT.search(last)
+    if found:
+        name = found[1].lower()
+        return _SPLITS.get(name, name)
     return UNDIVIDED
 
 

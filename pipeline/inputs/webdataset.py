@@ -13,8 +13,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from pipeline.errors import InputError
-from pipeline.inputs.samples import Labelled, Sample, split_of
-from pipeline.inputs.source import is_image
+from pipeline.inputs.samples import Labelled, Sample, check_divided, split_of
+from pipeline.inputs.source import IMAGE_ENDINGS, is_image, readable_name
 from pipeline.inputs.tars import DamagedTarError, Member, read_members
 from pipeline.store.entry import Entry
 from pipeline.store.extent import member_name, uri_inside
@@ -22,6 +22,7 @@ from pipeline.store.storage import Storage
 
 # What stands behind the key of a mask; lossless, so that values are class indices.
 MASKS = tuple(f".{kind}.png" for kind in ("mask", "seg", "segmentation", "label"))
+_IMAGES = frozenset((*IMAGE_ENDINGS, *(f".image{one}" for one in IMAGE_ENDINGS)))
 _THREADS = 8
 
 
@@ -56,6 +57,7 @@ def read_webdataset(
             keys.update({one.sample.image_uri: one.key for one in named})
     for some in splits.values():
         some.sort(key=lambda sample: sample.image_uri)
+    check_divided(splits, uri)
     return Labelled("webdataset", splits, classes_uri, names=keys)
 
 
@@ -64,6 +66,9 @@ def _samples(storage: Storage, tar: Entry) -> list[_Named]:
         members = [one for one in read_members(storage, tar) if one.is_whole]
     except DamagedTarError as error:
         raise InputError(f"{tar.uri} is damaged: {error}") from error
+    names = [(one.name, readable_name(one.name)) for one in members]
+    if lost := [readable for name, readable in names if name != readable]:
+        raise InputError(f"{tar.uri} has a name that is no UTF-8: {lost[0]}; write the tar anew")
     return [
         sample
         for key, some in groupby(members, key=lambda member: _apart(member.name)[0])
@@ -72,24 +77,20 @@ def _samples(storage: Storage, tar: Entry) -> list[_Named]:
 
 
 def _sample(tar: Entry, key: str, members: Sequence[Member]) -> Iterator[_Named]:
-    """Pair an image and its mask; what has neither, or no image, is none of ours."""
-    images = [one for one in members if _is_image(one)]
+    """Pair an image and its mask; what has neither is none of ours."""
+    images = [one for one in members if _apart(one.name)[1] in _IMAGES]
     masks = [one for one in members if _apart(one.name)[1] in MASKS]
-    if not images:
+    if not any(is_image(one.name) for one in members):
         return
     if len(images) != 1 or len(masks) != 1:
         raise InputError(
             f"{tar.uri}: {key} has {', '.join(_apart(one.name)[1] for one in members)}; a sample "
-            f"is one image and one mask, whose name ends in {' or '.join(MASKS)}"
+            "is one image (.jpg, .png) and one mask beside it, whose name is the same up to the "
+            f"first dot, and ends in {' or '.join(MASKS)}"
         )
     [image], [mask] = images, masks
     places = (mask.offset, mask.num_bytes, image.offset, image.num_bytes)
     yield _Named(Sample(uri_inside(tar.uri, member_name(image.name)), tar.uri, *places), key)
-
-
-def _is_image(member: Member) -> bool:
-    ending = _apart(member.name)[1]
-    return ending.count(".") == 1 and is_image(member.name)
 
 
 def _apart(name: str) -> tuple[str, str]:

@@ -138,21 +138,22 @@ class ParquetObject:
                 is_struct = pa.types.is_struct(found.type)
                 yield pc.struct_field(found, "bytes") if is_struct else found
 
-    def read_texts(self, path: str) -> Iterator[str | None]:
+    def read_texts(self, column: str, field: str | None = None) -> Iterator[str | None]:
         """Read a column of texts, of all rows.
 
         Args:
-            path: Of the column; `image.path` is a field of a struct.
+            column: The name of the column.
+            field: Of a struct; None for a column that is none.
 
         Raises:
             StoreError: The file has changed, or is `corrupt`.
         """
+        path = column if field is None else f"{column}.{field}"
         with self._whole():
             for batch in self._file.iter_batches(columns=[path], use_threads=False):
-                column = batch.column(0)
-                for name in path.split(".")[1:]:
-                    column = pc.struct_field(column, name)
-                yield from column.to_pylist()
+                # A path with a dot may be that of a column beside the one that is meant.
+                found = batch.column(batch.schema.get_field_index(column))
+                yield from (found if field is None else pc.struct_field(found, field)).to_pylist()
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

@@ -96,21 +96,24 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
     # Before the data, whose ground truth may have to be drawn.
     start_record = _start_record(storage, settings.weights)
     data_set = open_corrected(storage, _asked(settings), settings.corrections)
-    unpacked_to = f"{settings.output}/unpacked"
-    train, val = (unpack(storage, one, unpacked_to) for one in _split(data_set, settings))
+    train, val = _split(data_set, settings)
     planned = tuple(_stages(settings, data_set.classes, start_record))
-    tables = as_table(train), as_table(val)
+    # What decides is where samples are, not where they are unpacked to.
+    deciding = _deciding(
+        settings, data_set, planned, (as_table(train), as_table(val)), start_record
+    )
+    train, val = _unpacked(storage, data_set, settings, train, val)
     return TrainingPlan(
         settings=settings,
         storage=storage,
         folder=f"{settings.output}/{settings.run_name}",
         classes=data_set.classes,
         coding=data_set.coding,
-        train=tables[0],
-        val=tables[1],
+        train=as_table(train),
+        val=as_table(val),
         stages=planned,
         start=settings.weights,
-        deciding=_deciding(settings, data_set, planned, tables, start_record),
+        deciding=deciding,
     )
 
 
@@ -160,6 +163,23 @@ def _split(data_set: DataSet, settings: TrainSettings) -> tuple[list[Sample], li
             "leave one of them out"
         )
     return by_share(train, settings.val_share, settings.seed, settings.val_group)
+
+
+def _unpacked(
+    storage: Storage,
+    data_set: DataSet,
+    settings: TrainSettings,
+    train: list[Sample],
+    val: list[Sample],
+) -> tuple[list[Sample], list[Sample]]:
+    """Unpack what lies in Parquet files: whole splits, which all folds and seeds have alike."""
+    folder = f"{settings.output}/unpacked"
+    whole = data_set.found.split(settings.train_split)
+    known = dict(zip(whole, unpack(storage, whole, folder), strict=True))
+    held_out = (
+        [known[one] for one in val] if known.keys() >= set(val) else unpack(storage, val, folder)
+    )
+    return [known[one] for one in train], held_out
 
 
 def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:

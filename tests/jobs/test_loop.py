@@ -120,8 +120,7 @@ def _correct_hf(folder: Path, export: Path) -> Path:
 
 def _correct_label_studio(folder: Path, export: Path) -> Path:
     """Submit every task with the truth, as Label Studio's Export has it in its form JSON."""
-    path = export / "tasks_00000.json"
-    tasks = json.loads(path.read_text())
+    tasks = json.loads((export / "tasks_00000.json").read_text())
     for task in tasks:
         truth = _truth(folder, Path(task["data"]["key"]).stem)
         size = {"original_height": truth.shape[0], "original_width": truth.shape[1]}
@@ -139,7 +138,8 @@ def _correct_label_studio(folder: Path, export: Path) -> Path:
         ]
         now = dt.datetime.now(dt.UTC).isoformat()
         task["annotations"] = [{"result": results, "was_cancelled": False, "updated_at": now}]
-    path.write_text(json.dumps(tasks))
+    # Beside what was imported there.
+    (export / "project-1-at-2026-11-28.json").write_text(json.dumps(tasks))
     return export
 
 

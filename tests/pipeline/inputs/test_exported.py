@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,10 @@ from pipeline.inputs.corrected import open_corrected
 from pipeline.inputs.data_set import Asked, DataSet, open_data_set
 from pipeline.inputs.samples import Sample, split_of
 from pipeline.inputs.unpacked import unpack, unpack_truths
+from pipeline.settings.train import TrainSettings
 from pipeline.store.cells import read_image
 from pipeline.store.storage import Storage
+from pipeline.training.plan import TrainingPlan, open_plan
 from tests.pipeline.export.labelled_output import NAMES, on_disk, truth, two_nights
 
 _FORMS = ("webdataset", "hf", "label-studio")
@@ -46,9 +49,8 @@ def _masks(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _submit(folder: Path, corrected: Callable[[np.ndarray], np.ndarray], masks: dict) -> None:
-    """Submit every task, as Label Studio's Export writes it in its form JSON."""
-    path = folder / "tasks_00000.json"
-    tasks = json.loads(path.read_text())
+    """Submit every task; Label Studio's Export lies beside what was imported there."""
+    tasks = json.loads((folder / "tasks_00000.json").read_text())
     for task in tasks:
         mask = corrected(masks[task["data"]["key"]])
         results = [
@@ -59,7 +61,7 @@ def _submit(folder: Path, corrected: Callable[[np.ndarray], np.ndarray], masks: 
         done = {"result": results, "updated_at": "2026-02-01T00:00:00Z"}
         dropped = {"result": [], "updated_at": "2026-03-01T00:00:00Z", "was_cancelled": True}
         task["annotations"] = [draft, done, dropped]
-    path.write_text(json.dumps(tasks))
+    (folder / "project-1-at-2026-02-01.json").write_text(json.dumps(tasks))
 
 
 def _result(size: tuple[int, ...], kind: str = "brushlabels") -> dict[str, Any]:
@@ -121,11 +123,11 @@ def test_submitted_tasks_are_data(place: Path, tmp_path: Path):
     tasks.mkdir()
     for path in (place / "label-studio").iterdir():
         (tasks / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match="none of 10 tasks has an annotation"):
+    with pytest.raises(InputError, match="of Label Studio's tasks count those that somebody"):
         _opened(tasks, tmp_path / "to")
     _submit(tasks, np.flipud, masks)
 
-    for data in (tasks, tasks / "tasks_00000.json"):
+    for data in (tasks, tasks / "project-1-at-2026-02-01.json"):
         data_set = _opened(data, tmp_path / "to")
         assert [label.name for label in data_set.classes] == [f"class_{at}" for at in range(4)]
         found = _loaded(data_set, data_set.found.split("train"))
@@ -187,8 +189,8 @@ def test_polygons_of_label_studio_are_drawn(tmp_path: Path):
     Image.new("RGB", (20, 10)).save(tmp_path / "road 1.png")
     square = {"points": [[0, 0], [50, 0], [50, 100], [0, 100]], "polygonlabels": ["road"]}
     results = [{**_result((10, 20), "polygonlabels"), "value": square}, {"type": "choices"}]
-    address = "/data/upload/3/0123abcd-road%201.png".replace("%20", " ")
-    task = {"data": {"picture": address}, "annotations": [{"result": results}]}
+    address = "http://studio/data/upload/3/0123abcd-road%201.png"
+    task = {"data": {"picture": address}, "annotations": [{"result": results}], "predictions": [7]}
     (tmp_path / "export.json").write_text(json.dumps([task]))
 
     data_set = _opened(tmp_path / "export.json", tmp_path / "to")
@@ -204,16 +206,31 @@ def _task(**result: Any) -> list[dict[str, Any]]:
     return [{"data": {"image": "s3://b/a.png"}, "annotations": [{"result": [full]}]}]
 
 
+def _of_two_images() -> list[dict[str, Any]]:
+    [task] = _task(to_name="left")
+    task["annotations"][0]["result"] *= 2
+    task["annotations"][0]["result"][1] = {**_result((2, 2)), "to_name": "right", "value": {}}
+    return [task]
+
+
 @pytest.mark.parametrize(
     ("tasks", "words"),
     [
-        (_task(type="rectanglelabels"), "type rectanglelabels; of Label Studio brushes"),
+        (
+            _task(type="rectanglelabels", value={"x": 1, "rectanglelabels": ["a"]}),
+            "result r of task None is rectanglelabels; of Label Studio brushes",
+        ),
+        (_task(value={"rle": [], "brushlabels": ["a", "b"]}), "has the labels a, b; a region is"),
+        (_task(value={"rle": []}), "has the labels none; a region is of one"),
+        (_of_two_images(), "the task has regions of several images"),
+        ([*_task(), *_task()], "2 tasks with annotations are of s3://b/a.png; keep one"),
+        (_task(original_height=-4), "an image of .-4, 2. .height, width."),
         (_task(image_rotation=90), "is turned in Label Studio"),
         (_task(), "no outline that can be drawn .polygons, RLE, a brush.: it is cut off"),
         (_task(value={"rle": pack(np.ones((3, 2), bool)), "brushlabels": ["a"]}), "24 values"),
         (_task(value={"rle": [300], "brushlabels": ["a"]}), "no outline that can be drawn"),
-        ([{"image": "s3://b/a.png", "tag": []}], "none of 1 tasks has an annotation"),
-        ([{"annotations": [{}]}], "nor Label Studio's .a list of tasks.: KeyError: 'result'"),
+        ([{"image": "s3://b/a.png", "tag": []}], "count those that somebody has submitted"),
+        ([{"annotations": [{}]}], "count those that somebody has submitted"),
         ([1], "nor Label Studio's"),
     ],
 )
@@ -233,7 +250,9 @@ def test_samples_without_a_mask_are_refused(tmp_path: Path):
             member = tarfile.TarInfo(name)
             member.size = len(picture.getvalue())
             tar.addfile(member, io.BytesIO(picture.getvalue()))
-    with pytest.raises(InputError, match=r"0 has .png, .cls; a sample is one image and one mask"):
+    with pytest.raises(
+        InputError, match=r"0 has .png, .cls; a sample is one image .* and one mask"
+    ):
         _opened(tmp_path / "a.tar", tmp_path)
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:600])
     with pytest.raises(InputError, match=r"a.tar is damaged: at byte 1,024 of 600"):
@@ -252,7 +271,9 @@ def test_a_damaged_row_is_an_error_of_the_data(tmp_path: Path):
     pq.write_table(
         pa.table({"image": [b"x"], "mask": pa.array([None], pa.binary())}), tmp_path / "a.parquet"
     )
-    (tmp_path / "classes.json").write_text('{"classes": [{"id": 0, "name": "a"}]}')
+    (tmp_path / "classes.json").write_text(
+        '{"classes": [{"id": 0, "name": "a", "color": [0, 0, 0]}]}'
+    )
     sample = Sample(
         f"file://{tmp_path}/a.parquet!/image/000000000",
         f"file://{tmp_path}/a.parquet!/mask/000000000",
@@ -287,9 +308,162 @@ def test_a_column_is_read_once(place: Path, tmp_path: Path):
         ("test.tar", "test"),
         ("shard-000000.tar", "default"),
         ("training-set/shard.tar", "default"),
+        ("camvid-train-000000.tar", "train"),
+        ("mydata_val.parquet", "val"),
+        ("train/test-field-1.tar", "train"),
+        ("eval-0.parquet", "val"),
+        ("testing/a.tar", "test"),
+        ("retrained-0.tar", "default"),
         ("", "default"),
     ],
 )
 def test_the_split_is_told_by_the_name(key: str, split: str):
-    """That of the file, else that of its folder."""
+    """A folder of just this name goes before a part of the file's."""
     assert split_of(key) == split
+
+
+def test_what_has_no_region_or_no_label_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """An empty annotation whose size is not known, a click, a stroke without a label: counted."""
+    [task] = _task(value={"rle": pack(np.ones((2, 2), bool)), "brushlabels": ["a"]})
+    kept = task["annotations"][0]["result"]
+    kept += [{"type": "brush", "id": "s"}, {"type": "keypointlabels"}, {"type": "brush", "id": "r"}]
+    empty = {"data": {"image": "s3://b/b.png"}, "annotations": [{"result": []}]}
+    waiting = {"data": {"image": "s3://b/c.png"}, "annotations": []}
+    (tmp_path / "tasks.json").write_text(json.dumps([task, empty, waiting]))
+
+    with caplog.at_level("INFO"):
+        data_set = _opened(tmp_path / "tasks.json", tmp_path / "to")
+
+    assert [one.image_uri for one in data_set.found.split("train")] == ["s3://b/a.png"]
+    for words in ("1 tasks of", "submitted without a region", "2 regions and clicks"):
+        assert words in caplog.text
+
+
+def test_labels_go_by_the_configuration(tmp_path: Path):
+    """In its order, of any of its elements that draw, also by their aliases."""
+    (tmp_path / "label_config.xml").write_text(
+        '<View><Brush name="b" toName="i"/><Labels name="l" toName="i">'
+        '<Label value="zebra" background="#010203"/><Label value="road" alias="rd"/>'
+        "</Labels></View>"
+    )
+    value = {"rle": pack(np.ones((2, 2), bool)), "labels": ["rd"]}
+    (tmp_path / "done.json").write_text(json.dumps(_task(type="labels", value=value)))
+
+    data_set = _opened(tmp_path, tmp_path / "to")
+
+    assert [label.name for label in data_set.classes] == ["zebra", "road"]
+    assert data_set.classes[0].color == (1, 2, 3)
+    [sample] = data_set.found.split("train")
+    assert (decode_truth(Storage().read_extent(sample.mask), data_set.coding) == 1).all()
+
+
+def _pixel() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (2, 2)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _tar(path: Path, *names: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(_pixel())
+            tar.addfile(member, io.BytesIO(_pixel()))
+
+
+def _classes(folder: Path) -> None:
+    (folder / "classes.json").write_text(
+        '{"classes": [{"id": 0, "name": "a", "color": [0, 0, 0]}]}'
+    )
+
+
+def test_files_beside_images_and_masks_are_no_data(tmp_path: Path):
+    """A table of embeddings, the raw download, a configuration: the folders count."""
+    for kind in ("images", "masks"):
+        (tmp_path / f"train/{kind}").mkdir(parents=True)
+        (tmp_path / f"train/{kind}/a.png").write_bytes(_pixel())
+    _classes(tmp_path)
+    _tar(tmp_path / "train/raw.tar", "x.jpg")
+    pq.write_table(pa.table({"x": [b"1"]}), tmp_path / "index.parquet")
+    (tmp_path / "label_config.xml").write_text("<View/>")
+
+    assert _opened(tmp_path, tmp_path / "to").found.layout == "folders"
+
+
+def test_splits_of_tars_are_told_apart(tmp_path: Path):
+    """By the names of files; one of no split beside them is an error, hidden files are passed."""
+    _classes(tmp_path)
+    _tar(tmp_path / "set-train-0.tar", "0.png", "0.mask.png")
+    _tar(tmp_path / "set-val-0.tar", "1.image.png", "1.mask.png")
+    (tmp_path / "._set-train-0.tar").write_bytes(b"no tar")
+
+    found = _opened(tmp_path, tmp_path / "to").found
+
+    assert {name: len(some) for name, some in found.splits.items()} == {"train": 1, "val": 1}
+    _tar(tmp_path / "more.tar", "2.png", "2.mask.png")
+    with pytest.raises(InputError, match=r"files of the splits train, val, and others .*more.tar"):
+        _opened(tmp_path, tmp_path / "to")
+    _tar(tmp_path / "more.tar", "frame.0001.png", "frame.0001.mask.png")
+    with pytest.raises(InputError, match=r"frame has .0001.png, .0001.mask.png; a sample is one"):
+        _opened(tmp_path, tmp_path / "to")
+    (tmp_path / "more.tar").rename(tmp_path / "more.tar.gz")
+    for data in (tmp_path, tmp_path / "more.tar.gz"):
+        with pytest.raises(InputError, match=r"compressed tar.*make it a plain .tar first"):
+            _opened(data, tmp_path / "to")
+
+
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path):
+    """It could stand in no table."""
+    _classes(tmp_path)
+    with tarfile.open(
+        tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1"
+    ) as tar:
+        member = tarfile.TarInfo("stra\u00dfe.png")
+        member.size = len(_pixel())
+        tar.addfile(member, io.BytesIO(_pixel()))
+    with pytest.raises(InputError, match=r"no UTF-8: stra.xdfe.png"):
+        _opened(tmp_path, tmp_path / "to")
+
+
+def test_parquet_files_as_others_write_them(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A dot in a column's name, one without images beside them, classes.json above `data`."""
+    (tmp_path / "data").mkdir()
+    _classes(tmp_path)
+    image = [{"bytes": _pixel(), "path": "/home/me/x.png"}]
+    table = pa.table({"img.rgb": image, "label": [_pixel()]})
+    pq.write_table(table, tmp_path / "data/train-0.parquet")
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "data/metadata.parquet")
+
+    for data in (tmp_path, tmp_path / "data", tmp_path / "data/train-0.parquet"):
+        found = _opened(data, tmp_path / "to").found
+        [sample] = found.split("train")
+        assert found.names[sample.image_uri] == "home/me/x.png"
+    assert "1 Parquet files" in caplog.text
+    kind = table["img.rgb"].type
+    empty = table.set_column(1, "label", pa.array([{"bytes": None, "path": "a.png"}], kind))
+    pq.write_table(empty, tmp_path / "data/train-0.parquet")
+    with pytest.raises(InputError, match="is null"):
+        _opened(tmp_path, tmp_path / "to")
+
+
+def test_a_plan_is_that_of_the_data_wherever_it_is_unpacked(tmp_path: Path):
+    """Files written anew with the same rows are the same data; all folds have one copy of it."""
+    (tmp_path / "data").mkdir()
+    _classes(tmp_path / "data")
+    rows = pa.table({"image": [_pixel()] * 5, "mask": [_pixel()] * 5})
+    pq.write_table(rows, tmp_path / "data/train-0.parquet")
+
+    def plan(fold: str) -> TrainingPlan:
+        places = {"data": str(tmp_path / "data"), "output": str(tmp_path / "out")}
+        return open_plan(TrainSettings(**places, run_name="r", val_fold=fold, width=4))
+
+    plans = [plan(f"{fold}/5") for fold in range(5)]
+    files = list((tmp_path / "out/unpacked").rglob("*"))
+    assert len([one for one in files if one.is_file()]) == 11
+    assert all(one.train["image_copy"].null_count == 0 for one in plans)
+    assert len({one.fingerprint for one in plans}) == 5
+    os.utime(tmp_path / "data/train-0.parquet", (1, 1))
+    assert plan("0/5").fingerprint == plans[0].fingerprint
