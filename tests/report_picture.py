@@ -12,7 +12,8 @@ from PIL import Image
 from tests.browser import screenshot
 
 _PATH = Path(__file__).parents[1] / "docs" / "images" / "report.webp"
-_SIZE = (1098, 940)
+# (height, width) of the window, and the share of it in the picture.
+_WINDOW, _SHOWN = (1460, 1250), 0.752
 
 
 def draw_picture(page: Path, path: Path) -> None:
@@ -24,9 +25,11 @@ def draw_picture(page: Path, path: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "page.png"
-        screenshot(page.absolute(), _SIZE, drawn, Path(folder))
+        screenshot(page.absolute(), _WINDOW, drawn, Path(folder))
         with Image.open(drawn) as picture:
-            picture.convert("RGB").save(path, quality=82, method=6)
+            height, width = (round(_SHOWN * side) for side in _WINDOW)
+            small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+            small.save(path, quality=82, method=6)
 
 
 if __name__ == "__main__":
