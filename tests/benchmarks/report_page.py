@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 from jobs.__main__ import main as fcn
+from pipeline.settings.label import REPORT_IMAGES
 from pipeline.store.storage import Storage
 from tests.benchmarks.photos import add_images_flag, lay_out
 from tests.benchmarks.table import print_header, print_table
 from tests.fault_proxy import Proxy, fault_proxy
-from tests.product import label, the_run
+from tests.product import NETWORK, the_run
 from tests.servers import CREDENTIALS, Server, moto_server
 
 
@@ -31,19 +32,19 @@ def main() -> None:
     ):
         bucket = _upload(arguments, server, Path(temporary))
         endpoint = ("--s3-endpoint-url", proxy.endpoint_url)
-        weights = ("--weights", arguments.weights)
-        flags = ("--report-images", 0, *weights, *endpoint)
-        assert label(f"s3://{bucket}/in", f"s3://{bucket}/out", *flags) == 0
-        pictures = [("--report-images", "0"), ()]
+        places = ("--input", f"s3://{bucket}/in", "--output", f"s3://{bucket}/out")
+        weights = NETWORK if arguments.weights is None else ("--weights", arguments.weights)
+        assert fcn(["label", *places, *weights, "--report-images", "0", *endpoint]) == 0
+        pictures = [("--report-images", str(number)) for number in (0, REPORT_IMAGES)]
         rows = [_page(bucket, proxy, (*endpoint, *some)) for some in pictures]
-    print_table(["pictures", "reads", "seconds", "CPU seconds", "page, kB"], rows)
+    print_table(["images, at most", "reads", "seconds", "CPU seconds", "page, kB"], rows)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_images_flag(parser)
     parser.add_argument("--number", type=int, default=101, help="photographs")
-    parser.add_argument("--weights", default="random:0")
+    parser.add_argument("--weights", help="a checkpoint; default: an untrained network")
     return parser.parse_args()
 
 
@@ -63,8 +64,7 @@ def _page(bucket: str, proxy: Proxy, flags: tuple[str, ...]) -> tuple[object, ..
     reads = sum(method in ("GET", "HEAD") for method, _ in proxy.requests)
     run = the_run(f"s3://{bucket}/out", Storage(proxy.endpoint_url))
     page = run.storage.stat(f"{run.folder}/report.html").num_bytes
-    shown = "none" if "--report-images" in flags else "default"
-    return shown, reads, f"{seconds:.1f}", f"{cpu_s:.1f}", f"{page / 1e3:.0f}"
+    return flags[-1], reads, f"{seconds:.1f}", f"{cpu_s:.1f}", f"{page / 1e3:.0f}"
 
 
 if __name__ == "__main__":
