@@ -39,13 +39,13 @@ def run(settings: EvaluateSettings) -> int:
     storage = settings.storage()
     data_set = open_data_set(storage, _asked(settings))
     samples = _chosen(data_set.found.split(settings.split), settings)
-    unpacked_to = f"{settings.output}/evaluations/inputs/unpacked"
-    truths = unpack_truths(storage, samples, unpacked_to)
     text = "".join(json.dumps({"uri": sample.image_uri}) + "\n" for sample in samples).encode()
     name = f"{settings.split}-{hashlib.sha256(text).hexdigest()[:12]}"
     manifest = f"{settings.output}/evaluations/inputs/{name}.jsonl"
     job = open_job(settings.label_settings(manifest))
     check_classes(job, data_set)
+    unpacked_to = f"{settings.output}/evaluations/inputs/unpacked"
+    truths = unpack_truths(storage, samples, unpacked_to)
     storage.write(manifest, text)
     start_ray(settings.ray_address)
     job = decided(job)

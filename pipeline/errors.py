@@ -149,6 +149,11 @@ class StoreError(PipelineError):
         """Whether there is no such object, or it can't be touched: asking again can't help."""
         return self.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.ARCHIVED)
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it is true of the data, as that nothing is there, and not of an hour."""
+        return self.refused or not self.code.transient
+
     def __reduce__(self) -> tuple[type["StoreError"], tuple[ErrorCode, str, Scope]]:
         """Travel between processes with all arguments."""
         return (type(self), (self.code, self.message, self.scope))

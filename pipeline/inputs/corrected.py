@@ -101,6 +101,6 @@ def _read(storage: Storage, truth: Extent) -> bytes:
     try:
         return read_image(storage, truth)
     except StoreError as error:
-        if error.refused or not error.code.transient:
+        if error.lasting:
             raise InputError(f"correction {error.message}") from error
         raise

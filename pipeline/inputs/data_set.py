@@ -254,7 +254,7 @@ def _first(
     except TruthError as error:
         raise InputError(f"{first.mask}: {error}") from error
     except StoreError as error:
-        if error.refused or not error.code.transient:
+        if error.lasting:
             hint = "; relative paths of a manifest start at the current directory"
             is_manifest = found.layout == "manifest"
             raise InputError(error.message + hint * is_manifest) from error

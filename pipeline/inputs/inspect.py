@@ -130,7 +130,7 @@ class Inspect:
             truth = self.storage.read_extent(sample.mask)
             size, pixels = child.call(count_classes, truth, self.coding)
         except StoreError as error:
-            if error.refused or not error.code.transient:
+            if error.lasting:
                 return {**finding, "problem": error.message}
             raise
         except (ImageError, TruthError) as error:

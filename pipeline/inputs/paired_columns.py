@@ -98,9 +98,9 @@ def _opened(storage: Storage, file: Entry) -> ParquetObject:
     try:
         return ParquetObject(storage, file)
     except StoreError as error:
-        if error.code.transient:
-            raise
-        raise InputError(error.message) from error
+        if error.lasting:
+            raise InputError(error.message) from error
+        raise
 
 
 def _columns(file: ParquetObject) -> tuple[str, str]:
@@ -127,9 +127,9 @@ def _names(file: ParquetObject, image: str) -> list[str | None]:
             paths = file.read_texts(image, _PATH)
             return [path and path.lstrip("/") for path in paths]
     except StoreError as error:
-        if error.code.transient:
-            raise
-        raise InputError(error.message) from error
+        if error.lasting:
+            raise InputError(error.message) from error
+        raise
     return [None] * sum(number for number, _ in file.groups)
 
 

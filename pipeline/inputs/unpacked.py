@@ -86,6 +86,6 @@ def _as_input() -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        if error.refused or not error.code.transient:
+        if error.lasting:
             raise InputError(error.message) from error
         raise

@@ -38,6 +38,7 @@ def train(plan: TrainingPlan, training: TrainingRun, lock: Lock) -> Checkpoint |
     check_tracker(plan.settings.tracker)
     if plan.settings.ray_address is None:
         check_gpus("gpus_per_worker", plan.settings.gpus_per_worker)
+    plan = plan.unpacked()
     start_ray(plan.settings.ray_address)
     found = training.inspection()
     if found is None:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import math
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,17 @@ class TrainingPlan:
             return math.inf
         return 60 * self.settings.max_train_minutes / len(self.stages)
 
+    def unpacked(self) -> "TrainingPlan":
+        """Unpack what lies in Parquet files; what decides stays where the samples are.
+
+        Folds and seeds divide the same samples, so they share what is unpacked.
+        """
+        rows = self.train.to_pylist() + self.val.to_pylist()
+        samples = [Sample(**row) for row in rows]
+        found = unpack(self.storage, samples, f"{self.settings.output}/unpacked")
+        num_train = self.train.num_rows
+        return replace(self, train=as_table(found[:num_train]), val=as_table(found[num_train:]))
+
 
 def open_plan(settings: TrainSettings) -> TrainingPlan:
     """Find the data and check everything that can be checked without reading its images.
@@ -98,22 +109,18 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
     data_set = open_corrected(storage, _asked(settings), settings.corrections)
     train, val = _split(data_set, settings)
     planned = tuple(_stages(settings, data_set.classes, start_record))
-    # What decides is where samples are, not where they are unpacked to.
-    deciding = _deciding(
-        settings, data_set, planned, (as_table(train), as_table(val)), start_record
-    )
-    train, val = _unpacked(storage, data_set, settings, train, val)
+    tables = as_table(train), as_table(val)
     return TrainingPlan(
         settings=settings,
         storage=storage,
         folder=f"{settings.output}/{settings.run_name}",
         classes=data_set.classes,
         coding=data_set.coding,
-        train=as_table(train),
-        val=as_table(val),
+        train=tables[0],
+        val=tables[1],
         stages=planned,
         start=settings.weights,
-        deciding=deciding,
+        deciding=_deciding(settings, data_set, planned, tables, start_record),
     )
 
 
@@ -165,23 +172,6 @@ def _split(data_set: DataSet, settings: TrainSettings) -> tuple[list[Sample], li
     return by_share(train, settings.val_share, settings.seed, settings.val_group)
 
 
-def _unpacked(
-    storage: Storage,
-    data_set: DataSet,
-    settings: TrainSettings,
-    train: list[Sample],
-    val: list[Sample],
-) -> tuple[list[Sample], list[Sample]]:
-    """Unpack what lies in Parquet files: whole splits, which all folds and seeds have alike."""
-    folder = f"{settings.output}/unpacked"
-    whole = data_set.found.split(settings.train_split)
-    known = dict(zip(whole, unpack(storage, whole, folder), strict=True))
-    held_out = (
-        [known[one] for one in val] if known.keys() >= set(val) else unpack(storage, val, folder)
-    )
-    return [known[one] for one in train], held_out
-
-
 def _start_record(storage: Storage, start: str | None) -> Checkpoint | None:
     if start is None:
         return None
@@ -220,12 +210,12 @@ def _recipe(settings: TrainSettings) -> Recipe:
         recipe = recipe.with_batch_size(settings.batch_size)
     names = ("epochs", "learning_rate", "encoder_rate", "micro_batch_size")
     given = {name: getattr(settings, name) for name in (*names, *RecipeFields.model_fields)}
-    recipe = dataclasses.replace(recipe, augmentation=_varied(recipe, settings), **_known(given))
+    recipe = replace(recipe, augmentation=_varied(recipe, settings), **_known(given))
     if not recipe.encoder_rate and settings.auxiliary_loss is None:
         # The head would teach layers that don't learn.
-        recipe = dataclasses.replace(recipe, auxiliary_loss=0.0)
+        recipe = replace(recipe, auxiliary_loss=0.0)
     if settings.find_rate:
-        recipe = dataclasses.replace(recipe, schedule="range", ema_decay=0.0, region_loss="none")
+        recipe = replace(recipe, schedule="range", ema_decay=0.0, region_loss="none")
     return recipe
 
 
@@ -240,7 +230,7 @@ def _varied(recipe: Recipe, settings: TrainSettings) -> Augmentation:
         "rotation": settings.augment_rotation,
     }
     augmentation = recipe.augmentation if settings.augment else Augmentation()
-    return dataclasses.replace(augmentation, **_known(given))
+    return replace(augmentation, **_known(given))
 
 
 def _known(given: dict[str, Any]) -> dict[str, Any]:
@@ -266,7 +256,7 @@ def _record(
             for name in ("width", "padding", "upsampling", "image_scale")
             if name in settings.model_fields_set
         }
-        return dataclasses.replace(
+        return replace(
             start,
             network=network,
             classes=classes,

@@ -461,9 +461,12 @@ def test_a_plan_is_that_of_the_data_wherever_it_is_unpacked(tmp_path: Path):
         return open_plan(TrainSettings(**places, run_name="r", val_fold=fold, width=4))
 
     plans = [plan(f"{fold}/5") for fold in range(5)]
+    assert not (tmp_path / "out").exists()
+    unpacked = [one.unpacked() for one in plans]
     files = list((tmp_path / "out/unpacked").rglob("*"))
     assert len([one for one in files if one.is_file()]) == 11
-    assert all(one.train["image_copy"].null_count == 0 for one in plans)
+    assert all(one.train["image_copy"].null_count == 0 for one in unpacked)
+    assert [one.fingerprint for one in unpacked] == [one.fingerprint for one in plans]
     assert len({one.fingerprint for one in plans}) == 5
     os.utime(tmp_path / "data/train-0.parquet", (1, 1))
     assert plan("0/5").fingerprint == plans[0].fingerprint
