@@ -16,6 +16,8 @@ _MAX_SHOWN = 5
 # What stands before the name of a truth, by layout.
 _TRUTHS = {"voc": "/SegmentationClass/", "folders": "/masks/"}
 _OWN_MASKS = "/masks/run="
+# Its images are rows, named by what they are from.
+_ROWS = "parquet"
 
 
 def named(found: Labelled) -> list[tuple[str, Sample]]:
@@ -94,20 +96,23 @@ class _Images:
 
     def __init__(self, data: Labelled) -> None:
         self._by_last: dict[str, list[tuple[str, str]]] = {}
-        self._uris: set[str] = set()
+        self._by_uri: dict[str, set[str]] = {}
         for some in data.splits.values():
             for sample in some:
-                self._uris.add(sample.image_uri)
-                for name in _names(sample):
+                uri = sample.image_uri
+                origin = data.names.get(uri) if data.layout == _ROWS else None
+                for one in filter(None, (uri, origin)):
+                    self._by_uri.setdefault(one, set()).add(uri)
+                for name in _names(sample, origin or ""):
                     last = name.rpartition("/")[2]
-                    self._by_last.setdefault(last, []).append((name, sample.image_uri))
-        self.first = min(self._uris)
+                    self._by_last.setdefault(last, []).append((name, uri))
+        self.first = min(self._by_uri)
 
     def of(self, name: str, sample: Sample) -> list[str]:
         """Return the images that a correction may be of, one at best."""
-        for uri in (sample.image_uri, name):
-            if uri in self._uris:
-                return [uri]
+        for uri in filter(None, (sample.image_uri, name)):
+            if uri in self._by_uri:
+                return sorted(self._by_uri[uri])
         names = dict.fromkeys((name, unquote(name)))
         places = {place: None for one in names if one for place in self._ending_in(one)}
         return list(places)
@@ -117,12 +122,12 @@ class _Images:
         yield from (place for other, place in pairs if f"/{other}".endswith(f"/{name}"))
 
 
-def _names(sample: Sample) -> set[str]:
+def _names(sample: Sample, origin: str) -> set[str]:
     """Return what an export may have made of an image's name, in a copy of its folders."""
     path = place_of({"uri": sample.image_uri, "image_offset": sample.image_offset})
     in_tar = sample.mask.span is not None  # whose name is no image's
     own = "" if in_tar else sample.mask_uri.partition(_OWN_MASKS)[2].partition("/")[2]
-    return {path, _stem(path), _stem(own)} - {""}
+    return {path, _stem(path), _stem(own), origin, _stem(origin)} - {""}
 
 
 def _stem(path: str) -> str:

@@ -2,10 +2,12 @@
 
 A task is {"data": {"image": ADDRESS, ...}, "annotations": [{"result": [...]}], ...}. Of several
 annotations of a task that counts which is marked as ground truth, else that which was changed last;
-cancelled ones do not. Brushes and polygons are drawn; choices, texts and the like have no pixels.
+cancelled ones do not. Brushes, polygons, rectangles and ellipses are drawn; choices, texts and the
+like have no pixels.
 """
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +24,17 @@ _log = logging.getLogger(__name__)
 
 CONFIG = "label_config.xml"
 # What a result holds says how it is drawn, whatever its type is called.
-_BRUSH, _POLYGON = "rle", "points"
+_BRUSH, _POLYGON, _RECTANGLE, _ELLIPSE = "rle", "points", "width", "radiusX"
 # Results whose types end so have a place in the image; the others are choices, texts, and so on.
 _WITH_PLACE = "labels"
 # Clicks on the way to a brush.
 _CLICKS = "keypointlabels"
+# Types of results that are a place alone; their label is a result of its own.
+_SHAPES = ("brush", "polygon", "rectangle", "ellipse")
 # Elements of a project's configuration whose labels are drawn.
-_DRAWN = ("BrushLabels", "PolygonLabels", "Labels")
+_DRAWN = ("BrushLabels", "PolygonLabels", "RectangleLabels", "EllipseLabels", "Labels")
+# Of a polygon that stands for an ellipse: with a radius of 1,000 pixels it is one off at most.
+_CORNERS = 72
 _HEX_COLOUR = re.compile(r"#[0-9a-fA-F]{6}\Z")
 # Label Studio puts eight hexadecimal digits before the name of what was uploaded.
 _UPLOADED = re.compile(r"/data/upload/.*/[0-9a-f]{8}-([^/]+)\Z")
@@ -53,6 +59,7 @@ class _LeftOut:
     tasks: int = 0
     without_size: int = 0
     without_label: int = 0
+    empty: int = 0
 
     def say(self, uri: str) -> None:
         if self.tasks:
@@ -66,8 +73,15 @@ class _LeftOut:
             )
         if self.without_label:
             _log.warning(
-                "%d regions and clicks of %s are no brush or polygon with a label and are left out",
+                "%d regions and clicks of %s are no shape with a label and are left out",
                 self.without_label,
+                uri,
+            )
+        if self.empty:
+            _log.warning(
+                "%d tasks of %s were submitted with nothing drawn: where the labels have no "
+                "`background`, their pixels are of no class (255)",
+                self.empty,
                 uri,
             )
 
@@ -130,6 +144,7 @@ def _done(task: _Object, left_out: _LeftOut) -> _Done | None:
         return None
     size = int(first["original_height"]), int(first["original_width"])
     results = list(_drawn(annotation["result"] or (), left_out))
+    left_out.empty += not results
     return _Done(task.get("id"), task["data"], results, size)
 
 
@@ -152,7 +167,7 @@ def _drawn(results: Sequence[_Object], left_out: _LeftOut) -> Iterator[_Object]:
         kind = str(one["type"])
         if kind.endswith(_WITH_PLACE) and kind != _CLICKS:
             yield one
-        elif kind == _CLICKS or (kind in ("brush", "polygon") and one.get("id") not in labelled):
+        elif kind == _CLICKS or (kind in _SHAPES and one.get("id") not in labelled):
             left_out.without_label += 1
 
 
@@ -173,13 +188,43 @@ def _outline(value: _Object, size: tuple[int, int], what: str) -> Any:
     height, width = size
     if _BRUSH in value:
         return {"size": [height, width], "brush": value[_BRUSH]}
+    x_unit, y_unit = width / 100, height / 100
     if _POLYGON in value:
-        # In percent of the image.
-        corners = ((x * width / 100, y * height / 100) for x, y in value[_POLYGON])
-        return [[part for corner in corners for part in corner]]
-    raise InputError(
-        f"{what}; of Label Studio brushes and polygons are read, which say what each pixel is"
-    )
+        corners = [(x * x_unit, y * y_unit) for x, y in value[_POLYGON]]
+    elif _RECTANGLE in value or _ELLIPSE in value:
+        corners = _turned(value, x_unit, y_unit)
+    else:
+        raise InputError(
+            f"{what}; of Label Studio brushes, polygons, rectangles and ellipses are read"
+        )
+    return [[part for corner in corners for part in corner]]
+
+
+def _turned(value: _Object, x_unit: float, y_unit: float) -> list[tuple[float, float]]:
+    """Place the corners of a rectangle or an ellipse, in pixels.
+
+    Label Studio turns them clockwise, by degrees: a rectangle around its upper left corner, where
+    its x and y are, an ellipse around its centre. Lengths along and across are percentages of the
+    image's width and height, whatever the turn.
+    """
+    angle = math.radians(value.get("rotation") or 0)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return [
+        (
+            value["x"] * x_unit + along * x_unit * cosine - across * y_unit * sine,
+            value["y"] * y_unit + along * x_unit * sine + across * y_unit * cosine,
+        )
+        for along, across in _around(value)
+    ]
+
+
+def _around(value: _Object) -> list[tuple[float, float]]:
+    """Return the corners from x and y, in percent, before they are turned."""
+    if _RECTANGLE in value:
+        width, height = value["width"], value["height"]
+        return [(0, 0), (width, 0), (width, height), (0, height)]
+    steps = (2 * math.pi * step / _CORNERS for step in range(_CORNERS))
+    return [(value["radiusX"] * math.cos(one), value["radiusY"] * math.sin(one)) for one in steps]
 
 
 def _image(number: int, task: _Done, uri: str) -> dict[str, Any]:

@@ -137,8 +137,9 @@ def test_submitted_tasks_are_data(place: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("form", _FORMS)
-def test_an_export_takes_the_place_of_the_masks(place: Path, tmp_path: Path, form: str):
-    """As corrections each mask is of its image, whatever name the form gives it."""
+@pytest.mark.parametrize("data", ["all.parquet", "hf"])
+def test_an_export_takes_the_place_of_the_masks(place: Path, tmp_path: Path, form: str, data: str):
+    """As corrections each mask is of its image, whatever name the form and the data give it."""
     masks = _masks(place)
     copy = tmp_path / form
     for path in (one for one in (place / form).rglob("*") if one.is_file()):
@@ -148,14 +149,15 @@ def test_an_export_takes_the_place_of_the_masks(place: Path, tmp_path: Path, for
         _submit(copy, np.fliplr, masks)
     else:
         _rewrite(copy, np.fliplr)
-    asked = Asked(f"file://{place}/all.parquet", "train", drawn_to=f"file://{tmp_path}/to")
+    asked = Asked(f"file://{place}/{data}", "train", drawn_to=f"file://{tmp_path}/to")
 
     data_set = open_corrected(Storage(), asked, f"file://{copy}")
 
     samples = unpack_truths(Storage(), data_set.found.split("train"), f"file://{tmp_path}/un")
-    assert {one.image_uri for one in samples} == {f"file://{place}/in/{key}" for key in masks}
+    called = {uri: data_set.found.names.get(uri, uri) for uri in (one.image_uri for one in samples)}
+    assert set(called.values()) == {f"file://{place}/in/{key}" for key in masks}
     for one in samples:
-        mask = masks[one.image_uri.removeprefix(f"file://{place}/in/")]
+        mask = masks[called[one.image_uri].removeprefix(f"file://{place}/in/")]
         found = decode_truth(Storage().read_extent(one.mask), data_set.coding)
         np.testing.assert_array_equal(found, mask[:, ::-1], err_msg=one.image_uri)
 
@@ -201,6 +203,46 @@ def test_polygons_of_label_studio_are_drawn(tmp_path: Path):
     np.testing.assert_array_equal(found, np.where(np.arange(20) < 10, 0, 255)[None].repeat(10, 0))
 
 
+@pytest.mark.parametrize(
+    ("shape", "inside"),
+    [
+        (
+            {"x": 25, "y": 10, "width": 50, "height": 60, "rotation": 0},
+            lambda x, y: (x > 10) & (x < 30) & (y > 2) & (y < 14),
+        ),
+        # A quarter turn around the upper left corner: what was down lies to its left.
+        (
+            {"x": 75, "y": 50, "width": 20, "height": 60, "rotation": 90},
+            lambda x, y: (x > 18) & (x < 30) & (y > 10) & (y < 18),
+        ),
+        (
+            {"x": 50, "y": 50, "radiusX": 30, "radiusY": 20, "rotation": 0},
+            lambda x, y: ((x - 20) / 12) ** 2 + ((y - 10) / 4) ** 2 < 1,
+        ),
+        (
+            {"x": 50, "y": 50, "radiusX": 20, "radiusY": 20, "rotation": 90},
+            lambda x, y: ((x - 20) / 4) ** 2 + ((y - 10) / 8) ** 2 < 1,
+        ),
+    ],
+)
+def test_rectangles_and_ellipses_are_drawn(tmp_path: Path, shape: dict, inside: Callable):
+    """Turned as Label Studio turns them, around a corner or the centre, also in a wide image."""
+    kind = "ellipselabels" if "radiusX" in shape else "rectanglelabels"
+    result = {**_result((20, 40), kind), "value": {**shape, kind: ["road"]}}
+    task = {"data": {"image": "s3://b/a.png"}, "annotations": [{"result": [result]}]}
+    (tmp_path / "tasks.json").write_text(json.dumps([task]))
+
+    data_set = _opened(tmp_path / "tasks.json", tmp_path / "to")
+
+    [sample] = data_set.found.split("train")
+    found = decode_truth(Storage().read_extent(sample.mask), data_set.coding)
+    y, x = np.mgrid[:20, :40] + 0.5
+    wrong = (found == 0) != inside(x, y)
+    # Pixels that an outline passes through may be of either side.
+    assert wrong.mean() < 0.03
+    assert (found == 0).sum() > 50
+
+
 def _task(**result: Any) -> list[dict[str, Any]]:
     full = {**_result((2, 2)), "value": {"rle": [], "brushlabels": ["a"]}, **result}
     return [{"data": {"image": "s3://b/a.png"}, "annotations": [{"result": [full]}]}]
@@ -217,8 +259,8 @@ def _of_two_images() -> list[dict[str, Any]]:
     ("tasks", "words"),
     [
         (
-            _task(type="rectanglelabels", value={"x": 1, "rectanglelabels": ["a"]}),
-            "result r of task None is rectanglelabels; of Label Studio brushes",
+            _task(type="vectorlabels", value={"vertices": [], "vectorlabels": ["a"]}),
+            "result r of task None is vectorlabels; of Label Studio brushes",
         ),
         (_task(value={"rle": [], "brushlabels": ["a", "b"]}), "has the labels a, b; a region is"),
         (_task(value={"rle": []}), "has the labels none; a region is of one"),
@@ -330,15 +372,19 @@ def test_what_has_no_region_or_no_label_is_left_out(
     kept = task["annotations"][0]["result"]
     kept += [{"type": "brush", "id": "s"}, {"type": "keypointlabels"}, {"type": "brush", "id": "r"}]
     empty = {"data": {"image": "s3://b/b.png"}, "annotations": [{"result": []}]}
+    seen = {**empty, "data": {"image": "s3://b/d.png"}, "predictions": [{"result": kept[:1]}]}
     waiting = {"data": {"image": "s3://b/c.png"}, "annotations": []}
-    (tmp_path / "tasks.json").write_text(json.dumps([task, empty, waiting]))
+    (tmp_path / "tasks.json").write_text(json.dumps([task, empty, waiting, seen]))
 
     with caplog.at_level("INFO"):
         data_set = _opened(tmp_path / "tasks.json", tmp_path / "to")
 
-    assert [one.image_uri for one in data_set.found.split("train")] == ["s3://b/a.png"]
+    samples = data_set.found.split("train")
+    assert [one.image_uri for one in samples] == ["s3://b/a.png", "s3://b/d.png"]
+    assert np.unique(decode_truth(Storage().read_extent(samples[1].mask), data_set.coding)) == [255]
     for words in ("1 tasks of", "submitted without a region", "2 regions and clicks"):
         assert words in caplog.text
+    assert "submitted with nothing drawn" in caplog.text
 
 
 def test_labels_go_by_the_configuration(tmp_path: Path):
