@@ -1,10 +1,16 @@
 """Bilinear interpolation of parts of a picture's maps, as if of the whole."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
 
 from fcn.geometry import Size
+
+# Of axes and the parts of them that tiles are made from: 24 bytes per row or column each.
+_NUM_KEPT = 512
+
+_Places = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,7 @@ class Interpolation:
             size: Size of the result.
         """
         for axis, dim in enumerate((-2, -1)):
-            position = self._positions(axis, first[axis], size[axis]).to(part_NCHW.device)
-            before = position.long()
-            share = (position - before).to(part_NCHW.dtype)
-            after = (before + 1).clamp(max=self.source[axis] - 1)
+            before, after, share = self._places(axis, first[axis], size[axis], part_NCHW)
             low, high = (
                 part_NCHW.index_select(
                     dim, (index - begin[axis]).clamp(0, part_NCHW.shape[dim] - 1)
@@ -70,7 +73,35 @@ class Interpolation:
         return (int(rows[0]), int(columns[0])), behind
 
     def _positions(self, axis: int, first: int, size: int) -> torch.Tensor:
-        """Return the places of outputs in the map, pixels being areas with their centres at 1/2."""
-        source, target = self.source[axis], self.target[axis]
-        outputs = torch.arange(first, first + size, dtype=torch.float64)
-        return ((outputs + 0.5) * (source / target) - 0.5).clamp(min=0, max=source - 1)
+        return _positions(self.source[axis], self.target[axis], first, size)
+
+    def _places(self, axis: int, first: int, size: int, part_NCHW: torch.Tensor) -> _Places:
+        """Return for each output the rows or columns before and behind it, and its share."""
+        find = _find_places if torch.compiler.is_compiling() else _kept_places
+        like = part_NCHW.device, part_NCHW.dtype
+        return find(self.source[axis], self.target[axis], first, size, *like)
+
+
+def _positions(source: int, target: int, first: int, size: int) -> torch.Tensor:
+    """Return the places of outputs in the map, pixels being areas with their centres at 1/2."""
+    outputs = torch.arange(first, first + size, dtype=torch.float64)
+    return ((outputs + 0.5) * (source / target) - 0.5).clamp(min=0, max=source - 1)
+
+
+def _find_places(  # noqa: PLR0913, PLR0917 - what `Interpolation.part` has of an axis
+    source: int, target: int, first: int, size: int, device: torch.device, dtype: torch.dtype
+) -> _Places:
+    position = _positions(source, target, first, size).to(device)
+    before = position.long()
+    share = (position - before).to(dtype)
+    return before, (before + 1).clamp(max=source - 1), share
+
+
+@functools.lru_cache(maxsize=_NUM_KEPT)
+def _kept_places(  # noqa: PLR0913, PLR0917 - likewise
+    source: int, target: int, first: int, size: int, device: torch.device, dtype: torch.dtype
+) -> _Places:
+    """Find them once: on a GPU each costs a copy that the CPU waits for."""
+    # Who trains may meet them later, and inference's tensors have no gradients.
+    with torch.inference_mode(mode=False):
+        return _find_places(source, target, first, size, device, dtype)

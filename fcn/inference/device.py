@@ -6,13 +6,14 @@ from contextlib import contextmanager
 import torch
 
 from fcn.inference import DeviceError
+from fcn.short_memory import tells_of_short_memory
 
 
 def open_device(name: str, memory_share: float = 1.0) -> torch.device:
     """Return a device that answers.
 
     Args:
-        name: As PyTorch names it, such as `cpu`, `cuda` or `cuda:1`.
+        name: As PyTorch names it, such as `cpu`, `cuda`, which is the current one, or `cuda:1`.
         memory_share: Of a GPU's memory, what PyTorch's allocator may take in this process, 0 to 1:
             processes that share a GPU would else fill it up for each other.
 
@@ -22,9 +23,24 @@ def open_device(name: str, memory_share: float = 1.0) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         with _refusals_are_said(name):
-            torch.zeros(1, device=device)
-            torch.cuda.set_per_process_memory_fraction(memory_share, device)
+            # Not all of PyTorch takes a GPU without its number.
+            device = torch.zeros(1, device=device).device
+            torch.cuda.set_per_process_memory_fraction(float(memory_share), device)
     return device
+
+
+@contextmanager
+def working_on(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one of this thread: events and kernels go to that one.
+
+    Args:
+        device: Any; a CPU needs nothing.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield
 
 
 @contextmanager
@@ -36,7 +52,9 @@ def loading_onto(device: torch.device) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not tells_of_short_memory(str(error)):
+            raise
         raise DeviceError(
             f"the network does not fit into the memory that is free on {device}: "
             f"{first_line(error)} Is another process on the card? Fewer replicas per GPU "

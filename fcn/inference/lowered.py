@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from fcn.models.layers import as_product, is_dense, is_fused
+from fcn.models.layers import as_product, is_dense, is_lowered
 from fcn.models.network import Network
 from fcn.upsample import LearnedUpsample
 
@@ -60,5 +60,5 @@ class _Aligned(nn.Module):
         self.conv.bias = nn.Parameter(torch.cat([bias, bias.new_zeros(added)]), requires_grad=False)
 
     def forward(self, features_NCHW: torch.Tensor) -> torch.Tensor:
-        apply = as_product if is_fused(self.conv, features_NCHW) else nn.Conv2d.__call__
+        apply = as_product if is_lowered(self.conv, features_NCHW) else nn.Conv2d.__call__
         return apply(self.conv, features_NCHW)[:, : self._num_channels]

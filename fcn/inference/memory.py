@@ -7,7 +7,6 @@ restarts it meets the same picture again. So what fits is computed before.
 Tensor names: N batch, C channels, H and W pixels.
 """
 
-import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,20 +16,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fcn.short_memory import tells_of_short_memory
+
 _Result = TypeVar("_Result")
 
-# Parts of messages: not every library has a class for this.
-_OUT_OF_MEMORY = (
-    "not enough memory",
-    "can't allocate memory",
-    "could not create a primitive",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-_CUDNN_OUT_OF_MEMORY = re.compile(r"CUDNN_STATUS_\w*ALLOC(ATION)?_FAILED")
-# What cuDNN says when no way to compute finds the workspace that it needs, and of what it can't
-# compute at all.
-_PERHAPS_OUT_OF_MEMORY = "unable to find an engine to execute this computation"
 # oneDNN keeps rearranged copies of what it works on, the allocator freed pieces.
 _WORKSPACE = 2
 # Of the steps from scores to counts, per pixel: float64 confidences, int64 classes and bins.
@@ -55,19 +44,12 @@ def if_it_fits(
     except (torch.OutOfMemoryError, MemoryError):
         pass
     except RuntimeError as error:
-        if not _tells_of_short_memory(str(error), smallest=smallest):
+        if not tells_of_short_memory(str(error), smallest=smallest):
             raise
     # Outside of the handlers, so that the failed attempt's tensors are free again.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
-
-
-def _tells_of_short_memory(message: str, *, smallest: bool) -> bool:
-    if _PERHAPS_OUT_OF_MEMORY in message:
-        return not smallest
-    known = any(words in message for words in _OUT_OF_MEMORY)
-    return known or _CUDNN_OUT_OF_MEMORY.search(message) is not None
 
 
 class MemoryEstimate:

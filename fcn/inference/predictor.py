@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fcn.inference.batches import Batching
 from fcn.inference.budget import Budget
 from fcn.inference.compiler import CompiledNetwork, try_compiler
-from fcn.inference.device import loading_onto, open_device
+from fcn.inference.device import loading_onto, open_device, working_on
 from fcn.inference.device_time import DeviceTime
 from fcn.inference.labeller import Labeller, Launched, Prediction
 from fcn.inference.lowered import lower
@@ -100,7 +100,8 @@ class Predictor:
         seen_at = [scale * record.image_scale for scale in scales]
         views = make_views(seen_at, flip=flip)
         prepared = Preprocess(record).to(self._device), views, _DTYPES[precision]
-        self._scorer = _make_scorer(network, self._device, *prepared, compiled=compiled)
+        with working_on(self._device):
+            self._scorer = _make_scorer(network, self._device, *prepared, compiled=compiled)
         self._record = record
         self._ignore_below = ignore_below
         filled = max_whole_pixels if compiled else 0
@@ -153,16 +154,26 @@ class Predictor:
         for index, image in enumerate(images):
             _check(index, image, self._record.in_channels)
         predictions: list[Prediction | None] = [None] * len(images)
-        batches = list(self._batching.share_out(images))
-        uploads = self._uploader.upload(
-            [self._batching.filled([images[index] for index in batch]) for batch in batches]
-        )
         labeller = Labeller(
             self._scorer,
             self._record.num_classes,
             with_scores=with_scores,
             with_confidence=with_confidence,
             ignore_below=self._ignore_below,
+        )
+        with working_on(self._device):
+            for index, prediction in self._predictions(labeller, images):
+                predictions[index] = prediction
+                self._num_images += 1
+        return predictions
+
+    def _predictions(
+        self, labeller: Labeller, images: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[tuple[int, Prediction | None]]:
+        """Label images, batch by batch; yields each with its index."""
+        batches = list(self._batching.share_out(images))
+        uploads = self._uploader.upload(
+            [self._batching.filled([images[index] for index in batch]) for batch in batches]
         )
         parts = (
             (indices, launched)
@@ -172,10 +183,7 @@ class Predictor:
         )
         for indices, found in _read_behind(parts):
             # What a batch was filled with has no index.
-            for index, prediction in zip(indices, found, strict=False):
-                predictions[index] = prediction
-                self._num_images += 1
-        return predictions
+            yield from zip(indices, found, strict=False)
 
     def _parts(
         self,

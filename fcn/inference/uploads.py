@@ -51,8 +51,9 @@ class Uploader:
             yield None if copied is None else self._ready(*copied)
 
     def _copy(self, images: Images) -> tuple[torch.Tensor, torch.cuda.Event]:
-        pinned = stack(images, self._device)
+        # Whatever the thread allocates belongs to the stream's GPU.
         with torch.cuda.stream(self._stream):
+            pinned = stack(images, self._device)
             return pinned.to(self._device, non_blocking=True), self._stream.record_event()
 
     def _ready(self, on_device: torch.Tensor, copied: torch.cuda.Event) -> torch.Tensor:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fcn.short_memory import tells_of_short_memory
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,16 +36,28 @@ def find_kernels(device: torch.device) -> Kernels | None:
     try:
         # Triton is there for GPUs only, and these are written in it.
         label_in_one_pass = import_module("fcn.kernels.label").label_in_one_pass
-        max_pool = import_module("fcn.kernels.pool").max_pool
-        max_pool(torch.zeros(1, 8, 2, 2, device=device).to(memory_format=torch.channels_last))
+        kernels = Kernels(import_module("fcn.kernels.pool").max_pool, label_in_one_pass)
+        _try(kernels, device)
     except torch.OutOfMemoryError:
         # Nothing is said about Triton by that: smaller batches are tried, and it again with them.
         raise
-    except (ImportError, RuntimeError, OSError) as error:
+    # Triton has classes of its own, and so have the compilers that it calls.
+    except Exception as error:
+        if tells_of_short_memory(str(error)):
+            raise torch.OutOfMemoryError(str(error)) from error
         _log.warning(
             "Triton can't be used here (%s); PyTorch's own operations take its place, and small "
             "networks label more slowly. It needs a C compiler and Python's headers",
             error,
         )
         return None
-    return Kernels(max_pool, label_in_one_pass)
+    return kernels
+
+
+def _try(kernels: Kernels, device: torch.device) -> None:
+    """Compile and run each once, in a form that networks need."""
+    ones = torch.ones(1, 8, 2, 2, device=device)
+    with torch.inference_mode():
+        kernels.max_pool(ones.to(memory_format=torch.channels_last))
+        for below in (0.0, 0.5):
+            kernels.label_in_one_pass(ones, 1 << 20, with_confidence=False, ignore_below=below)

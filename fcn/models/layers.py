@@ -1,14 +1,20 @@
 """Layers as a GPU computes them fastest where no gradients are wanted; elsewhere PyTorch's own.
 
-What each of them replaces is its first branch, which is what CPUs, training and `torch.compile`
-run. Figures: docs/performance.md.
+What each of them replaces is what CPUs and training run, and `torch.compile`, but for the large
+kernels. Figures: docs/performance.md.
 """
+
+import functools
+import logging
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fcn.kernels import find_kernels
+from fcn.short_memory import tells_of_short_memory
+
+_log = logging.getLogger(__name__)
 
 # cuDNN 9.19 computes fc6 (7x7, on maps of 12x16) in bf16 without the matrix units, at a tenth of
 # what a matrix product of the same numbers takes. 3x3 convolutions are what it is good at.
@@ -26,10 +32,11 @@ def conv_relu(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> torch.Tensor:
         conv: With a bias.
         features_NCHW: Its input.
     """
-    if not is_fused(conv, features_NCHW):
-        return F.relu(conv(features_NCHW), inplace=True)
-    if max(conv.kernel_size) > _LARGEST_KERNEL and is_dense(conv):
+    is_large = max(conv.kernel_size) > _LARGEST_KERNEL and is_dense(conv)
+    if is_large and is_lowered(conv, features_NCHW):
         return F.relu(as_product(conv, features_NCHW), inplace=True)
+    if not _is_fused(conv, features_NCHW):
+        return F.relu(conv(features_NCHW), inplace=True)
     features_NCHW, weight = _widened(features_NCHW), _widened(conv.weight)
     return torch.cudnn_convolution_relu(
         features_NCHW,
@@ -52,7 +59,7 @@ def conv_add_relu(
         features_NCHW: Its input.
         added_NCHW: Has the shape of its output.
     """
-    if not is_fused(conv, features_NCHW):
+    if not _is_fused(conv, features_NCHW):
         return F.relu(conv(features_NCHW) + added_NCHW, inplace=True)
     return torch.cudnn_convolution_add_relu(
         features_NCHW,
@@ -93,16 +100,43 @@ def pool_2x2(pool: nn.MaxPool2d, features_NCHW: torch.Tensor) -> torch.Tensor:
     return kernels.max_pool(features_NCHW)
 
 
-def is_fused(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> bool:
-    """Return whether a convolution can be computed together with what follows."""
+def is_lowered(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> bool:
+    """Return whether a convolution is one of a network that only labels, on a GPU."""
     return (
         features_NCHW.is_cuda
         and features_NCHW.dtype == conv.weight.dtype
         and conv.bias is not None
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cuda")
-        and not torch.compiler.is_compiling()
     )
+
+
+def _is_fused(conv: nn.Conv2d, features_NCHW: torch.Tensor) -> bool:
+    """Return whether cuDNN computes a convolution together with what follows."""
+    return (
+        is_lowered(conv, features_NCHW)
+        and not torch.compiler.is_compiling()
+        and _has_fusion(features_NCHW.device, features_NCHW.dtype)
+    )
+
+
+@functools.cache
+def _has_fusion(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether cuDNN fuses on a card, by trying it; where it does not, the log says so."""
+    channels = _FEWEST_CHANNELS
+    given = {"device": device, "dtype": dtype}
+    features = torch.ones(1, channels, 4, 4, **given).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # mypy
+    weight = torch.ones(channels, channels, 3, 3, **given).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # mypy
+    bias = torch.ones(channels, **given)  # type: ignore[call-overload]  # mypy
+    ones = (1, 1)
+    try:
+        torch.cudnn_convolution_relu(features, weight, bias, ones, ones, ones, 1)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or tells_of_short_memory(str(error)):
+            raise
+        _log.warning("cuDNN fuses no convolution in %s here (%s); ReLUs pass alone", dtype, error)
+        return False
+    return True
 
 
 def is_dense(conv: nn.Conv2d) -> bool:

@@ -3,8 +3,13 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from fcn import kernels
 
 # Triton looks at the variable when kernels are defined: a process of its own.
 _BOTH = """
@@ -114,3 +119,52 @@ def test_the_pool_gives_what_pytorch_gives() -> None:
         [sys.executable, "-c", _POOLS], capture_output=True, text=True, check=False
     )
     assert process.stdout.split() == ["1"], process.stderr
+
+
+class _OutOfResources(Exception):
+    """As Triton's own errors, which have no class of Python's but this."""
+
+
+@pytest.fixture
+def unknown() -> Iterator[None]:
+    """Forget what is known of kernels, before and after."""
+    kernels.find_kernels.cache_clear()
+    yield
+    kernels.find_kernels.cache_clear()
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, where: str, error: Exception) -> None:
+    """Let a kernel that is tried fail."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    there = {"max_pool": lambda *_: None, "label_in_one_pass": lambda *_, **__: None}
+    monkeypatch.setattr(
+        kernels, "import_module", lambda _: SimpleNamespace(**{**there, where: fail})
+    )
+    ones = torch.ones(1, 8, 2, 2)
+    monkeypatch.setattr(kernels.torch, "ones", lambda *_, **__: ones)
+
+
+@pytest.mark.usefixtures("unknown")
+@pytest.mark.parametrize("where", ["max_pool", "label_in_one_pass"])
+@pytest.mark.parametrize(
+    "error", [_OutOfResources("shared memory"), subprocess.CalledProcessError(1, "gcc")], ids=str
+)
+def test_kernels_that_do_not_compile_are_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str, error: Exception
+) -> None:
+    """Whatever Triton or a compiler raises, PyTorch's operations take their place."""
+    _failing(monkeypatch, where, error)
+    assert kernels.find_kernels(torch.device("cuda", 0)) is None
+    assert f"Triton can't be used here ({error})" in caplog.text
+
+
+@pytest.mark.usefixtures("unknown")
+def test_short_memory_says_nothing_about_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is passed on as PyTorch's own, and the kernels are tried again."""
+    _failing(monkeypatch, "max_pool", RuntimeError("Triton Error [CUDA]: out of memory"))
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            kernels.find_kernels(torch.device("cuda", 0))

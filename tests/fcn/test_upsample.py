@@ -172,3 +172,16 @@ def test_far_down_a_large_picture_a_part_is_still_exact() -> None:
     found = interpolation.part(scores[..., 2374:, :], (2374, 0), (19_000, 0), (1001, 8))
     expected = _exact(scores, (20_001, 8))[..., 19_000:, :]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_places_that_labelling_has_found_can_be_trained_with() -> None:
+    """They are kept for the next picture, whoever asks first: a training evaluates in between."""
+    there = Interpolation((5, 7), (23, 31))
+    maps = torch.randn(1, 2, 5, 7)
+    with torch.inference_mode():
+        first = there.part(maps, (0, 0), (0, 0), (23, 31))
+    trained = maps.clone().requires_grad_()
+    again = there.part(trained, (0, 0), (0, 0), (23, 31))
+    again.sum().backward()
+    torch.testing.assert_close(again.detach(), first)
+    assert trained.grad is not None

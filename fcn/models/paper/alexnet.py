@@ -13,6 +13,7 @@ from torch import nn
 
 from fcn.geometry import Geometry
 from fcn.interpolation import Window
+from fcn.models.layers import conv_relu
 from fcn.models.network import Network, init_he, score_layer
 from fcn.upsample import make_upsample
 
@@ -81,17 +82,21 @@ class FCNAlexNet(Network):
 
     def score(self, images_NCHW: torch.Tensor, window: Window | None) -> torch.Tensor:  # noqa: ARG002 - every part is scored alike
         """Score images; see `Network.forward`."""
-        # The normalisation squares, which overflows in fp16.
-        features = self.norm(self.pool(F.relu(self.conv1(images_NCHW), inplace=True)).float())
-        features = self.norm(self.pool(F.relu(self.conv2(features), inplace=True)).float())
+        features = self._normalised(self.pool(F.relu(self.conv1(images_NCHW), inplace=True)))
+        features = self._normalised(self.pool(F.relu(self.conv2(features), inplace=True)))
         features = F.relu(self.conv3(features), inplace=True)
         features = F.relu(self.conv4(features), inplace=True)
         features = self.pool(F.relu(self.conv5(features), inplace=True))
-        features = self.dropout(F.relu(self.fc6(features), inplace=True))
+        features = self.dropout(conv_relu(self.fc6, features))
         features = self.dropout(F.relu(self.fc7(features), inplace=True))
         size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
         scores: torch.Tensor = self.upscore(self.score_fr(features).float(), self.crop, size)
         return scores
+
+    def _normalised(self, features_NCHW: torch.Tensor) -> torch.Tensor:
+        # It squares, which overflows in fp16.
+        normalised: torch.Tensor = self.norm(features_NCHW.float())
+        return normalised.to(features_NCHW.dtype)
 
     def _align(self) -> None:
         """Compute where the image begins in the scores: at 18 in `paper` padding."""

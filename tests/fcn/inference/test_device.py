@@ -1,5 +1,7 @@
 """Devices that can't be used say why, before a replica works."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -31,12 +33,24 @@ def test_a_card_that_is_full_at_the_start_is_refused(message: str) -> None:
 
 
 def test_a_replica_takes_its_share_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a card that replicas share, PyTorch gets the share that was asked for; of a CPU none."""
+    """Of a card that replicas share, PyTorch gets the share that was asked for; of a CPU none.
+
+    PyTorch's own checks run: it refuses a card without its number, and a share that is no float.
+    """
     taken: list[object] = []
-    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
-    monkeypatch.setattr(
-        torch.cuda, "set_per_process_memory_fraction", lambda *args: taken.append(args)
-    )
+    there = SimpleNamespace(device=torch.device("cuda", 3))
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: there)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    setter = "_cuda_setMemoryFraction"
+    monkeypatch.setattr(torch._C, setter, lambda *args: taken.append(args), raising=False)
     open_device("cpu", 0.5)
-    device = open_device("cuda", 0.5)
-    assert taken == [(0.5, device)]
+    assert open_device("cuda", 1) == torch.device("cuda", 3)
+    assert taken == [(1.0, 3)]
+
+
+@pytest.mark.parametrize("message", ["Triton Error [CUDA]: out of memory", "something else"])
+def test_only_short_memory_is_told_as_a_full_card(message: str) -> None:
+    """What libraries say of it in their own words is it, too; other errors pass."""
+    expected = DeviceError if "memory" in message else RuntimeError
+    with pytest.raises(expected, match=r"memory|else"), loading_onto(torch.device("cpu")):
+        raise RuntimeError(message)

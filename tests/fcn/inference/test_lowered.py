@@ -55,7 +55,7 @@ def test_a_lowered_network_gives_the_scores_of_the_original(name: str) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["fcn8s_vgg16", "fcn_all_skips", "fcn_resnet50"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_lowered_network_rounds_as_autocast_does(name: str) -> None:
     """In bf16 scores are about as far from those in fp32 as they are under autocast."""
     network = _network(name)
@@ -92,6 +92,15 @@ def test_a_product_of_patches_is_a_convolution(
         expected, found = conv(features), as_product(conv, features)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_product_of_patches_is_one_graph() -> None:
+    """Compiled networks keep it: nothing in it has to run between two graphs."""
+    conv = nn.Conv2d(6, 10, 7, padding=3).to(memory_format=torch.channels_last)
+    features = torch.randn(2, 6, 9, 11).to(memory_format=torch.channels_last)
+    compiled = torch.compile(as_product, backend="eager", dynamic=False, fullgraph=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(conv, features), as_product(conv, features))
 
 
 @pytest.mark.parametrize("channels", [3, 15, 16, 20])
