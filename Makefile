@@ -7,6 +7,7 @@
 # make test    the tests, two files at a time; WORKERS=0 for one after the other, in one process
 # make test-runs  the tests of whole runs and trainings: kills, faults, photographs, the loop
 # make coverage  the tests that take minutes, and the share of the code that they run
+# make gpu-rehearsal  every line of the check for GPUs, on the CPU; make gpu-wheels: what it needs there
 # make readers  install what reads exports, for a test: Datumaro, Label Studio's SDK, `datasets`
 # make azurite  install a server of Azure's kind for the tests, with npm; without it they are skipped
 # make check   ruff, mypy and import-linter
@@ -28,7 +29,7 @@ IN_TWO := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.installed-$(shell sha256sum requirements-dev.lock | cut -c1-16)
 RUN := $(VENV)/bin/python
 
-.PHONY: gpu-rehearsal azurite readers install check test test-runs test-cluster test-faults check-infra coverage docs docs-settings demo \
+.PHONY: gpu-rehearsal gpu-wheels azurite readers install check test test-runs test-cluster test-faults check-infra coverage docs docs-settings demo \
 	demo-weights demo-picture report-picture bench wheel lock clean
 
 # The project itself is linked into the environment, again if that served another checkout.
@@ -93,6 +94,14 @@ test-faults: install
 		tests/jobs/test_kill.py tests/jobs/test_label.py tests/jobs/test_train.py
 
 # Every line of the check for GPUs, on this machine's CPU.
+gpu-wheels: install
+	mkdir -p gpu-wheels
+	sed '1,/^# others/d' tests/gpu/packages.txt | while read name; do grep -E "^$$name==" requirements-dev.lock; done \
+	    | sed 's/ *\\$$//' > gpu-wheels/names.txt
+	$(RUN) -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	    -d gpu-wheels -r gpu-wheels/names.txt
+
 gpu-rehearsal: install
 	$(RUN) tests/gpu/check.py --device cpu --tiny --limit-factor 6 --budget 3000 --out gpu-rehearsal
 

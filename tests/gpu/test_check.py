@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 _CHECK = Path(__file__).parent / "check.py"
@@ -24,3 +25,22 @@ def test_the_quick_sections_run_and_find_nothing(tmp_path: Path) -> None:
     assert [note for note in notes if "FAILED" in note] == []
     assert {entry["unequal"] for entry in entries if "unequal" in entry} == {0}
     assert {entry["masks_equal"] for entry in entries if "masks_equal" in entry} == {True}
+
+
+_WITH_PYTORCH = {"torch", "cuda-bindings", "cuda-pathfinder", "setuptools", "fcn-pipeline"}
+_PRINT_MODULES = """
+import json, sys
+import fcn.inference.predictor, fcn.training.trainer, fcn.weights.files
+import pipeline.images.decode, pipeline.images.masks, pipeline.labelling.segment
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_the_packages_that_the_check_needs_are_named() -> None:
+    """What its sections import is in packages.txt, or is part of what PyTorch's images have."""
+    found = subprocess.run([sys.executable, "-c", _PRINT_MODULES], capture_output=True, check=True)
+    there = packages_distributions()
+    names = {name for one in json.loads(found.stdout) for name in there.get(one, ())}
+    loaded = {name.lower().replace("_", "-") for name in names}
+    lines = (_CHECK.parent / "packages.txt").read_text().splitlines()
+    assert loaded - set(lines) - _WITH_PYTORCH == set()
