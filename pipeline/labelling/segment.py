@@ -144,6 +144,7 @@ class Segmenter:
         except DeviceError as error:
             self._refusal = SettingError(f"a replica's device: {error}")
         self._pool = ThreadPoolExecutor(placement.threads)
+        self._busy_s = 0.0
         self._chunk_pixels = _CHUNK_PIXELS_OF_GPUS if placement.use_gpu else _CHUNK_PIXELS
         self._mishaps = Mishaps()
         palette = make_palette([label.color for label in classes])
@@ -219,12 +220,14 @@ class Segmenter:
         self, pixels: list[NDArray[np.uint8]], work: Work, treatment: Treatment
     ) -> "Sequence[Prediction | None]":
         """Run the network; on its own thread, so that waiting for it is not counted."""
-        before, busy_before = self._predictor.num_backoffs, self._predictor.device_seconds
+        before = self._predictor.num_backoffs
         with work.timed("network"), treatment.network_limit(pixels):
             predictions = self._predictor.predict(pixels)
         work.backoffs += self._predictor.num_backoffs - before
-        computed = self._predictor.device_seconds - busy_before
-        work.device_seconds = (work.device_seconds or 0.0) + computed
+        # With what ended only after the last call had read it.
+        busy = self._predictor.device_seconds
+        work.device_seconds = (work.device_seconds or 0.0) + busy - self._busy_s
+        self._busy_s = busy
         return predictions
 
     def _decode(self, treatment: Treatment, image: ImageRow) -> NDArray[np.uint8] | ImageError:

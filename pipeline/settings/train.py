@@ -98,7 +98,8 @@ class _NetworkFields(NoSettings):
     )
     precision: Literal["fp32", "bf16"] | None = Field(
         None,
-        description="arithmetic of the forward pass; default: bf16 on GPUs, fp32 on CPUs",
+        description="arithmetic of the forward pass; default: bf16 where all workers have GPUs of "
+        "Ampere or newer, else fp32",
     )
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import ray.train.torch
 import torch
 
+from fcn.inference import DeviceError
+from fcn.inference.device import open_device
 from fcn.models import Network
 from fcn.training.distributed import rank, sum_over_workers, world_size
 from fcn.training.recipes import class_weights
@@ -23,6 +25,9 @@ from pipeline.training.rate_steps import try_rates
 from pipeline.training.run_folder import LAST, TrainingRun
 from pipeline.training.state_file import Position, from_bytes
 
+# Compute capability of Ampere.
+_WITH_BF16 = (8, 0)
+
 
 def train(config: WorkerConfig) -> PipelineError | None:
     """Train, as one of the workers.
@@ -33,7 +38,7 @@ def train(config: WorkerConfig) -> PipelineError | None:
     Returns:
         Why the training ended before its end; None if it is done.
     """
-    device = ray.train.torch.get_device()
+    device = _open_device(config.plan)
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
     run = TrainingRun(config.plan.storage, config.plan.folder)
@@ -51,6 +56,14 @@ def train(config: WorkerConfig) -> PipelineError | None:
         except Ended as ended:
             return ended.error
     return None
+
+
+def _open_device(plan: TrainingPlan) -> torch.device:
+    share = plan.settings.gpus_per_worker or 1.0
+    try:
+        return open_device(str(ray.train.torch.get_device()), min(1.0, share))
+    except DeviceError as error:
+        raise SettingError(f"a worker's device: {error}") from error
 
 
 def _check_same(position: Position, device: torch.device, run: TrainingRun) -> None:
@@ -107,11 +120,18 @@ def _trainer(config: WorkerConfig, stage: Stage, device: torch.device, network: 
         stage.record,
         stage.recipe,
         device=str(device),
-        precision=settings.precision or ("bf16" if device.type == "cuda" else "fp32"),
+        precision=settings.precision or _precision(device),
         class_weights=class_weights(stage.recipe, counted),
         gradient_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
     )
+
+
+def _precision(device: torch.device) -> str:
+    """Choose bf16 where the GPUs of all workers have matrix units for it."""
+    good = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _WITH_BF16
+    agreed = sum_over_workers(torch.tensor(int(good), device=device)).item()
+    return "bf16" if agreed == world_size() else "fp32"
 
 
 def _network(

@@ -1,0 +1,46 @@
+"""What a worker finds out of its device, before it trains."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.errors import SettingError
+from pipeline.training import worker
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ([(8, 0)], "bf16"),
+        ([(9, 0), (8, 6)], "bf16"),
+        ([(9, 0), (7, 5)], "fp32"),
+        ([(7, 5)], "fp32"),
+    ],
+)
+def test_bf16_is_for_workers_that_all_have_matrix_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[tuple[int, int]], expected: str
+) -> None:
+    """PyTorch computes it on older cards, too, at a fraction of the speed of fp32."""
+    good = torch.tensor(sum(one >= (8, 0) for one in capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capabilities[0])
+    monkeypatch.setattr(worker, "world_size", lambda: len(capabilities))
+    monkeypatch.setattr(worker, "sum_over_workers", lambda _: good)
+    ones = torch.ones(1)
+    monkeypatch.setattr(worker.torch, "tensor", lambda *_, **__: ones)
+    assert worker._precision(torch.device("cuda", 0)) == expected
+
+
+def test_cpus_train_in_fp32() -> None:
+    """Few have units for bf16, and those that have are asked for it."""
+    assert worker._precision(torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_can_not_be_used_is_a_refused_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is missing or too old is said with versions and the remedy."""
+    monkeypatch.setattr(worker.ray.train.torch, "get_device", lambda: torch.device("cuda", 0))
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(gpus_per_worker=1.0))
+    with pytest.raises(SettingError, match=r"a worker's device: cuda:0 .*gpus_per_worker=0"):
+        worker._open_device(plan)
