@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fcn.boundary import BoundaryCounts
@@ -44,7 +45,7 @@ def check_ground_truth(job: Job, data_set: DataSet, split: str, samples: Sequenc
 
 def score_masks(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> Scores:
     """Compare the masks of finished runs with their ground truth: all in all, and by image."""
-    chunks = list(_chunks(_masks(job), samples))
+    chunks = list(_chunks(_masks(job, samples), samples))
     number = len(data_set.classes)
     matrix, nothing = ConfusionMatrix.zeros(number), np.zeros(number, np.int64)
     outlines = BoundaryCounts(nothing, nothing, nothing)
@@ -63,8 +64,8 @@ def score_masks(job: Job, data_set: DataSet, samples: Sequence[Sample]) -> Score
     return Scores(matrix, outlines, table)
 
 
-def _masks(job: Job) -> dict[str, tuple[Extent, float | None]]:
-    """Return the newest mask of every image that finished runs have labelled, and how sure it is.
+def _masks(job: Job, samples: Sequence[Sample]) -> dict[str, tuple[Extent, float | None]]:
+    """Return the newest masks of samples that finished runs have labelled, and how sure they are.
 
     An image that failed since has none, whatever an older run has made of it.
     """
@@ -72,10 +73,12 @@ def _masks(job: Job) -> dict[str, tuple[Extent, float | None]]:
     runs = job.history.of_network(job.record.fingerprint)
     finished = list(compress(runs, job.history.finished(runs)))
     columns = ["uri", "mask_uri", "mask_offset", "mask_bytes", "mean_confidence"]
+    # Of millions that the output may hold.
+    asked = pa.array([sample.image_uri for sample in samples], pa.string())
     found: dict[str, tuple[Extent | None, float | None]] = {}
     for run, manifest in zip(finished, job.history.manifests(finished), strict=True):
         for table in run.published(manifest, columns) if manifest else ():
-            for row in table.to_pylist():
+            for row in table.filter(pc.is_in(table["uri"], asked)).to_pylist():
                 mask = Extent.of_mask(row) if row["mask_uri"] else None
                 found[row["uri"]] = mask, row["mean_confidence"]
     return {uri: (mask, sure) for uri, (mask, sure) in found.items() if mask is not None}

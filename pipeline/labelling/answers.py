@@ -109,7 +109,8 @@ def _earlier_rows(history: History, fingerprint: str) -> Iterator[pa.Table]:
     archived: frozenset[str] = frozenset()
     if history.archive is not None:
         archived = history.archive.run_ids
-        yield from archived_answers(history.storage, history.output, history.archive, fingerprint)
+        parts = history.archive.answers.get(fingerprint, ())
+        yield from archived_answers(history.storage, history.output, parts)
     runs = [run for run in history.of_network(fingerprint) if run.run_id not in archived]
     # Only what is published counts: the commits of an unfinished run are in no table, and nobody
     # but its own command ever finishes it.

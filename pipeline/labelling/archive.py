@@ -8,16 +8,18 @@ is gone, is left aside, and the runs themselves are read.
 
 import gzip
 import io
+import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
-from pipeline.labelling.records import Manifest, RunRecord
+from pipeline.labelling.records import Manifest, NetworkRecord, RunRecord
 from pipeline.labelling.runs import Run, damaged
 from pipeline.labelling.schema import IMAGES, OK
 from pipeline.store.parquet import DAMAGE, read_parquet
@@ -26,6 +28,7 @@ from pipeline.store.storage import Storage, sha256_hex
 _log = logging.getLogger(__name__)
 
 _ENDING = ".json.gz"
+# Of small parts, which are then made into one.
 _MAX_PARTS = 16
 _ROWS_PER_PART = 2_000_000
 
@@ -36,27 +39,64 @@ _LIMIT_S = pa.field("max_image_s", pa.float64())
 ANSWERS = pa.schema([IMAGES.field(name) for name in _COLUMNS]).append(_LIMIT_S)
 
 
-class ArchivedRun(BaseModel):
-    """A finished run, as it stands in its own folder."""
+@dataclass(frozen=True)
+class ArchivedRun:
+    """A finished run, as it stands in its own folder.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    Attributes:
+        record: Its record; runs of one network share what is said of it.
+        manifest: Its manifest as JSON: a start asks for few of a thousand.
+    """
 
     record: RunRecord
-    manifest: Manifest
+    manifest: str
 
 
-class Archive(BaseModel):
+@dataclass(frozen=True)
+class Archive:
     """Finished runs, and by fingerprint the files that hold all of their answers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    runs: list[ArchivedRun]
-    answers: dict[str, list[str]]
+    runs: Sequence[ArchivedRun]
+    answers: Mapping[str, Sequence[str]]
 
     @property
     def run_ids(self) -> frozenset[str]:
         """Names of the runs."""
         return frozenset(run.record.run_id for run in self.runs)
+
+    @staticmethod
+    def from_json(text: bytes) -> "Archive":
+        """Read what `to_json` has written, or an earlier version, which repeats the networks.
+
+        Raises:
+            ValueError: It is something else; also KeyError, TypeError, AttributeError.
+        """
+        found = json.loads(text)
+        described = found.get("networks", {}).items()
+        networks = {name: NetworkRecord.model_validate(one) for name, one in described}
+        runs = [_archived(one["record"], one["manifest"], networks) for one in found["runs"]]
+        return Archive(runs, found["answers"])
+
+    def to_json(self) -> bytes:
+        """Write it, each network once."""
+        networks: dict[str, Any] = {}
+        runs = []
+        for run in self.runs:
+            record = run.record.model_dump(mode="json")
+            network = record["network"]
+            name = sha256_hex(json.dumps(network, sort_keys=True).encode())[:16]
+            networks[name] = network
+            runs.append({"record": {**record, "network": name}, "manifest": run.manifest})
+        return json.dumps({"networks": networks, "runs": runs, "answers": self.answers}).encode()
+
+
+def _archived(
+    record: dict[str, Any], manifest: str | dict[str, Any], networks: Mapping[str, NetworkRecord]
+) -> ArchivedRun:
+    network = record["network"]
+    given = networks[network] if isinstance(network, str) else network
+    text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+    return ArchivedRun(RunRecord.model_validate({**record, "network": given}), text)
 
 
 def history_folder(output: str) -> str:
@@ -78,8 +118,8 @@ def read_archive(storage: Storage, output: str) -> Archive | None:
     if data is None:  # removed since it was listed
         return None
     try:
-        return Archive.model_validate_json(gzip.decompress(data))
-    except (ValueError, OSError, EOFError) as error:
+        return Archive.from_json(gzip.decompress(data))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError) as error:
         _log.warning("%s can't be used, so every run is read: %s", uri, error)
         return None
 
@@ -100,16 +140,19 @@ def answers_of_run(run: Run, manifest: Manifest) -> Iterator[pa.Table]:
         yield table.append_column(_LIMIT_S, limits).cast(ANSWERS)
 
 
-def archived_answers(
-    storage: Storage, output: str, archive: Archive, fingerprint: str
-) -> Iterator[pa.Table]:
-    """Read what all archived runs of a network have said; columns of `ANSWERS`.
+def archived_answers(storage: Storage, output: str, parts: Iterable[str]) -> Iterator[pa.Table]:
+    """Read what archived runs of a network have said; columns of `ANSWERS`.
+
+    Args:
+        storage: Reads the output.
+        output: URI of its folder.
+        parts: Files of answers, as an archive names them.
 
     Raises:
         InputError: A file of answers is damaged.
         StoreError: A file of answers is not there.
     """
-    for name in archive.answers.get(fingerprint, ()):
+    for name in parts:
         uri = f"{history_folder(output)}/{name}"
         data = storage.read(uri)
         try:
@@ -133,7 +176,7 @@ def write_archive(
         InputError: A table of a run is damaged.
         StoreError: The output can't be written.
     """
-    answers = dict(before.answers) if before else {}
+    answers = {name: list(parts) for name, parts in (before.answers if before else {}).items()}
     for fingerprint in {run.record.network.fingerprint for run, _ in new}:
         rows = [
             answers_of_run(run, manifest)
@@ -141,14 +184,16 @@ def write_archive(
             if run.record.network.fingerprint == fingerprint
         ]
         parts = answers.get(fingerprint, [])
-        if before and len(parts) >= _MAX_PARTS:
-            rows, parts = [archived_answers(storage, output, before, fingerprint), *rows], []
+        small = [part for part in parts if _num_rows(part) < _ROWS_PER_PART]
+        if len(small) >= _MAX_PARTS:
+            rows.insert(0, archived_answers(storage, output, small))
+            parts = [part for part in parts if part not in small]
         written = _write_answers(storage, output, fingerprint, chain.from_iterable(rows))
         answers[fingerprint] = [*parts, *written]
-    runs = [ArchivedRun(record=run.record, manifest=manifest) for run, manifest in new]
-    archive = Archive(runs=[*(before.runs if before else ()), *runs], answers=answers)
+    runs = [ArchivedRun(run.record, manifest.model_dump_json()) for run, manifest in new]
+    archive = Archive([*(before.runs if before else ()), *runs], answers)
     # Without a time in it, equal archives have equal bytes.
-    data = gzip.compress(archive.model_dump_json().encode(), mtime=0)
+    data = gzip.compress(archive.to_json(), mtime=0)
     number = int(names[-1][:6]) + 1 if (names := _archives(storage, output)) else 1
     name = f"{number:06d}-{sha256_hex(data)[:12]}{_ENDING}"
     storage.create(f"{history_folder(output)}/{name}", data)
@@ -177,9 +222,15 @@ def _write_answers(
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression="zstd")
         data = buffer.getvalue()
-        name = f"answers/{fingerprint[:16]}/{sha256_hex(data)[:16]}.parquet"
+        name = f"answers/{fingerprint[:16]}/{rows.num_rows:08d}-{sha256_hex(data)[:16]}.parquet"
         storage.create(f"{history_folder(output)}/{name}", data)
         yield name
+
+
+def _num_rows(part: str) -> int:
+    """Tell the rows of a file of answers by its name; earlier versions' names have no number."""
+    number, dash, _ = part.rpartition("/")[2].partition("-")
+    return int(number) if dash else 0
 
 
 def _in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TypeVar
 
 from pipeline.errors import InputError
-from pipeline.labelling.archive import Archive, write_archive
+from pipeline.labelling.archive import Archive, ArchivedRun, write_archive
 from pipeline.labelling.records import Manifest
 from pipeline.labelling.runs import Run, find_run
 from pipeline.store.storage import Storage
@@ -41,6 +41,7 @@ class History:
         self.output = output
         self._archive = archive
         self._names: list[str] | None = None
+        self._archived: dict[str, ArchivedRun] = {}
         self._runs: dict[str, Run | None] = {}
         self._manifests: dict[str, Manifest | None] = {}
         self._finished: dict[str, bool] = {}
@@ -67,6 +68,7 @@ class History:
     def leave_archive_aside(self) -> None:
         """Read the runs themselves from now on."""
         self._archive = None
+        self._archived = {}
         self._runs, self._manifests, self._finished = {}, {}, {}
 
     def keep_archive(self, least: int) -> None:
@@ -95,8 +97,8 @@ class History:
     def _take_archive(self) -> None:
         for one in self._archive.runs if self._archive else ():
             run = Run(self.storage, self.output, one.record)
+            self._archived[run.run_id] = one
             self._runs[run.run_id] = run
-            self._manifests[run.run_id] = one.manifest
             self._finished[run.run_id] = True
 
     def runs(self) -> list[Run]:
@@ -159,7 +161,21 @@ class History:
             InputError: A manifest is damaged.
         """
         by_id = {run.run_id: run for run in runs}
-        return self._read(self._manifests, by_id, lambda run_id: by_id[run_id].manifest())
+
+        def ask(run_id: str) -> Manifest | None:
+            archived = self._archived.get(run_id)
+            if archived is None:
+                return by_id[run_id].manifest()
+            return Manifest.model_validate_json(archived.manifest)
+
+        return self._read(self._manifests, by_id, ask)
+
+    def published(self, runs: Sequence[Run]) -> frozenset[str]:
+        """Name those of some runs that have a manifest. Raises as `manifests`."""
+        others = [run for run in runs if run.run_id not in self._archived]
+        pairs = zip(others, self.manifests(others), strict=True)
+        there = {run.run_id for run, manifest in pairs if manifest is not None}
+        return frozenset(run.run_id for run in runs if run.run_id in {*there, *self._archived})
 
     def finished(self, runs: Sequence[Run]) -> list[bool]:
         """Look up which of some runs are published to the end."""

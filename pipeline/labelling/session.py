@@ -221,11 +221,8 @@ class Job:
 
     def _runs(self) -> frozenset[tuple[str, bool]]:
         runs = self.history.of_network(self.record.fingerprint)
-        manifests = self.history.manifests(runs)
-        return frozenset(
-            (run.run_id, manifest is not None)
-            for run, manifest in zip(runs, manifests, strict=True)
-        )
+        published = self.history.published(runs)
+        return frozenset((run.run_id, run.run_id in published) for run in runs)
 
 
 def _say(drafted: Draft) -> None:

@@ -1,12 +1,16 @@
 """The archive: a start that costs the same after any number of nights, and knows the same."""
 
+import gzip
+import json
 import logging
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.labelling import archive as archive_module
 from pipeline.labelling.archive import read_archive, remove_archives
 from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
@@ -55,6 +59,62 @@ def _draft(folder: Path, history: History, **fields: Any) -> Draft:
 def _said(drafted: Draft) -> tuple[object, ...]:
     rows = [row for shard in drafted.shards() for row in shard.to_pylist()]
     return rows, drafted.num_skipped, drafted.num_skipped_failed, drafted.num_retried
+
+
+def test_runs_share_what_is_said_of_their_network(tmp_path: Path) -> None:
+    """A thousand nights of 150 classes cost the memory of one; manifests are as they are."""
+    for number in range(3):
+        _night(tmp_path, number)
+    _history(tmp_path).keep_archive(2)
+    plain, archived = History(Storage(), _output(tmp_path)), _history(tmp_path)
+    assert archived.archive is not None
+    runs = archived.runs()
+    assert [run.record for run in runs] == [run.record for run in plain.runs()]
+    assert len({id(run.record.network) for run in runs}) == 1
+    assert archived.manifests(runs) == plain.manifests(plain.runs())
+    assert archived.published(runs) == {run.run_id for run in runs}
+
+
+def test_an_archive_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    """It has the network and the manifest of each run in full."""
+    for number in range(2):
+        _night(tmp_path, number)
+    _history(tmp_path).keep_archive(2)
+    [path] = (tmp_path / "out/history").glob("*.json.gz")
+    archive = read_archive(Storage(), _output(tmp_path))
+    assert archive is not None
+    runs = [
+        {"record": one.record.model_dump(mode="json"), "manifest": json.loads(one.manifest)}
+        for one in archive.runs
+    ]
+    earlier = {"runs": runs, "answers": archive.answers}
+    path.write_bytes(gzip.compress(json.dumps(earlier).encode()))
+    again = read_archive(Storage(), _output(tmp_path))
+    assert again is not None
+    assert [one.record for one in again.runs] == [one.record for one in archive.runs]
+    assert _history(tmp_path).manifests(_history(tmp_path).runs())
+
+
+def test_large_files_of_answers_are_not_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones are made into one when they are many; it stays as it is from then on."""
+    monkeypatch.setattr(archive_module, "_ROWS_PER_PART", 4)
+    monkeypatch.setattr(archive_module, "_MAX_PARTS", 2)
+    seen: list[set[str]] = []
+    for number in range(14):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(1)
+        archive = _history(tmp_path).archive
+        assert archive is not None
+        [parts] = archive.answers.values()
+        large = {part for part in parts if archive_module._num_rows(part) >= 4}
+        assert len(parts) - len(large) <= 2
+        seen.append(large)
+    assert all(before <= after for before, after in pairwise(seen))
+    assert len(seen[-1]) >= 2
+    plain = History(Storage(), _output(tmp_path))
+    assert _said(_draft(tmp_path, _history(tmp_path))) == _said(_draft(tmp_path, plain))
 
 
 def test_it_says_what_the_runs_say(tmp_path: Path) -> None:
