@@ -1,8 +1,17 @@
 """`clean`: remove the runs of an output that newer ones have replaced."""
 
+from datetime import UTC, datetime, timedelta
+
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, LockHeld
-from pipeline.labelling.clean import Removable, find_left, find_replaced, remove_run, size_of
+from pipeline.labelling.clean import (
+    Removable,
+    find_left,
+    find_replaced,
+    find_unfinished,
+    remove_run,
+    size_of,
+)
 from pipeline.labelling.history import History
 from pipeline.settings.clean import CleanSettings
 from pipeline.store.storage import Storage
@@ -24,6 +33,9 @@ def run(settings: CleanSettings) -> int:
     found = find_left(storage, output)
     if settings.keep_newest:
         found += find_replaced(History(storage, output), of_any_network=settings.any_network)
+    if settings.unfinished_days is not None:
+        before = datetime.now(UTC) - timedelta(days=settings.unfinished_days)
+        found += find_unfinished(History(storage, output), before)
     gone = sum(_clean(storage, settings, one) for one in found)
     again = "; --no-dry-run removes them" if found and settings.dry_run else ""
     say(f"{gone} run(s) {'can go' if settings.dry_run else 'are gone'}{again}")

@@ -27,7 +27,7 @@ def run(settings: ExportSettings) -> int:
         InputError: There is nothing to export.
     """
     storage = settings.storage()
-    answers = Answers.of(History(storage, settings.output), settings.run_id)
+    answers = Answers.of(History.with_archive(storage, settings.output), settings.run_id)
     done = export(answers, settings, storage)
     say(f"{count(done.num_images, 'image')} in {settings.to}, as {settings.format}")
     if done.num_unknown:

@@ -6,7 +6,6 @@ from typing import Any
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK
 from pipeline.labelling import report
-from pipeline.labelling.archive import read_archive
 from pipeline.labelling.history import History
 from pipeline.labelling.records import Manifest
 from pipeline.labelling.runs import Run
@@ -26,9 +25,7 @@ def run(settings: ReportSettings) -> int:
         InputError: There is no run.
     """
     storage = settings.storage()
-    # A page is compared with runs before it, which an archive knows.
-    archive = read_archive(storage, settings.output) if settings.html else None
-    history = History(storage, settings.output, archive)
+    history = History.with_archive(storage, settings.output)
     runs = history.require(settings.run_id)
     shown = runs if settings.all_ else runs[-1:]
     manifests = history.manifests(shown)

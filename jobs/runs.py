@@ -40,7 +40,7 @@ def run(settings: RunsSettings) -> int:
     Raises:
         InputError: There is no run.
     """
-    history = History(settings.storage(), settings.output)
+    history = History.with_archive(settings.storage(), settings.output)
     runs = history.require(None)
     manifests, finished = history.manifests(runs), history.finished(runs)
     found = [_describe(*one) for one in zip(runs, manifests, finished, strict=True)][::-1]

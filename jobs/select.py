@@ -22,7 +22,7 @@ def run(settings: SelectSettings) -> int:
         InputError: There is no finished run, or no image is as asked for.
     """
     storage = settings.storage()
-    answers = Answers.of(History(storage, settings.output), settings.run_id)
+    answers = Answers.of(History.with_archive(storage, settings.output), settings.run_id)
     chosen = select(answers, settings, storage)
     words = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in chosen.items())
     say(f"{count(chosen.total(), 'image')} in {settings.to}: {words}")

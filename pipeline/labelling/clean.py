@@ -1,4 +1,4 @@
-"""Clean: find runs whose every answer newer ones have replaced, and take them away.
+"""Clean: find runs whose every answer newer ones have replaced, or nobody ended; take them away.
 
 In: the runs of an output. Out: those that nobody needs, and what an earlier removal has left. A run
 goes as a whole or stays as a whole, so that what is there stays something that `verify` can prove.
@@ -7,6 +7,7 @@ goes as a whole or stays as a whole, so that what is there stays something that 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -87,6 +88,33 @@ def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
         )
         for index, (run, manifest) in enumerate(finished)
         if index not in needed
+    ]
+
+
+def find_unfinished(history: History, before: datetime) -> list[Removable]:
+    """Find the runs that began before a time and have published nothing.
+
+    Args:
+        history: The output's runs so far.
+        before: Younger ones may be at work, or be resumed.
+
+    Returns:
+        The runs, oldest first.
+
+    Raises:
+        InputError: A record is damaged.
+    """
+    old = [run for run in history.runs() if run.record.created_at < before]
+    published = history.published(old)
+    return [
+        Removable(
+            run.run_id,
+            f"it began at {run.record.created_at:%Y-%m-%d %H:%M} and was never finished",
+            _folders(history.output, run.run_id),
+            run.record.identity,
+        )
+        for run in old
+        if run.run_id not in published
     ]
 
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TypeVar
 
 from pipeline.errors import InputError
-from pipeline.labelling.archive import Archive, ArchivedRun, write_archive
+from pipeline.labelling.archive import Archive, ArchivedRun, read_archive, write_archive
 from pipeline.labelling.records import Manifest
 from pipeline.labelling.runs import Run, find_run
 from pipeline.store.storage import Storage
@@ -45,6 +45,11 @@ class History:
         self._runs: dict[str, Run | None] = {}
         self._manifests: dict[str, Manifest | None] = {}
         self._finished: dict[str, bool] = {}
+
+    @classmethod
+    def with_archive(cls, storage: Storage, output: str) -> "History":
+        """Open the history by way of its newest archive, if there is one. Raises StoreError."""
+        return cls(storage, output, read_archive(storage, output))
 
     @property
     def archive(self) -> Archive | None:

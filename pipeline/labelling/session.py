@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pipeline.errors import PipelineError, SettingError, StoreError
 from pipeline.gpus import check_gpus
 from pipeline.labelling import plan
-from pipeline.labelling.archive import read_archive
 from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
 from pipeline.labelling.network import (
@@ -204,8 +203,7 @@ class Job:
     def archive(self) -> None:
         """Add finished runs to the archive, now and then; the work is done without it."""
         try:
-            archive = read_archive(self.storage, self.output)
-            History(self.storage, self.output, archive).keep_archive(RUNS_APART)
+            History.with_archive(self.storage, self.output).keep_archive(RUNS_APART)
         except PipelineError as error:
             _log.warning("finished runs could not be archived: %s", error)
 
@@ -256,7 +254,7 @@ def open_job(settings: LabelSettings) -> Job:
     storage = settings.storage()
     network = describe_network(storage, settings)
     try:
-        history = History(storage, settings.output, read_archive(storage, settings.output))
+        history = History.with_archive(storage, settings.output)
         history.refresh()
         if network.precision == AUTO:
             network = network.as_in(history.runs(), settings.input)

@@ -19,10 +19,16 @@ class _CleanFields(NoSettings):
         default=False,
         description="of keep_newest: the answers of other networks count as newer ones, too",
     )
+    unfinished_days: float | None = Field(
+        default=None,
+        ge=1,
+        description="name also the runs that began so many days ago and were never finished: each "
+        "costs every start some requests; their images count as not done already",
+    )
     dry_run: bool = Field(
         default=True, description="only name what would go; --no-dry-run removes it for good"
     )
 
 
 class CleanSettings(StoreSettings, _CleanFields):
-    """Remove runs that newer ones have replaced; needs the right to delete."""
+    """Remove runs that newer ones have replaced, or nobody finished; needs the right to delete."""

@@ -230,6 +230,29 @@ def test_a_run_that_is_locked_does_not_keep_others(tmp_path: Path, monkeypatch: 
     assert [run.finished() for run in nights] == [True, False]
 
 
+def test_runs_that_nobody_has_finished_go(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """Old ones alone, where nobody is at work on them; what is published stays whole."""
+    draw_images(tmp_path, 2)
+    night = _night(tmp_path)
+    begun = start_run(tmp_path, tmp_path / "in", network_record("random:1"))
+    label_run(begun)
+    record = tmp_path / f"out/runs/{begun.run_id}/run.json"
+
+    assert _clean(tmp_path, "--unfinished-days", "2", "--no-dry-run") == 0
+    assert "0 run(s) are gone" in capfd.readouterr().out
+
+    today = f"{begun.record.created_at:%Y-%m-%d}"
+    for path in (record, tmp_path / f"out/runs/{night.run_id}/run.json"):
+        path.write_text(path.read_text().replace(today, "2026-01-02"))
+    with Lock(Storage(), f"file://{tmp_path}/out/locks/{begun.record.identity}", 30.0):
+        assert _clean(tmp_path, "--unfinished-days", "2", "--no-dry-run") == 7
+    assert record.exists()
+    assert _clean(tmp_path, "--unfinished-days", "2", "--no-dry-run") == 0
+    assert f"run {begun.run_id}: it began at 2026-01-02" in capfd.readouterr().out
+    assert not [path for path in tmp_path.rglob("*") if begun.run_id in str(path)]
+    assert main(["verify", str(tmp_path / "out")]) == 0
+
+
 def test_a_linked_folder_of_masks_goes_with_what_is_in_it(nights: list[Run], tmp_path: Path):
     """Somebody has moved a run's masks to another disk, and linked them."""
     masks = tmp_path / f"out/masks/run={nights[0].run_id}"
