@@ -91,7 +91,7 @@ test-cluster: install
 
 test-faults: install
 	$(RUN) -m pytest -m "faults or not faults" tests/jobs/test_store_faults.py tests/jobs/test_exit.py \
-		tests/jobs/test_kill.py tests/jobs/test_label.py tests/jobs/test_train.py
+		tests/jobs/test_kill.py tests/jobs/test_label.py tests/jobs/test_train.py tests/jobs/test_clouds.py
 
 # Every line of the check for GPUs, on this machine's CPU.
 gpu-wheels: install

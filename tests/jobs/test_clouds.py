@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,9 +82,7 @@ def _busy(proxy: Proxy) -> None:
         proxy.faults.append(busy)
 
 
-@pytest.mark.parametrize(
-    ("disturb", "kind"), [(_cut_off, "files"), (_busy, "files"), (_cut_off, "tar")]
-)
+@pytest.mark.parametrize(("disturb", "kind"), product((_cut_off, _busy), ("files", "tar")))
 def test_no_fault_of_a_cloud_costs_an_image(
     disturb: Callable[[Proxy], None],
     kind: str,
@@ -105,11 +104,28 @@ def test_no_fault_of_a_cloud_costs_an_image(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("path", ["masks", r"masks.*\.tar", "commits", "manifest"])
+@pytest.mark.parametrize(
+    ("path", "when"),
+    [
+        # Before it, there is no run yet.
+        (r"run(\.|%2E)json", "after"),
+        *product(
+            ("masks", r"masks.*\.tar", "commits", "manifest", "_SUCCESS"), ("before", "after")
+        ),
+    ],
+)
 def test_a_kill_loses_nothing(
-    path: str, cloud: CloudServer, photographs: Path, tmp_path: Path
+    path: str,
+    when: str,
+    cloud: CloudServer,
+    photographs: Path,
+    tmp_path: Path,
+    masks: dict[str, str],
 ) -> None:
-    """Killed when this is written, the same command ends with every image in one whole run."""
+    """Killed when this is written, the same command ends with every image in one whole run.
+
+    Its masks are those of a run that nothing has disturbed.
+    """
     bucket = _fill(cloud, photographs)
     with _behind_a_proxy(cloud) as (proxy, endpoint):
         killed = threading.Event()
@@ -118,7 +134,7 @@ def test_a_kill_loses_nothing(
             kill_everything(process)
             killed.set()
 
-        proxy.faults.append(Fault("PUT", path, "after", kill))
+        proxy.faults.append(Fault("PUT", path, when, kill))
         flags = (*endpoint, "--masks", "tar" if path.endswith("tar") else "files")
         command = label_flags(f"{bucket}/in", f"{bucket}/out", *flags)
         process = start(command, tmp_path / "log")
@@ -126,4 +142,4 @@ def test_a_kill_loses_nothing(
 
         again = start(command, tmp_path / "log")
         assert again.wait(200) == 0, (tmp_path / "log").read_text()
-    _whole_run(bucket, cloud)
+    assert mask_hashes(_whole_run(bucket, cloud)) == masks
