@@ -1,12 +1,13 @@
 """`precision: auto`: chosen once by the GPUs, then kept with the network's runs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.cluster.packing import Node
-from pipeline.labelling.precision import choose_precision, decided
+from pipeline.labelling.precision import choose_precision, compute_capabilities, decided
 from pipeline.labelling.session import open_job
 from pipeline.settings.label import LabelSettings
 from tests.disk_runs import draw_images, make_settings, start_run
@@ -38,13 +39,41 @@ def test_bf16_is_for_gpus_that_are_known_to_be_good_at_it(
 ) -> None:
     """Only if every GPU is of a kind from Ampere on; CPUs, older and unknown ones get fp32."""
     settings = LabelSettings(input="in", output="out", weights="random:0", **fields)
-    assert choose_precision(settings, nodes) == expected
+    assert choose_precision(settings, nodes, dict) == expected
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [([8.6], "bf16"), ([8.9, 12.0], "bf16"), ([8.6, 7.5], "fp32"), ([7.5], "fp32"), ([], "fp32")],
+)
+def test_the_driver_is_asked_for_what_ray_does_not_name(
+    capabilities: list[float], expected: str
+) -> None:
+    """Of a GeForce or an RTX card Ray says too little; one that nobody can name gets fp32."""
+    settings = LabelSettings(input="in", output="out", weights="random:0")
+    nodes = [_node("H100", gpus=1), replace(_node("RTX", gpus=2), name="desk")]
+    assert choose_precision(settings, nodes, lambda: {"desk": capabilities}) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [("echo 8.6; echo 7.5", [8.6, 7.5]), ("echo no devices; exit 6", []), ("echo '[N/A]'", [])],
+)
+def test_the_driver_says_the_compute_capability(
+    script: str, expected: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By nvidia-smi; a machine without it, or with an older one, says nothing."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compute_capabilities() == []
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert compute_capabilities() == expected
 
 
 def test_a_slow_choice_says_how_to_choose_another(caplog: pytest.LogCaptureFixture) -> None:
     """Where GPUs get fp32 the log names their kind, and the faster precisions."""
     settings = LabelSettings(input="in", output="out", weights="random:0")
-    choose_precision(settings, [_node("T4", gpus=1)])
+    choose_precision(settings, [_node("T4", gpus=1)], dict)
     assert "the GPUs are T4; precision=bf16" in caplog.text
 
 
