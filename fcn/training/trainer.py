@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcn.architectures import AUXILIARY, BLOCKS, ENCODERS
+from fcn.inference.memory import if_it_fits
 from fcn.inference.predictor import Prediction, Predictor
 from fcn.inference.preprocess import Preprocess
 from fcn.inference.uploads import stack
@@ -31,6 +31,7 @@ from fcn.training.batch_norm import share_batch_norms
 from fcn.training.distributed import sum_over_workers, world_size
 from fcn.training.dropout import seed_dropout
 from fcn.training.losses import at_size_of, cross_entropy_sum, divisor
+from fcn.training.micro_batches import MicroBatches
 from fcn.training.recipes import Recipe
 from fcn.training.recomputed import recompute_blocks
 from fcn.training.region_losses import region_loss_sum
@@ -38,6 +39,8 @@ from fcn.weights.record import IGNORE_INDEX, Checkpoint
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _EVALUATED_TOGETHER = 8
+# Steps after which what fits is known: after the first one, the optimizer holds its state.
+_UNPROVEN_STEPS = 2
 # Of all classes over the images that are evaluated together: 256 MiB in float32.
 _MAX_SCORES = 1 << 26
 
@@ -121,6 +124,8 @@ class Trainer:
             else torch.tensor(class_weights, dtype=torch.float32, device=self._device)
         )
         self._optimizer = _make_optimizer(self._rates(), recipe)
+        self._parts = MicroBatches(recipe, self._device)
+        self._steps_taken = 0
         self._gradient_norm = torch.tensor(math.nan)
 
     @property
@@ -141,8 +146,16 @@ class Trainer:
         """
         return self._gradient_norm.item()
 
+    @property
+    def micro_batch_size(self) -> int | None:
+        """Images that pass together at most, by the recipe, or as memory has it; None: all."""
+        return self._parts.size
+
     def step(self, batch: Batch, step: int, progress: float) -> torch.Tensor:
         """Take one step of the optimizer; all workers call it together.
+
+        If there is no memory for the first steps, a lone worker passes half as many images
+        together, and again, down to one.
 
         Args:
             batch: This worker's images: its share of the recipe's `batch_size`.
@@ -155,7 +168,33 @@ class Trainer:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = self._recipe.rate(step, progress) * group["factor"]
-        micro_batches = list(self._micro_batches(batch))
+        loss = self._fitted(batch, progress)
+        self._gradient_norm = self._clip_gradients()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._follow(step)
+        self._steps_taken += 1
+        return loss
+
+    def _fitted(self, batch: Batch, progress: float) -> torch.Tensor:
+        """Sum up the gradients of a step, in smaller parts while memory is short."""
+        # Of several, the others would wait for a pass that one of them has to repeat.
+        while self._steps_taken < _UNPROVEN_STEPS and world_size() == 1:
+            # What a pass that is cut off has changed beside gradients: running means.
+            before = [buffer.clone() for buffer in self._trained.buffers()]
+            loss = if_it_fits(self._gradients, batch, progress)
+            if loss is not None:
+                return loss
+            self._optimizer.zero_grad()
+            for buffer, value in zip(self._trained.buffers(), before, strict=True):
+                buffer.copy_(value)
+            if not self._parts.halve(batch):
+                break
+        return self._gradients(batch, progress)
+
+    def _gradients(self, batch: Batch, progress: float) -> torch.Tensor:
+        """Sum up the gradients of a step. Returns what this worker adds to its loss."""
+        micro_batches = list(self._parts.divide(batch))
         parts = [self._to_device(part) for part in micro_batches]
         total = sum_over_workers(
             torch.stack(
@@ -172,10 +211,6 @@ class Trainer:
                 # DistributedDataParallel takes the mean of the workers' gradients.
                 (part * world_size()).backward()  # type: ignore[no-untyped-call]  # PyTorch's
             loss += part.detach()
-        self._gradient_norm = self._clip_gradients()
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._follow(step)
         return loss
 
     def evaluate(self, samples: Iterable[Labelled]) -> Evaluation:
@@ -271,38 +306,6 @@ class Trainer:
         return Predictor(
             self.network, self._record, device=str(self._device), precision=self._precision
         )
-
-    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
-        ends = np.linspace(0, len(batch.images), self._num_passes(batch) + 1).astype(int)
-        for start, end in pairwise(ends.tolist()):
-            yield Batch(batch.images[start:end], batch.truths[start:end], batch.places[start:end])
-
-    def _num_passes(self, batch: Batch) -> int:
-        """Count the passes of a step: the same on all workers, as batch norms wait for each other.
-
-        A worker may have an image less than others; then it passes them in larger parts.
-        """
-        largest, least = self._shares(len(batch.images))
-        pairs = zip(batch.images, batch.truths, strict=True)
-        sizes = {(image.shape, truth.shape) for image, truth in pairs}
-        size = self._recipe.micro_batch_size or largest
-        if self._on_any_worker(len(sizes) > 1):
-            size = 1
-        return min(-(-largest // size), least)
-
-    def _shares(self, number: int) -> tuple[int, int]:
-        """Return how many images of a step workers have: the most, and the fewest."""
-        if world_size() == 1:
-            return number, number
-        batch_size, workers = self._recipe.batch_size, world_size()
-        return -(-batch_size // workers), batch_size // workers
-
-    def _on_any_worker(self, what: bool) -> bool:  # noqa: FBT001 - the one thing that is asked
-        """Return whether it is so on any worker: all pass as often, as batch norms wait."""
-        if world_size() == 1:
-            # Nobody to ask, and asking would wait for the device.
-            return what
-        return bool(sum_over_workers(torch.tensor(int(what), device=self._device)).item())
 
     def _seed_dropout(self, places: Sequence[int]) -> None:
         for dropout in self._dropouts:

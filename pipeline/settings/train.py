@@ -137,7 +137,8 @@ class _ScheduleFields(NoSettings):
         None,
         ge=1,
         description="images that pass through the network together on a worker, for short memory; "
-        "the steps stay the same (but for batch norm); default: the recipe's",
+        "the steps stay the same (but for batch norm); default: the recipe's. A lone worker whose "
+        "first steps do not fit into its memory halves it until they do",
     )
     learning_rate: float | None = Field(
         None, gt=0, le=100, description="highest learning rate; default: the recipe's"

@@ -92,6 +92,7 @@ class _Loop:
         self._since_saved = position
         self._since_evaluated = position
         self._epochs_said = self._epoch(position)
+        self._part_said = trainer.micro_batch_size
 
     @property
     def at_end(self) -> bool:
@@ -129,6 +130,7 @@ class _Loop:
             if self.at_end or self._checkpoint_due():
                 self._save()
                 mark = time.monotonic()
+            self._say_part()
             self._say_epoch()
             self._say_early_end()
             if self.at_end:
@@ -188,6 +190,16 @@ class _Loop:
                 f"evaluation, rate {self._rate:.3g}"
             )
         self._epochs_said = epoch
+
+    def _say_part(self) -> None:
+        """Say that memory was short; a batch norm then sees fewer images at a time."""
+        size = self._trainer.micro_batch_size
+        if size != self._part_said:
+            self._part_said = size
+            self._watch.say(
+                f"memory is short for a step in one pass: {size} images at a time pass through "
+                f"the network from now on, as with micro_batch_size={size}"
+            )
 
     def _say_early_end(self) -> None:
         if self._stopped_early and self._share < 1:

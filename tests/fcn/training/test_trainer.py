@@ -60,6 +60,54 @@ def test_micro_batches_take_the_step_of_the_whole_batch(micro_batch_size: int, d
     assert whole[2] < whole[0]
 
 
+class _Short:
+    """Lets a network have no memory for more than so many images."""
+
+    def __init__(self, network: Network, most: int) -> None:
+        self.most = most
+        self.asked: list[int] = []
+        network.register_forward_hook(self._check)
+
+    def _check(self, _: object, given: tuple[torch.Tensor, ...], __: object) -> None:
+        # After the pass, which has moved the running means of batch norms.
+        self.asked.append(len(given[0]))
+        if len(given[0]) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("record", [_RECORD, _WITH_NORM], ids=["without norm", "with norm"])
+def test_a_step_that_does_not_fit_is_passed_in_smaller_parts(record: Checkpoint):
+    """Its numbers, and those of all that follow, are those of the smaller micro-batches."""
+    recipe = dataclasses.replace(_RECIPE, micro_batch_size=None, ema_decay=0.9)
+    network = _network(record)
+    short = _Short(network, 1)
+    trainer = Trainer(network, record, recipe)
+    asked_for = Trainer(_network(record), record, dataclasses.replace(recipe, micro_batch_size=1))
+    for step in range(3):
+        losses = [one.step(_batch(), step, 0.0) for one in (trainer, asked_for)]
+        torch.testing.assert_close(*losses, rtol=0, atol=0)
+    assert short.asked == [4, 2, *[1] * 12]
+    assert trainer.micro_batch_size == 1
+    state, expected = trainer.state(), asked_for.state()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_memory_that_is_short_later_or_for_one_image_ends_the_training():
+    """What fitted at first and does not now is a leak or another process; one image is least."""
+    network = _network(_RECORD)
+    short = _Short(network, 4)
+    trainer = Trainer(network, _RECORD, dataclasses.replace(_RECIPE, micro_batch_size=None))
+    for step in range(2):
+        trainer.step(_batch(), step, 0.0)
+    short.most = 1
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.step(_batch(), 2, 0.0)
+    network = _network(_RECORD)
+    _Short(network, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        Trainer(network, _RECORD, _RECIPE).step(_batch(), 0, 0.0)
+
+
 @pytest.mark.parametrize("kind", ["dice", "lovasz"])
 def test_a_loss_of_regions_comes_late_and_is_the_same_however_the_step_is_cut(kind: str):
     """Before its share of the training a step is as without it; after it, its mean is added."""
