@@ -6,6 +6,7 @@ take no part in it: input, plan, lock, masks, commits and tables are in a bucket
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from pipeline.labelling.shards import Shards
 from pipeline.settings.label import LabelSettings
 from pipeline.store.storage import Storage
 from tests.disk_runs import label_tasks
-from tests.fault_proxy import Fault, Reply, fault_proxy, page, refusal
+from tests.fault_proxy import PASS, Fault, Reply, fault_proxy, page, refusal
 from tests.product import draw_photographs, label, mask_hashes, tables, the_run
 from tests.servers import Server
 
@@ -118,12 +119,29 @@ def _as_error(reply: Reply) -> Reply:
 
 
 _SLOW_DOWN = refusal(503, "SlowDown")
+
+
+def _limited(method: str, path: str, per_s: int) -> Fault:
+    """Serve so many requests in a second, as a partition of S3 does, and refuse what is more."""
+    served: Counter[int] = Counter()
+
+    def act() -> int | Reply | None:
+        second = int(time.monotonic())
+        served[second] += 1
+        return PASS if served[second] <= per_s else _SLOW_DOWN
+
+    return Fault(method, path, "before", act, times=10**6)
+
+
 _TELLING = {
     "a burst of 503": Case(
         lambda: [
             Fault(method, path, "before", lambda: _SLOW_DOWN, times=times)
             for method, path, times in (("GET", _IMAGES, 4), ("PUT", "/masks/", 4), ("HEAD", "", 2))
         ]
+    ),
+    "a rate that is limited": Case(
+        lambda: [_limited("GET", _IMAGES, 4), _limited("PUT", "/masks/", 4)]
     ),
     "500 after effect": Case(_some("PUT", "/(masks|commits)/", lambda: 500, 4, "after")),
     "a listing that drops a commit": Case(_changed("GET", "prefix=.*commits", _dropping_a_key)),
