@@ -102,9 +102,8 @@ class Scorer:
         return back.part(scores.float(), wanted.first, region.first, region.size)
 
     def _run(self, pixels_NHWC: torch.Tensor, part: Region, picture: Size) -> torch.Tensor:
-        images_NCHW = self._preprocess(pixels_NHWC)
-        if not self._autocast:
-            images_NCHW = images_NCHW.to(self._dtype)
+        dtype = torch.float32 if self._autocast else self._dtype
+        images_NCHW = self._preprocess(pixels_NHWC, dtype)
         with torch.autocast(images_NCHW.device.type, self._dtype, enabled=self._autocast):
             if part == whole(picture):
                 return self._whole(images_NCHW)

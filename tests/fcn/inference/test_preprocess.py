@@ -65,3 +65,19 @@ def test_pixels_stay_as_they_are() -> None:
     before = images.clone()
     Preprocess(_record())(images)
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_one_pass_is_the_same_but_for_rounding(order: str, dtype: torch.dtype) -> None:
+    """What GPUs compute differs from the formula by what its type can't tell apart."""
+    preprocess = Preprocess(_record(channel_order=order))
+    images = torch.from_numpy(random_pixels(0, 2, 5, 7, 3))
+    ordered = images.permute(0, 3, 1, 2)
+    ordered = ordered.flip(1) if order == "BGR" else ordered
+    found = preprocess._at_once(ordered, dtype)
+    expected = preprocess(images)
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    largest = 4 * expected.abs().max() * torch.finfo(dtype).eps
+    assert (found.float() - expected).abs().max() <= largest

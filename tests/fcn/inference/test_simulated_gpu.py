@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fcn import interpolation
 from fcn.architectures import ARCHITECTURES
 from fcn.inference.lowered import lower
+from fcn.inference.preprocess import Preprocess
 from fcn.interpolation import Window
 from fcn.models import NETWORKS, layers
 from fcn.models.network import Network
@@ -76,6 +77,21 @@ def test_a_lowered_network_runs_on_a_card(
     assert scores.device == _GPU
     assert scores.shape == (2, 5, 96, 128)
     assert scores.dtype in {torch.float32, dtype}
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_pixels_are_normalised_on_a_card(
+    card: FakeTensorMode, order: str, dtype: torch.dtype
+) -> None:
+    """uint8 pixels become the network's type, channels last, without leaving the card."""
+    preprocess = Preprocess(Checkpoint("fcn_all_skips", numbered_classes(2), channel_order=order))
+    with card, torch.inference_mode():
+        there = {name: card.from_tensor(one).to(_GPU) for name, one in preprocess.named_buffers()}
+        images = torch.zeros(2, 5, 7, 3, dtype=torch.uint8, device=_GPU)
+        found = torch.func.functional_call(preprocess, there, (images, dtype))
+    assert (found.device, found.dtype, found.shape) == (_GPU, dtype, (2, 3, 5, 7))
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_large_kernels_are_products_also_when_compiled(
