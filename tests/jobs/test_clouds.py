@@ -82,7 +82,7 @@ def _busy(proxy: Proxy) -> None:
         proxy.faults.append(busy)
 
 
-@pytest.mark.parametrize(("disturb", "kind"), product((_cut_off, _busy), ("files", "tar")))
+@pytest.mark.parametrize(("disturb", "kind"), list(product((_cut_off, _busy), ("files", "tar"))))
 def test_no_fault_of_a_cloud_costs_an_image(
     disturb: Callable[[Proxy], None],
     kind: str,
