@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from tests.jobs.training_product import (
     train_flags,
     workers,
 )
-from tests.product import start, wait_for
+from tests.product import REPOSITORY, start, wait_for
 from tests.servers import Server
 
 # 18 steps of 8 of 12 images: epochs end after 1.5 steps, and every step is saved.
@@ -371,6 +372,26 @@ def test_a_time_limit_ends_the_training(data: Path, tmp_path: Path, ray_session:
     assert found[-1]["seconds"] >= 6
     assert 0 < found[-1]["learning_rate"] < 0.2 * max(line["learning_rate"] for line in found)
     assert json.loads((tmp_path / "run/model.json").read_text())["image_scale"] == 0.5
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_text_log_is_lines_of_ours(data: Path, tmp_path: Path, number: int):
+    """Nothing of Ray's or PyTorch's is among them, and stdout is the result alone."""
+    flags = (*PLAIN, "--epochs", 1, "--num-workers", number)
+    ended = subprocess.run(
+        [sys.executable, "-m", "jobs", *train_flags(data, tmp_path, "run", *flags)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    ours = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) ")
+    assert [line for line in ended.stderr.splitlines() if not ours.match(line)] == []
+    assert ended.stdout.startswith("fcn32s_vgg16, 6 classes: ")
+    assert ended.stdout.splitlines()[-1].startswith("label images with --weights ")
 
 
 def test_wrong_settings_end_before_any_work(
