@@ -21,6 +21,7 @@ from pipeline.inputs.manifests import manifest_uris
 from pipeline.labelling.schema import OK
 from pipeline.settings.export import ExportSettings
 from pipeline.store.cells import OpenColumns
+from pipeline.store.object_file import open_object
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder, normalise_uri
 
@@ -124,7 +125,7 @@ def _warn_of_what_is_there(storage: Storage, to: str) -> None:
 
 def _selected(storage: Storage, selection: str) -> set[str]:
     try:
-        uris = manifest_uris(storage.read(selection), selection)
+        uris = manifest_uris(open_object(storage, selection), selection)
         return {normalise_uri(uri, "uri") for uri in uris}
     except StoreError as error:
         if error.refused:

@@ -18,6 +18,7 @@ from pipeline.inputs.open_tars import OpenTars
 from pipeline.inputs.source import Source, is_image, readable_name
 from pipeline.inputs.tars import TAR, UNPACK, is_packed_tar, is_tar
 from pipeline.store.entry import Entry
+from pipeline.store.object_file import open_object
 from pipeline.store.storage import Storage
 from pipeline.store.uri import (
     BUCKETS,
@@ -266,8 +267,8 @@ class Sources:
         yield from self._images(self._storage.walk(fixed), fixed, pattern)
 
     def _manifest(self, manifest_uri: str) -> Iterator[Source]:
-        data = self._storage.read(manifest_uri)
-        named = manifest_entries(data, manifest_uri, trusted=self._trust_manifest)
+        file = open_object(self._storage, manifest_uri)
+        named = manifest_entries(file, manifest_uri, trusted=self._trust_manifest)
         yield from LookUps(self._storage, self._input, self._threads).sources(named)
 
 

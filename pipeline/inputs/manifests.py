@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +25,8 @@ from pipeline.store.cells import image_columns
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 _ROWS_AT_A_TIME = 10_000
+# Of a column of a Parquet file.
+_BUFFER_BYTES = 1 << 20
 # The marks of UTF-32 begin as those of UTF-16 do.
 _OTHER_ENCODINGS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
@@ -34,19 +36,23 @@ _OTHER_ENCODINGS = {
 Row = dict[str, Any]
 
 
-def manifest_uris(data: bytes, manifest_uri: str) -> Iterator[str]:
+def manifest_uris(file: BinaryIO, manifest_uri: str) -> Iterator[str]:
     """Read the column `uri` of a manifest, each as it stands there.
 
     Args:
-        data: The manifest.
+        file: The manifest, which is read in parts.
         manifest_uri: Where it is, whose ending names the format.
 
     Raises:
         InputError: It has no such column, a row of it holds no text, or it is damaged.
     """
     manifest = Manifest(manifest_uri, ("uri",), (), "one column `uri`")
-    for row, values in enumerate(manifest.rows(data)):
+    for row, values in enumerate(manifest.rows(file)):
         yield _text_of(values, "uri", manifest_uri, row)
+
+
+def _open_parquet(file: BinaryIO) -> pq.ParquetFile:
+    return pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
 
 class Named(NamedTuple):
@@ -65,11 +71,11 @@ class Named(NamedTuple):
     offset: int | None = None
 
 
-def manifest_entries(data: bytes, manifest_uri: str, *, trusted: bool) -> Iterator[Named]:
+def manifest_entries(file: BinaryIO, manifest_uri: str, *, trusted: bool) -> Iterator[Named]:
     """Read what a manifest names.
 
     Args:
-        data: The manifest.
+        file: The manifest, which is read in parts.
         manifest_uri: Where it is, whose ending names the format.
         trusted: Whether to read `etag`, `num_bytes` and `image_offset`, too, which may be null.
 
@@ -77,12 +83,12 @@ def manifest_entries(data: bytes, manifest_uri: str, *, trusted: bool) -> Iterat
         InputError: As `manifest_uris`, and a number of bytes is none.
     """
     if not trusted:
-        yield from map(Named, manifest_uris(data, manifest_uri))
+        yield from map(Named, manifest_uris(file, manifest_uri))
         return
     columns = ("uri", "etag", "num_bytes")
     needs = "one column each of `uri`, `etag` and `num_bytes` (trust_manifest)"
     manifest = Manifest(manifest_uri, columns, ("image_offset",), needs, texts=("etag",))
-    for row, values in enumerate(manifest.rows(data)):
+    for row, values in enumerate(manifest.rows(file)):
         yield _trusted(values, manifest_uri, row)
 
 
@@ -139,35 +145,34 @@ class Manifest:
     needs: str
     texts: Sequence[str] = ()
 
-    def rows(self, data: bytes) -> Iterator[Row]:
+    def rows(self, file: BinaryIO) -> Iterator[Row]:
         """Read the rows; a value that is not there is None.
 
         Args:
-            data: The manifest.
+            file: The manifest, which is read in parts.
 
         Raises:
             InputError: It lacks a column, or is damaged.
         """
         readers = {".parquet": self._parquet, ".csv": self._csv}
         with self._readable():
-            yield from readers.get(self._ending, self._json_lines)(data)
+            yield from readers.get(self._ending, self._json_lines)(file)
 
-    def names(self, data: bytes) -> list[str]:
+    def names(self, file: BinaryIO) -> list[str]:
         """Read the names of all columns; of JSON lines, those of the first.
 
         Args:
-            data: The manifest.
+            file: The manifest, which is read in parts.
 
         Raises:
             InputError: It is damaged.
         """
         with self._readable():
             if self._ending == ".parquet":
-                file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
-                return list(file.schema_arrow.names)
+                return list(_open_parquet(file).schema_arrow.names)
             if self._ending == ".csv":
-                return next(csv.reader(self._text(data), strict=True), [])
-            first = next((line for line in self._text(data) if line.strip()), "{}")
+                return next(csv.reader(self._text(file), strict=True), [])
+            first = next((line for line in self._text(file) if line.strip()), "{}")
             row = json.loads(first)
             return list(row) if isinstance(row, dict) else []
 
@@ -187,19 +192,19 @@ class Manifest:
         except (pa.ArrowException, OSError, ValueError, RecursionError, csv.Error) as error:
             raise InputError(f"manifest {self.uri} can't be read: {error}") from error
 
-    def _parquet(self, data: bytes) -> Iterator[Row]:
-        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+    def _parquet(self, file: BinaryIO) -> Iterator[Row]:
+        table = _open_parquet(file)
         hint = ""
-        if image_columns(file.schema_arrow):
+        if image_columns(table.schema_arrow):
             hint = "; if its rows hold images, input_form=parquet labels them"
-        columns = self._columns(file.schema_arrow.names, hint)
-        for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=columns, use_threads=False):
+        columns = self._columns(table.schema_arrow.names, hint)
+        for batch in table.iter_batches(_ROWS_AT_A_TIME, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
-    def _csv(self, data: bytes) -> Iterator[Row]:
+    def _csv(self, file: BinaryIO) -> Iterator[Row]:
         # A field may be as long as a document; Python's limit is one for the whole process.
         csv.field_size_limit(sys.maxsize)
-        lines = csv.reader(self._text(data), strict=True)
+        lines = csv.reader(self._text(file), strict=True)
         names = next(lines, [])
         places = {name: names.index(name) for name in self._columns(names)}
         for line in lines:
@@ -209,9 +214,9 @@ class Manifest:
                     for name, place in places.items()
                 }
 
-    def _json_lines(self, data: bytes) -> Iterator[Row]:
+    def _json_lines(self, file: BinaryIO) -> Iterator[Row]:
         columns: list[str] = []
-        for number, line in enumerate(self._text(data)):
+        for number, line in enumerate(self._text(file)):
             if not line.strip():
                 continue
             row = json.loads(line)
@@ -220,11 +225,13 @@ class Manifest:
             columns = columns or self._columns(list(row))
             yield {name: row.get(name) for name in (*self.needed, *self.wanted)}
 
-    def _text(self, data: bytes) -> io.TextIOWrapper:
+    def _text(self, file: BinaryIO) -> io.TextIOWrapper:
+        start = file.read(max(len(mark) for marks in _OTHER_ENCODINGS.values() for mark in marks))
+        file.seek(0)
         for name, marks in _OTHER_ENCODINGS.items():
-            if data.startswith(marks):
+            if start.startswith(marks):
                 raise ValueError(f"it is {name}; save it as UTF-8")
-        return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+        return io.TextIOWrapper(file, "utf-8-sig", newline="")
 
     def _columns(self, names: list[str], hint: str = "") -> list[str]:
         if any(names.count(name) != 1 for name in self.needed):

@@ -4,11 +4,12 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.errors import InputError
 from pipeline.inputs.manifests import Manifest, Row
 from pipeline.inputs.samples import TRAIN, UNDIVIDED, Labelled, Sample
+from pipeline.store.object_file import open_object
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 
@@ -44,7 +45,7 @@ def read_table_of_run(storage: Storage, uri: str) -> Labelled:
     if manifest is None:
         raise InputError(f"data={uri!r} is the table of no finished run; label finishes it")
     files = [f"{output}/{part['file']}" for part in manifest["images"]]
-    rows = (row for file in files for row in _own_rows(file, storage.read(file)))
+    rows = (row for file in files for row in _own_rows(file, open_object(storage, file)))
     return _own_labelled(storage, rows, uri)
 
 
@@ -58,12 +59,12 @@ def read_manifest(storage: Storage, uri: str) -> Labelled:
     Raises:
         InputError: It lacks the columns, is damaged, or holds no image with a mask.
     """
-    data = storage.read(uri)
     manifest = Manifest(uri, ("image_uri", "mask_uri"), ("split", *_IN_TAR), _NEEDS)
-    names = manifest.names(data)
+    names = manifest.names(open_object(storage, uri))
+    file = open_object(storage, uri)
     if "image_uri" not in names and set(_OWN) <= set(names):
-        return _own_labelled(storage, _own_rows(uri, data), uri)
-    splits = _splits((row.get("split") or TRAIN, _sample(row, uri)) for row in manifest.rows(data))
+        return _own_labelled(storage, _own_rows(uri, file), uri)
+    splits = _splits((row.get("split") or TRAIN, _sample(row, uri)) for row in manifest.rows(file))
     return Labelled("manifest", splits, _classes_beside(storage, uri))
 
 
@@ -106,9 +107,9 @@ def _classes_beside(storage: Storage, uri: str) -> str | None:
     return f"{folder}/classes.json" if "classes.json" in storage.children(folder) else None
 
 
-def _own_rows(uri: str, data: bytes) -> Iterator[Row]:
+def _own_rows(uri: str, file: BinaryIO) -> Iterator[Row]:
     wanted = ("split", "fingerprint", "num_bytes", *_IN_TAR)
-    for row in Manifest(uri, _OWN, wanted, _NEEDS).rows(data):
+    for row in Manifest(uri, _OWN, wanted, _NEEDS).rows(file):
         # Of an object of its own the size says nothing.
         row["image_bytes"] = None if row.get("image_offset") is None else row["num_bytes"]
         yield row

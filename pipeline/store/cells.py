@@ -5,7 +5,6 @@ from the start of its row group on. So a column is read forward, some images at 
 wants them in order reads every byte once, and holds few.
 """
 
-import io
 import threading
 from bisect import bisect_right
 from collections import Counter
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.store.entry import Entry, changed_since, check_size
 from pipeline.store.extent import Extent
+from pipeline.store.object_file import ObjectFile
 from pipeline.store.parquet import DAMAGE
 from pipeline.store.storage import Storage
 
@@ -99,7 +99,7 @@ class ParquetObject:
             StoreError: It has changed since, can't be read, or is `corrupt`.
         """
         self.uri = entry.uri
-        source = _Requested(storage, entry)
+        source = ObjectFile(storage, entry)
         with self._whole():
             self._file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
             self.schema: pa.Schema = self._file.schema_arrow
@@ -357,34 +357,3 @@ def _is_binary(kind: pa.DataType) -> bool:
         kind = kind.value_type
     tests = ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary")
     return any(getattr(pa.types, test)(kind) for test in tests)
-
-
-class _Requested(io.RawIOBase):
-    """One version of an object as a file of which every read is a request."""
-
-    def __init__(self, storage: Storage, entry: Entry) -> None:
-        self._storage = storage
-        self._entry = entry
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._entry.num_bytes}
-        self._position = start[whence] + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), max(0, self._entry.num_bytes - self._position))
-        if size:
-            place = Extent(self._entry.uri, self._position, size)
-            buffer[:size] = self._storage.read_version_of(place, self._entry.version, size)
-            self._position += size
-        return size

@@ -1,7 +1,9 @@
 """Inputs: folder, glob, one image, manifest; what is an image and what is not."""
 
+import io
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,11 +11,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.inputs.listing import Reading, Sources
 from pipeline.inputs.manifests import Named, manifest_entries
 from pipeline.inputs.source import IMAGE_ENDINGS, Source
 from pipeline.store.entry import Entry
+from pipeline.store.object_file import open_object
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from tests.servers import Server
@@ -485,7 +488,47 @@ def test_a_manifest_that_is_trusted_costs_no_request_per_image(ending: str, tmp_
         ("nowhere/b.jpg", "00000000000000000000000000000012", 12),
         ("nowhere/a b.jpg", "3858f62230ac3c915f300c664312c63f-2", 0),
     ]
-    assert storage.requests["look"] == 1
+    # At the manifest, as an input and as a file.
+    assert storage.requests["look"] == 2
+
+
+def _many_rows(folder: Path, ending: str) -> Path:
+    path = folder / f"list.{ending}"
+    with path.open("w") as file:
+        file.writelines(["uri,etag,num_bytes\n"] if ending == "csv" else [])
+        for number in range(200_000):
+            uri = f"s3://bucket/{'of a long name ' * 8}{number:06d}.jpg"
+            row = {"uri": uri, "etag": f"{number:032x}", "num_bytes": number}
+            line = ",".join(map(str, row.values())) if ending == "csv" else json.dumps(row)
+            file.write(f"{line}\n")
+    return path
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_manifest_is_read_in_parts(ending: str, tmp_path: Path) -> None:
+    """However long it is, what lies in memory of it is some megabytes; each row comes once."""
+    path = _many_rows(tmp_path, ending)
+    assert path.stat().st_size > 34 << 20
+    tracemalloc.start()
+    try:
+        with open_object(Storage(), f"file://{path}") as file:
+            numbers = [one.num_bytes for one in manifest_entries(file, path.name, trusted=True)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert numbers == list(range(200_000))
+    assert peak < 28 << 20
+
+
+def test_a_manifest_that_changes_while_it_is_read_ends_the_command(tmp_path: Path) -> None:
+    """Half of one list and half of another would be the input of nobody."""
+    path = _many_rows(tmp_path, "csv")
+    rows = manifest_entries(open_object(Storage(), f"file://{path}"), path.name, trusted=True)
+    next(rows)
+    path.write_bytes(path.read_bytes().replace(b"bucket", b"basket"))
+    with pytest.raises(StoreError, match="was planned as version") as raised:
+        list(rows)
+    assert raised.value.code is ErrorCode.CHANGED
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -547,10 +590,11 @@ def test_a_trusted_manifest_may_say_where_in_a_tar() -> None:
     """Offsets are numbers, or nothing for an image that is an object of its own."""
     head = "uri,etag,num_bytes,image_offset\n"
     lines = f"{head}s3://b/a.jpg,e,5,\ns3://b/t.tar!/x.jpg,e,5,512\n"
-    found = list(manifest_entries(lines.encode(), "list.csv", trusted=True))
+    found = list(manifest_entries(io.BytesIO(lines.encode()), "list.csv", trusted=True))
     assert found == [
         Named("s3://b/a.jpg", "e", 5, None),
         Named("s3://b/t.tar!/x.jpg", "e", 5, 512),
     ]
+    wrong = io.BytesIO(f"{head}s3://b/a.jpg,e,5,-1\n".encode())
     with pytest.raises(InputError, match="row 0: image_offset is '-1', no number of bytes"):
-        list(manifest_entries(f"{head}s3://b/a.jpg,e,5,-1\n".encode(), "list.csv", trusted=True))
+        list(manifest_entries(wrong, "list.csv", trusted=True))

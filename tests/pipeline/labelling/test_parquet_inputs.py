@@ -31,6 +31,7 @@ from pipeline.labelling.verify import verify
 from pipeline.store import cells
 from pipeline.store.cells import ImageColumn, OpenColumns, open_parquet, read_image
 from pipeline.store.extent import Extent
+from pipeline.store.object_file import ObjectFile
 from pipeline.store.storage import Storage
 from tests.disk_runs import make_settings, network_record, random_pixels, start_run
 from tests.pipeline.labelling.test_tar_inputs import _draft, _hashes, _labelled, _rows, picture
@@ -433,14 +434,14 @@ def test_one_failure_costs_what_it_meets(
     """What was read before it stands, and what comes after it is asked for again."""
     source = _put(tmp_path, a=table_of([picture(seed) for seed in range(9)]))
     run = start_run(tmp_path, source, input_form="parquet")
-    read, failures = cells._Requested.readinto, [error]
+    read, failures = ObjectFile.readinto, [error]
 
-    def fail_once(self: cells._Requested, buffer: Any) -> int:
+    def fail_once(self: ObjectFile, buffer: Any) -> int:
         if self._position > 500 and len(buffer) < 2000 and failures:
             raise failures.pop()
         return read(self, buffer)
 
-    monkeypatch.setattr(cells._Requested, "readinto", fail_once)
+    monkeypatch.setattr(ObjectFile, "readinto", fail_once)
     fetched = Fetch(run.storage, 1 << 20, 2).shard(run.missing()[0])
     codes = [image["error_code"] for image in fetched["images"]]
     assert codes == [None] * 3 + [code] + [None] * 5
