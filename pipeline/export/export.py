@@ -7,6 +7,7 @@ The same output gives the same files.
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
@@ -134,10 +135,10 @@ def _selected(storage: Storage, selection: str) -> set[str]:
 
 
 def _named(answers: Answers, wanted: set[str] | None) -> Iterator[tuple[str, Row]]:
-    names = Names()
-    for row in answers.rows():
-        if row["status"] == OK and (wanted is None or row["uri"] in wanted):
-            yield names.of(row), row
+    with closing(Names()) as names:
+        for row in answers.rows():
+            if row["status"] == OK and (wanted is None or row["uri"] in wanted):
+                yield names.of(row), row
 
 
 def _writer(

@@ -1,33 +1,25 @@
 """The newest answer for every image, over all finished runs of one network, in flat memory.
 
-Each run's table is in order of the key. A key is the image's place below its input, or all of its
-place, so that the tables are in order of the URI without its scheme, too: merged by that, the
-answers for one image come one after the other, whatever the number of runs and images.
+In order of the images' places the answers for one image come one after the other, whatever the
+number of runs and images.
 """
 
-import heapq
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.errors import InputError
+from pipeline.export.by_place import by_place
+from pipeline.export.published import in_pieces, published_tables
 from pipeline.labelling.history import History
 from pipeline.labelling.mask_names import mask_key
 from pipeline.labelling.records import ClassRecord, Manifest
-from pipeline.labelling.runs import Run, damaged, masks_folder
-from pipeline.labelling.schema import SELECTION
-from pipeline.store.extent import place_of
-from pipeline.store.parquet import DAMAGE, read_parquet
+from pipeline.labelling.runs import Run, masks_folder
 
 _log = logging.getLogger(__name__)
-
-_ROWS_AT_A_TIME = 1_000
-_COLUMNS = [name for name in SELECTION.names if name != "reason"]
-_SHARES = ["image_id", "class_id", "pixel_fraction"]
 
 # A row of the images table: its columns by name. `mask_key` is the mask's place in its run.
 Row = dict[str, Any]
@@ -82,18 +74,27 @@ class Answers:
         """Of the network."""
         return self.runs[-1][1].fingerprint
 
-    def rows(self, *, with_shares: bool = False) -> Iterator[Row]:
+    def rows(self, *, shares_of: Collection[int] = ()) -> Iterator[Row]:
         """Read the newest answer for every image, in order of the URI without its scheme.
 
         Args:
-            with_shares: Whether to read `shares`, too: the share of an image's pixels by class id.
+            shares_of: Classes of which `shares` says, too, how much of an image's pixels they are,
+                by class id.
 
         Raises:
             InputError: A table is damaged, or in another order.
+            SettingError: There is no room for the rows of several runs on the disk.
         """
-        streams = [_rows_of(*one, with_shares=with_shares) for one in self.runs]
-        for _, same_place in groupby(heapq.merge(*streams, key=place_of), key=place_of):
-            yield from _newest(same_place)
+        tables = (
+            table
+            for number, one in enumerate(self.runs)
+            for table in published_tables(number, *one, shares_of)
+        )
+        # Those of one run are in order.
+        rows = in_pieces(tables if len(self.runs) == 1 else by_place(tables))
+        for _, same_place in groupby(rows, key=itemgetter("place")):
+            for row in _newest(same_place):
+                yield _as_it_lies_now(row, self.runs[row["run"]][0])
 
 
 def _newest(rows: Iterable[Row]) -> Iterable[Row]:
@@ -106,26 +107,15 @@ def _newest(rows: Iterable[Row]) -> Iterable[Row]:
     return found.values()
 
 
-def _rows_of(run: Run, manifest: Manifest, *, with_shares: bool) -> Iterator[Row]:
-    """Read the images table of a run, with the places of its masks in the output as it lies now."""
-    shares = _shares_of(run, manifest) if with_shares else iter(())
-    ahead = next(shares, None)
-    written_to = masks_folder(run.record.output, run.run_id) + "/"
-    last = ""
-    for row in _in_pieces(run.published(manifest, _COLUMNS)):
-        if (place := place_of(row)) < last:
-            table = f"{run.output}/{manifest.images[0].file}"
-            raise damaged(table, ValueError(f"{row['uri']} is not in order"))
-        last = place
-        if row["mask_uri"] is not None:
-            place = row["mask_uri"].removeprefix(written_to)
-            row["mask_uri"] = f"{run.masks_folder}/{place}"
-            row["mask_key"] = _mask_key(run, row, place)
-        row["shares"] = {}
-        if ahead is not None and ahead[0] == row["image_id"]:
-            row["shares"] = ahead[1]
-            ahead = next(shares, None)
-        yield row
+def _as_it_lies_now(row: Row, run: Run) -> Row:
+    """Say where the mask is in the output as it lies now, which may have moved."""
+    del row["place"], row["run"]
+    row["shares"] = dict(row["shares"])
+    if row["mask_uri"] is not None:
+        place = row["mask_uri"].removeprefix(masks_folder(run.record.output, run.run_id) + "/")
+        row["mask_uri"] = f"{run.masks_folder}/{place}"
+        row["mask_key"] = _mask_key(run, row, place)
+    return row
 
 
 def _mask_key(run: Run, row: Row, place: str) -> str:
@@ -133,26 +123,3 @@ def _mask_key(run: Run, row: Row, place: str) -> str:
     if row["mask_offset"] is None:
         return place
     return mask_key(row["key"], run.record.settings["mask_name"])
-
-
-def _shares_of(run: Run, manifest: Manifest) -> Iterator[tuple[str, dict[int, float]]]:
-    """Read the class statistics of a run, which are in the order of its images."""
-    rows = _in_pieces(_statistics(run, manifest))
-    for image_id, some in groupby(rows, key=lambda row: row["image_id"]):
-        yield image_id, {row["class_id"]: row["pixel_fraction"] for row in some}
-
-
-def _statistics(run: Run, manifest: Manifest) -> Iterator[pa.Table]:
-    for part in manifest.class_statistics:
-        uri = f"{run.output}/{part.file}"
-        data = run.storage.read(uri)
-        try:
-            yield read_parquet(data, _SHARES)
-        except DAMAGE as error:
-            raise damaged(uri, error) from error
-
-
-def _in_pieces(tables: Iterable[pa.Table]) -> Iterator[Row]:
-    for table in tables:
-        for batch in table.to_batches(max_chunksize=_ROWS_AT_A_TIME):
-            yield from batch.to_pylist()

@@ -65,7 +65,8 @@ def _matching(answers: Answers, settings: SelectSettings) -> Iterator[Row]:
     for name in (present, share and share[0]):
         if name is not None and name not in ids:
             raise SettingError(f"there is no class {name!r}; there are: {', '.join(ids)}")
-    for row in answers.rows(with_shares=bool(present or share)):
+    shares_of = {ids[name] for name in (present, share and share[0]) if name is not None}
+    for row in answers.rows(shares_of=shares_of):
         if settings.failed is (row["status"] == OK):
             continue
         if present and ids[present] not in row["shares"]:

@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipeline.errors import SettingError
+
 _PREFIX = "fcn-plan-"
 # A folder is there for a moment before its lock is.
 _MIN_AGE_S = 60.0
@@ -34,6 +36,18 @@ class Scratch:
         """Remove the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+def no_room(error: Exception) -> SettingError:
+    """Build the error for a temporary folder that is full, or can't be written.
+
+    Args:
+        error: What its writer says.
+    """
+    return SettingError(
+        f"a temporary folder with room is needed: {error}; set the environment variable TMPDIR to "
+        "a folder on a larger disk"
+    )
 
 
 def _remove_abandoned() -> None:

@@ -1,4 +1,4 @@
-"""Staging: what planning compares, as tables of DuckDB, which spill to disk.
+"""Staging: what is compared and sorted, as tables of DuckDB, which spill to disk.
 
 A listing of a hundred million images and what earlier runs have said of them are larger than a
 driver's memory. DuckDB keeps to a limit and groups, joins and sorts the rest on a disk.
@@ -13,8 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.errors import SettingError
-from pipeline.labelling.scratch import Scratch
+from pipeline.labelling.scratch import Scratch, no_room
 
 # Of DuckDB alone: the interpreter and one chunk of rows come on top.
 _MEMORY = "512MB"
@@ -30,14 +29,17 @@ _NO_ROOM = (
 
 
 class Staging:
-    """Tables of one draft, in a folder that goes with it.
+    """Tables of one command, in a folder that goes with it.
 
     Attributes:
         folder: Path of the folder, which may hold other files, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: str | None = None) -> None:
         """Open an empty database in a temporary folder.
+
+        Args:
+            memory: Of DuckDB alone, as it writes sizes; None is what planning takes.
 
         Raises:
             SettingError: The folder for temporary files can't be written.
@@ -50,7 +52,7 @@ class Staging:
             self._database = duckdb.connect(
                 f"{scratch.path}/plan.duckdb",
                 config={
-                    "memory_limit": _MEMORY,
+                    "memory_limit": memory or _MEMORY,
                     "temp_directory": scratch.path,
                     "threads": min(_MAX_THREADS, os.cpu_count() or 1),
                 },
@@ -121,7 +123,4 @@ class Staging:
         try:
             yield
         except _NO_ROOM as error:
-            raise SettingError(
-                f"planning needs a temporary folder with room: {error}; set the environment "
-                "variable TMPDIR to a folder on a larger disk"
-            ) from error
+            raise no_room(error) from error

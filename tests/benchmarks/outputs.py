@@ -1,11 +1,14 @@
 """Peak memory and seconds of `runs`, `select` and `export` on outputs of many rows.
 
-    python -m tests.benchmarks outputs [NUM_IMAGES ...]
+    python -m tests.benchmarks outputs [NUM_IMAGES ...] [--nights NIGHTS]
 
-Each output has two finished runs, the second of half of the images. The rows are made; of masks
-there are 50 (drawn scenes of 360 x 480), which the rows share. Images are not copied.
+Each output has two finished runs, the second of half of the images; or a run for each night, all of
+so many images of its own, whose names lie between those of the other nights. The rows are made; of
+masks there are 50 (drawn scenes of 360 x 480), which the rows share. Images are not copied, and
+after many nights only those of a selection are exported.
 """
 
+import argparse
 import io
 import subprocess
 import sys
@@ -40,21 +43,17 @@ print(time.process_time(), re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/st
 """
 _COMMANDS = {
     "runs": ["runs"],
-    "select --least-confident": ["select", "--least-confident", "1000", "--max-per-folder", "20"],
     "select --class-share": ["select", "--class-share", "class_1", "0.2.."],
+    "select --least-confident": ["select", "--least-confident", "1000", "--max-per-folder", "20"],
     "export --format coco": ["export", "--format", "coco", "--no-copy-images"],
 }
 
 
-def _draw_masks(run: Run) -> list[str]:
-    """Write masks of drawn scenes into a run; gives their hashes."""
+def _draw_masks(run: Run) -> list[bytes]:
+    """Draw scenes, and make masks of them."""
     palette = make_palette([label.color for label in run.record.network.classes])
-    hashes = []
-    for index in range(_NUM_MASKS):
-        data = encode_mask(draw_scene(index, *_SIZE)[1] % NUM_CLASSES, palette, 1)
-        run.storage.write(f"{run.masks_folder}/{index}.png", data)
-        hashes.append(sha256_hex(data))
-    return hashes
+    scenes = (draw_scene(index, *_SIZE)[1] % NUM_CLASSES for index in range(_NUM_MASKS))
+    return [encode_mask(scene, palette, 1) for scene in scenes]
 
 
 def _rows(
@@ -79,12 +78,16 @@ def _rows(
         yield image, statistics
 
 
-def _write_run(first: Run, manifest: Manifest, name: str, numbers: range) -> None:
+def _write_run(
+    first: Run, manifest: Manifest, masks: list[bytes], name: str, numbers: range
+) -> None:
     """Write a finished run of made rows beside a real one."""
     later = first.record.created_at + timedelta(hours=len(name))
     record = first.record.model_copy(update={"run_id": name, "created_at": later})
     run = Run(first.storage, first.output, record)
-    hashes = _draw_masks(run)
+    for index, mask in enumerate(masks):
+        run.storage.write(f"{run.masks_folder}/{index}.png", mask)
+    hashes = [sha256_hex(mask) for mask in masks]
     parts: tuple[list[TablePart], list[TablePart]] = ([], [])
     for start in range(0, len(numbers), _ROWS_PER_FILE):
         images, statistics = [], []
@@ -117,20 +120,33 @@ def _measure(name: str, arguments: list[str], folder: Path) -> None:
     print(f"{name:<26}{seconds:8.1f} s {cpu:8.1f} CPU s {peak / 1024:8.0f} MiB", flush=True)
 
 
-def main(numbers: list[int]) -> None:
+def _runs_of(number: int, nights: int | None) -> dict[str, range]:
+    """Name the runs; gives the numbers of the images of each."""
+    if nights is None:
+        return {"a": range(number), "bb": range(0, number, 2)}
+    return {f"night-{night:05d}": range(night, number * nights, nights) for night in range(nights)}
+
+
+def main(numbers: list[int], nights: int | None) -> None:
     """Measure each command on an output of each size, in a process of its own."""
     for number in numbers:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             first = start_run(folder, draw_images(folder, 2), run_id="first")
             label_run(first)
-            manifest = publish(first, str)
-            _write_run(first, manifest, "a", range(number))
-            _write_run(first, manifest, "bb", range(0, number, 2))
-            print(f"{number:,} images, {number + len(range(0, number, 2)):,} rows", flush=True)
+            manifest, masks = publish(first, str), _draw_masks(first)
+            runs = _runs_of(number, nights)
+            for run_id, of_run in runs.items():
+                _write_run(first, manifest, masks, run_id, of_run)
+            print(f"{len(runs)} runs of {number:,} images, {sum(map(len, runs.values())):,} rows")
+            chosen = [] if nights is None else ["--selection", str(folder / "select/to.parquet")]
             for words, arguments in _COMMANDS.items():
-                _measure(words, arguments, folder)
+                _measure(words, arguments + (chosen if "export" in arguments else []), folder)
 
 
 if __name__ == "__main__":
-    main([int(one) for one in sys.argv[1:]] or [10_000, 100_000])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("numbers", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--nights", type=int)
+    given = parser.parse_args()
+    main(given.numbers, given.nights)
