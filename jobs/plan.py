@@ -38,7 +38,7 @@ def _describe(job: Job, found: Found) -> list[str]:
         done,
         f"other files      {drafted.num_ignored:,} (no images by their name)",
         f"fingerprint      {_fingerprint(job)}",
-        f"driver           needs {Needs.to_do(found)}",
+        _driver(found),
         *_estimate(job, drafted.num_images),
     ]
     listed = drafted.num_images + drafted.num_skipped
@@ -48,6 +48,11 @@ def _describe(job: Job, found: Found) -> list[str]:
     if drafted.num_images:
         lines.append(f"first image      {drafted.first_uri}")
     return lines
+
+
+def _driver(found: Found) -> str:
+    needs = Needs.to_do(found)
+    return "; ".join([f"driver           needs {needs}", *needs.short()])
 
 
 def _fingerprint(job: Job) -> str:
@@ -73,6 +78,7 @@ def _describe_run(job: Job, found: Found) -> list[str]:
         f"shards           {len(todo):,} of {run.record.num_shards:,}",
         done,
         f"fingerprint      {job.record.fingerprint}",
+        _driver(found),
         *_estimate(job, todo.num_images),
         *request_costs.lines(job.settings, amount, kinds=[run.masks_in_tars]),
     ]

@@ -1,5 +1,7 @@
 """What the driver needs for a run, by its number of images: figures of docs/performance.md."""
 
+import shutil
+import tempfile
 from dataclasses import dataclass
 
 from pipeline.labelling.finding import Finding, note, ok
@@ -8,11 +10,11 @@ from pipeline.memory import available_memory
 
 _MIB = 1 << 20
 # Planning: imports, DuckDB's limit, and what stands between the two; reached at a million images.
-_LEAST, _MOST, _REACHED_AT = 250 * _MIB, 750 * _MIB, 1_000_000
+_LEAST, _MOST, _REACHED_AT = 250 * _MIB, 850 * _MIB, 1_000_000
 # Ray Data's books on the shards of one dataset, on top of the driver's own.
 _WITHOUT_SHARDS, _PER_SHARD, _SHARDS_AT_A_TIME = 200 * _MIB, 14_000, 16_384
-# Of the staged tables, a listed or answered image.
-_STAGED_PER_IMAGE = 200
+# Of the staged tables, a listed or answered image; and of their sorting, when the plan is written.
+_STAGED_PER_IMAGE = 260
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,19 @@ class Needs:
         )
 
     def finding(self) -> Finding:
-        """Compare them with the memory that is free here, on this machine or in this container."""
-        free = available_memory()
-        if free is None or free >= self.memory_bytes:
+        """Compare them with what is free here: of memory, of this container; and of TMPDIR."""
+        short = self.short()
+        if not short:
             return ok("driver", f"needs {self}")
-        less = f"needs {self}; {free / 1e9:.1f} GB are free here"
-        return note("driver", less, "give its pod or machine more memory")
+        return note("driver", f"needs {self}; {'; '.join(short)}", "give its pod or machine more")
+
+    def short(self) -> list[str]:
+        """Say what of it is not free here; nothing if all is."""
+        memory, folder = available_memory(), tempfile.gettempdir()
+        room = shutil.disk_usage(folder).free
+        found = []
+        if memory is not None and memory < self.memory_bytes:
+            found.append(f"{memory / 1e9:.1f} GB of memory are free here")
+        if room < self.temporary_bytes:
+            found.append(f"{room / 1e9:.1f} GB are free in {folder}")
+        return found

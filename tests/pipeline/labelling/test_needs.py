@@ -1,6 +1,7 @@
 """What the driver needs is estimated from the size of the run, and compared with what there is."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,8 +18,8 @@ def test_needs_grow_to_a_bound_in_memory_and_go_on_on_disk():
     small, large, vast = (Needs.of(number, number // 256) for number in (1_000, 10**6, 10**8))
 
     assert small.memory_bytes < large.memory_bytes == vast.memory_bytes < _GIB
-    assert vast.temporary_bytes == 100 * large.temporary_bytes == 20 * 10**9
-    assert str(vast).startswith("about 0.8 GB of memory, and 20.0 GB of temporary files")
+    assert vast.temporary_bytes == 100 * large.temporary_bytes == 26 * 10**9
+    assert str(vast).startswith("about 0.9 GB of memory, and 26.0 GB of temporary files")
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch):
@@ -28,7 +29,18 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(needs, "available_memory", lambda found=free: found)
         found = asked.finding()
         assert found.level is level
-        assert ("0.1 GB are free here" in found.found) == (level is Level.NOTE)
+        assert ("0.1 GB of memory are free here" in found.found) == (level is Level.NOTE)
+
+
+def test_a_small_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch):
+    """What planning would fill is named before it is full."""
+    asked = Needs.of(10**6, 4_000)
+    for free, level in ((10**8, Level.NOTE), (10**9, Level.OK)):
+        room = SimpleNamespace(free=free)
+        monkeypatch.setattr(needs.shutil, "disk_usage", lambda _, found=room: found)
+        found = asked.finding()
+        assert found.level is level
+        assert ("0.1 GB are free in /" in found.found) == (level is Level.NOTE)
 
 
 @pytest.mark.parametrize(
