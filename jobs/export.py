@@ -20,7 +20,7 @@ def run(settings: ExportSettings) -> int:
         settings: From file, environment and flags.
 
     Returns:
-        0, or 4 if images had to be left out.
+        0, or 4 if images had to be left out that are there.
 
     Raises:
         SettingError: The format can't hold the classes, or its library is not installed.
@@ -32,11 +32,13 @@ def run(settings: ExportSettings) -> int:
     say(f"{count(done.num_images, 'image')} in {settings.to}, as {settings.format}")
     if done.num_unknown:
         _log.warning("%d images of the selection have no mask in the output", done.num_unknown)
+    if done.num_gone:
+        _log.warning("%d images are left out, since they are not there any more", done.num_gone)
     if not done.num_left_out:
         return EXIT_OK
     _log.error(
-        "%d images are left out: they are gone, or are no longer those that were labelled; label "
-        "the input again and export anew",
+        "%d images are left out: they are no longer those that were labelled, or can't be read; "
+        "label the input again and export anew",
         done.num_left_out,
     )
     return EXIT_TOO_MANY_BAD_IMAGES

@@ -13,7 +13,7 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from pipeline.errors import ImageError, InputError, SettingError, StoreError
+from pipeline.errors import ErrorCode, ImageError, InputError, SettingError, StoreError
 from pipeline.export.form import About, Form
 from pipeline.export.items import is_of_one_image, read_item
 from pipeline.export.newest import Answers, Row
@@ -44,12 +44,14 @@ class Exported:
 
     Attributes:
         num_images: Written.
-        num_left_out: Images that can't be read any more, or have changed.
+        num_left_out: Images that have changed, or can't be read for another reason.
+        num_gone: Images that are not there any more.
         num_unknown: Of the selection, images that have no mask in the output.
     """
 
     num_images: int = 0
     num_left_out: int = 0
+    num_gone: int = 0
     num_unknown: int = 0
 
 
@@ -80,7 +82,8 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
         raise InputError(f"{settings.output} has no mask of what is asked for; nothing is exported")
     for place, data in form.finish():
         storage.write(f"{settings.to}/{place}", data)
-    done.num_unknown = max(0, len(wanted or ()) - done.num_images - done.num_left_out)
+    found = done.num_images + done.num_left_out + done.num_gone
+    done.num_unknown = max(0, len(wanted or ()) - found)
     return done
 
 
@@ -147,14 +150,14 @@ def _writer(
     columns = OpenColumns(behind=2 * settings.io_threads)
 
     def write(named: tuple[str, Row]) -> Any:
-        """Write one image; gives what is collected of it, None if it can't be read any more."""
+        """Write one image; gives what is collected of it, or why it can't be read any more."""
         try:
             item = read_item(storage, *named, with_image=form.with_images, columns=columns)
         except (ImageError, StoreError) as error:
             if not is_of_one_image(error):
                 raise
             _log.warning("left out, since it can't be read any more: %s", error)
-            return None
+            return error
         written = form.write(item)
         for place, data in written.files:
             storage.write(f"{settings.to}/{place}", data)
@@ -164,8 +167,9 @@ def _writer(
 
 
 def _collect(form: Form, entry: Any, done: Exported, storage: Storage, to: str) -> None:
-    if entry is None:
-        done.num_left_out += 1
+    if isinstance(entry, ImageError | StoreError):
+        done.num_gone += entry.code is ErrorCode.NOT_FOUND
+        done.num_left_out += entry.code is not ErrorCode.NOT_FOUND
         return
     done.num_images += 1
     for place, data in form.collect(entry):

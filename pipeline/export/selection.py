@@ -16,6 +16,8 @@ from pipeline.errors import InputError, SettingError
 from pipeline.export.best import folder_of
 from pipeline.export.newest import Answers, Row
 from pipeline.export.taken import Pictures, Taken
+from pipeline.images.masks import IGNORE_INDEX
+from pipeline.labelling.class_statistics import IGNORED
 from pipeline.labelling.schema import OK, SELECTION
 from pipeline.settings.select import SelectSettings
 from pipeline.store.storage import Storage
@@ -61,7 +63,7 @@ def _chosen(answers: Answers, settings: SelectSettings, storage: Storage) -> Ite
 def _matching(answers: Answers, settings: SelectSettings) -> Iterator[Row]:
     """Read the rows that have a mask, or failed, and the classes that are asked for."""
     present, share = settings.class_, settings.share_range
-    ids = {label.name: label.id for label in answers.classes}
+    ids = _class_ids(answers)
     for name in (present, share and share[0]):
         if name is not None and name not in ids:
             raise SettingError(f"there is no class {name!r}; there are: {', '.join(ids)}")
@@ -74,6 +76,13 @@ def _matching(answers: Answers, settings: SelectSettings) -> Iterator[Row]:
         if share and not share[1] <= row["shares"].get(ids[share[0]], 0.0) <= share[2]:
             continue
         yield row
+
+
+def _class_ids(answers: Answers) -> dict[str, int]:
+    """Return the classes by name, what the network left open among them, if it has."""
+    ids = {label.name: label.id for label in answers.classes}
+    counted = (label.id for _, manifest in answers.runs for label in manifest.classes)
+    return {IGNORED: IGNORE_INDEX, **ids} if IGNORE_INDEX in counted else ids
 
 
 def _all(rows: Iterable[Row], settings: SelectSettings) -> Iterator[Row]:

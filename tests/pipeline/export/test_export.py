@@ -144,9 +144,8 @@ def test_voc_names_255_apart_from_a_class_called_ignore() -> None:
     assert lines[1:] == ["ignore:1,2,3::", "ignore_255:224,224,192::"]
 
 
-def test_coco_is_read_by_pycocotools(place: Path, tmp_path: Path) -> None:
-    """Each class's annotation unpacks to its pixels; 255 is in none; boxes and areas are theirs."""
-    folder = _export(place, tmp_path / "coco", "coco")
+def _read_coco(folder: Path) -> dict[str, np.ndarray]:
+    """Read masks by pycocotools; boxes, areas and pictures' sizes are theirs."""
     coco = COCO(str(folder / "annotations" / "instances_default.json"))
     assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == [
         f"class_{index}" for index in range(4)
@@ -167,7 +166,12 @@ def test_coco_is_read_by_pycocotools(place: Path, tmp_path: Path) -> None:
         found[name] = mask
         with Image.open(folder / "images" / image["file_name"]) as shown:
             assert shown.size == (image["width"], image["height"])
-    _assert_equal(found, _expected(place))
+    return found
+
+
+def test_coco_is_read_by_pycocotools(place: Path, tmp_path: Path) -> None:
+    """Each class's annotation unpacks to its pixels; 255 is in none; boxes and areas are theirs."""
+    _assert_equal(_read_coco(_export(place, tmp_path / "coco", "coco")), _expected(place))
 
 
 def test_coco_is_cut_into_files_that_are_whole(place, tmp_path, monkeypatch) -> None:
@@ -184,11 +188,8 @@ def test_coco_is_cut_into_files_that_are_whole(place, tmp_path, monkeypatch) -> 
         assert all(one["file_name"].startswith("file:///") for one in part.imgs.values())
 
 
-# Its reader leaves files to be closed by the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_is_read_as_pictures(place: Path, tmp_path: Path) -> None:
-    """decode("pil") gives each mask's indices in every channel, beside its image and its row."""
-    folder = _export(place, tmp_path / "wds", "webdataset")
+def _read_webdataset(folder: Path) -> dict[str, np.ndarray]:
+    """Read masks by webdataset's decode("pil")."""
     found = {}
     for path in sorted(folder.glob("*.tar")):
         for sample in webdataset.WebDataset(str(path), shardshuffle=False).decode("pil"):
@@ -199,12 +200,19 @@ def test_webdataset_is_read_as_pictures(place: Path, tmp_path: Path) -> None:
             assert image.size == sample["mask.png"].size
             assert NAMES[sample["json"]["key"]] == name
             found[name] = pixels[..., 0]
-    _assert_equal(found, _expected(place))
+    return found
 
 
-def test_hf_is_read_by_the_features_in_its_schema(place: Path, tmp_path: Path) -> None:
-    """The schema's metadata names the features as `datasets` does; bytes and paths are files."""
-    folder = _export(place, tmp_path / "hf", "hf")
+# Its reader leaves files to be closed by the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_is_read_as_pictures(place: Path, tmp_path: Path) -> None:
+    """decode("pil") gives each mask's indices in every channel, beside its image and its row."""
+    folder = _export(place, tmp_path / "wds", "webdataset")
+    _assert_equal(_read_webdataset(folder), _expected(place))
+
+
+def _read_hf(folder: Path) -> dict[str, np.ndarray]:
+    """Read masks by the features that the schema's metadata names."""
     table = pq.read_table(folder / "data" / "train-00000.parquet")
     features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
     assert features["image"] == features["mask"] == {"_type": "Image"}
@@ -216,7 +224,12 @@ def test_hf_is_read_by_the_features_in_its_schema(place: Path, tmp_path: Path) -
             found[NAMES[row["key"]]] = np.asarray(mask)
         with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
             assert image.size == mask.size
-    _assert_equal(found, _expected(place))
+    return found
+
+
+def test_hf_is_read_by_the_features_in_its_schema(place: Path, tmp_path: Path) -> None:
+    """The schema's metadata names the features as `datasets` does; bytes and paths are files."""
+    _assert_equal(_read_hf(_export(place, tmp_path / "hf", "hf")), _expected(place))
 
 
 def _unpack(rle: list[int]) -> np.ndarray:
@@ -239,10 +252,8 @@ def _unpack(rle: list[int]) -> np.ndarray:
     return np.array(values, np.uint8)
 
 
-def test_label_studio_gets_brushes_with_a_score(place: Path, tmp_path: Path) -> None:
-    """Each task's brushes unpack to the mask, and it has its address and its mean confidence."""
-    prefix = "https://images.example/"
-    folder = _export(place, tmp_path / "ls", "label-studio", "--image-url-prefix", prefix)
+def _read_tasks(folder: Path) -> dict[str, np.ndarray]:
+    """Read the masks of tasks by their brushes."""
     found = {}
     for task in json.loads((folder / "tasks_00000.json").read_text()):
         [prediction] = task["predictions"]
@@ -256,7 +267,15 @@ def test_label_studio_gets_brushes_with_a_score(place: Path, tmp_path: Path) -> 
             assert (channels == channels[..., :1]).all()
             mask[channels[..., 3] > 0] = int(one["value"]["brushlabels"][0].removeprefix("class_"))
         found[NAMES[key]] = mask
-    _assert_equal(found, _expected(place))
+    return found
+
+
+def test_label_studio_gets_brushes_with_a_score(place: Path, tmp_path: Path) -> None:
+    """Each task's brushes unpack to the mask, and it has its address and its mean confidence."""
+    prefix = "https://images.example/"
+    folder = _export(place, tmp_path / "ls", "label-studio", "--image-url-prefix", prefix)
+    _assert_equal(_read_tasks(folder), _expected(place))
+    [*_, task] = json.loads((folder / "tasks_00000.json").read_text())
     assert task["data"]["image"] == prefix + "%C3%BCn%C3%AC/i.png"
     config = (folder / "label_config.xml").read_text()
     assert '<Label value="class_1" background="#' in config
@@ -299,40 +318,45 @@ def test_exporting_again_gives_the_same_files(place: Path, tmp_path: Path) -> No
         assert all((first / one).read_bytes() == (again / one).read_bytes() for one in files)
 
 
-def test_images_that_changed_are_left_out(tmp_path: Path, caplog) -> None:
-    """An image that is no longer the one that was labelled is named, and the exit code is 4."""
+def test_images_that_are_gone_or_changed_are_left_out(tmp_path: Path, caplog) -> None:
+    """Both are named. Of what is gone nothing can be mended; what has changed exits with 4."""
     two_nights(on_disk(tmp_path), Storage())
-    Image.fromarray(random_pixels(9, 3, 4, 3)).save(tmp_path / "in" / "deep" / "d.png")
     (tmp_path / "in" / "a.jpg").unlink()
+    gone = _export(tmp_path, tmp_path / "gone", "voc")
+    names = (gone / "ImageSets/Segmentation/default.txt").read_text().splitlines()
+    assert len(names) == len(NAMES) - 1
+    assert "1 images are left out, since they are not there any more" in caplog.text
+    Image.fromarray(random_pixels(9, 3, 4, 3)).save(tmp_path / "in" / "deep" / "d.png")
     folder = _export(tmp_path, tmp_path / "voc", "voc", code=4)
     names = (folder / "ImageSets/Segmentation/default.txt").read_text().splitlines()
     assert len(names) == len(NAMES) - 2
     assert "deep/d.png" in caplog.text
-    assert "2 images are left out" in caplog.text
+    assert "1 images are left out: they are no longer those that were labelled" in caplog.text
 
 
-@pytest.mark.parametrize("form", ["coco", "hf", "label-studio", "webdataset"])
-def test_other_forms_from_bucket_to_bucket(
-    form: str, place: Path, s3: Server, tmp_path: Path
-) -> None:
-    """The files are those of an export from disk to disk, but for the addresses in them."""
+_READERS = {
+    "coco": _read_coco,
+    "hf": _read_hf,
+    "label-studio": _read_tasks,
+    "webdataset": _read_webdataset,
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("form", _READERS)
+def test_other_forms_from_bucket_to_bucket(form: str, s3: Server, tmp_path: Path) -> None:
+    """Images and masks are read from a bucket; what is written to one has every pixel."""
     bucket = f"s3://{s3.make_bucket()}"
     storage = Storage(s3.endpoint_url)
     two_nights(bucket, storage, s3.endpoint_url)
     arguments = ["export", f"{bucket}/out", "--format", form, "--to", f"{bucket}/to"]
     assert main([*arguments, "--s3-endpoint-url", s3.endpoint_url]) == 0
-    folder = _export(place, tmp_path / "to", form)
-    sizes = {
-        one.uri.removeprefix(f"{bucket}/to/"): one.num_bytes for one in storage.walk(f"{bucket}/to")
-    }
-    on_here = {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    assert sizes.keys() == on_here.keys()
-    pictures = [name for name in sizes if name.endswith((".jpg", ".png"))]
-    assert [sizes[name] for name in pictures] == [on_here[name] for name in pictures]
+    for entry in storage.walk(f"{bucket}/to"):
+        path = tmp_path / entry.uri.removeprefix(f"{bucket}/to/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(storage.read(entry.uri))
+    expected = {NAMES[key]: mask for key, mask in truth(bucket, storage).items()}
+    _assert_equal(_READERS[form](tmp_path), expected)
 
 
 def test_from_bucket_to_bucket(s3: Server, tmp_path: Path) -> None:

@@ -125,6 +125,31 @@ def test_a_class_may_be_asked_for(output: Path) -> None:
     assert _names(whole) == ["b/4 x.png", "c/8 x.png"]
 
 
+class _Ignoring(_Doubting):
+    """Leaves the last row of a picture open."""
+
+    def predict(self, images):
+        for one in super().predict(images):
+            number = one.mask.shape[1]
+            pixels = one.class_pixels - np.bincount(one.mask[-1], minlength=len(one.class_pixels))
+            one.mask[-1] = 255
+            yield dataclasses.replace(
+                one, class_pixels=pixels, ignored_pixels=number, ignored_confidence=0.2
+            )
+
+
+def test_what_the_network_left_open_may_be_asked_for(output: Path, caplog) -> None:
+    """It is a class called ignore, where a run has counted it."""
+    assert _select(output, "--class", "ignore", code=2) == []
+    _draw(output.parent / "in" / "open.png", 1, 7)
+    run = start_run(output.parent, output.parent / "in", run_id="night-3", max_shard_images=3)
+    label_run(run, _Ignoring())
+    publish(run, lambda manifest: "")
+    assert _names(_select(output, "--class", "ignore")) == ["open.png"]
+    assert _names(_select(output, "--class-share", "ignore", "0.1..0.2")) == ["open.png"]
+    assert _select(output, "--class-share", "ignore", "0.2..", code=3) == []
+
+
 def test_chance_can_be_repeated(output: Path) -> None:
     """The same seed gives the same images, and the same file; what is chosen before stays out."""
     first = _select(output, "--random", "4", "--least-confident", "2")
