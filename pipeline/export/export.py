@@ -5,6 +5,7 @@ The same output gives the same files.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -28,6 +29,7 @@ from pipeline.store.uri import as_folder, normalise_uri
 
 _log = logging.getLogger(__name__)
 
+_SAID_EVERY_S = 30.0
 # A format's module is imported by its name, since each has a library of its own.
 _FORMS = {
     "voc": ("pipeline.export.voc", "Voc"),
@@ -72,12 +74,15 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
     form = _form(answers, settings)
     _warn_of_what_is_there(storage, settings.to)
     wanted = None if settings.selection is None else _selected(storage, settings.selection)
-    done = Exported()
+    done, said_at = Exported(), time.monotonic()
     with ThreadPoolExecutor(settings.io_threads) as pool:
         named = _named(answers, wanted)
         while some := list(islice(named, 2 * settings.io_threads)):
             for entry in pool.map(_writer(form, settings, storage), some):
                 _collect(form, entry, done, storage, settings.to)
+            if time.monotonic() - said_at >= _SAID_EVERY_S:
+                said_at = time.monotonic()
+                _log.info("%d images are written", done.num_images)
     if not done.num_images:
         raise InputError(f"{settings.output} has no mask of what is asked for; nothing is exported")
     for place, data in form.finish():

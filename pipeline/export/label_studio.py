@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 _IMAGE, _BRUSH = "image", "tag"
 _TASKS_PER_FILE = 1_000
 _BYTES_PER_FILE = 64 << 20
+# Of images that most browsers do not show.
+_NOT_SHOWN = (".tif", ".tiff", ".bigtiff", ".jp2", ".heic", ".heif")
 
 
 class LabelStudio:
@@ -36,6 +38,7 @@ class LabelStudio:
         """Begin."""
         self._about = about
         self._on_a_disk: str | None = None
+        self._not_shown: str | None = None
         self._names = {label.id: label.name for label in about.classes}
         self._parts: Parts[str] = Parts(
             lambda number: f"tasks_{number:05d}.json",
@@ -74,6 +77,12 @@ class LabelStudio:
                 "address as image_url_prefix",
                 self._on_a_disk,
             )
+        if self._not_shown is not None:
+            _log.warning(
+                "some images, such as %s, are of formats that browsers do not show, so Label "
+                "Studio shows nothing; format=coco and voc copy images so that all readers do",
+                self._not_shown,
+            )
         yield from self._parts.close()
         labels = "".join(
             f'    <Label value={quoteattr(one.name)} background="#{bytes(one.color).hex()}"/>\n'
@@ -86,6 +95,8 @@ class LabelStudio:
         address: str = item.row["uri"] if prefix is None else prefix + quote(item.row["key"])
         if address.startswith("file:"):
             self._on_a_disk = address
+        if item.row["uri"].lower().endswith(_NOT_SHOWN):
+            self._not_shown = item.row["uri"]
         return address
 
     def _brushes(self, item: Item) -> Iterator[dict[str, Any]]:

@@ -270,13 +270,14 @@ def _read_tasks(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def test_label_studio_gets_brushes_with_a_score(place: Path, tmp_path: Path) -> None:
+def test_label_studio_gets_brushes_with_a_score(place: Path, tmp_path: Path, caplog) -> None:
     """Each task's brushes unpack to the mask, and it has its address and its mean confidence."""
     prefix = "https://images.example/"
     folder = _export(place, tmp_path / "ls", "label-studio", "--image-url-prefix", prefix)
     _assert_equal(_read_tasks(folder), _expected(place))
     [*_, task] = json.loads((folder / "tasks_00000.json").read_text())
     assert task["data"]["image"] == prefix + "%C3%BCn%C3%AC/i.png"
+    assert "e.tif, are of formats that browsers do not show" in caplog.text
     config = (folder / "label_config.xml").read_text()
     assert '<Label value="class_1" background="#' in config
 
@@ -286,6 +287,14 @@ def test_a_brush_holds_runs_of_any_length(shape: tuple[int, int]) -> None:
     """Single pixels, and runs beyond the longest that the form has a length for, are packed."""
     for mask in (np.ones(shape, bool), random_pixels(1, *shape) > 128, np.zeros(shape, bool)):
         assert (_unpack(pack(mask)).reshape(*shape, 4)[..., 0] == 255 * mask).all()
+
+
+def test_a_long_export_says_how_far_it_is(place: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+    """Every half minute: a million images take an hour."""
+    monkeypatch.setattr("pipeline.export.export._SAID_EVERY_S", 0.0)
+    caplog.set_level("INFO")
+    _export(place, tmp_path / "coco", "coco", "--io-threads", "1")
+    assert "2 images are written" in caplog.text
 
 
 def test_a_selection_is_exported_alone(place: Path, tmp_path: Path) -> None:
