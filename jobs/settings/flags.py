@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from jobs.settings.mistakes import OneLineParser, refuse_left_over
+from pipeline.errors import SettingError
 from pipeline.settings.shared import Group, Mark, NoSettings
 
 PREFIX = "FCN_"
@@ -153,9 +154,8 @@ def command_parser(
             if completing and setting.choices:
                 action.choices = setting.choices
         if place == 0:
-            heading.add_argument(
-                f"--{CONFIG}", metavar="TEXT", default=argparse.SUPPRESS, help=CONFIG_HELP
-            )
+            common: dict[str, Any] = {"default": argparse.SUPPRESS, "help": CONFIG_HELP}
+            heading.add_argument(f"--{CONFIG}", metavar="TEXT", action="append", **common)
     return parser
 
 
@@ -173,9 +173,8 @@ def _add(heading: argparse._ArgumentGroup, setting: Setting) -> argparse.Action:
         return heading.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **common)
     if setting.two_words:
         words = tuple(setting.metavar.split())
-        return heading.add_argument(setting.flag, metavar=words, nargs=2, **common)
-    action = "append" if setting.several else "store"
-    return heading.add_argument(setting.flag, metavar=setting.metavar, action=action, **common)
+        return heading.add_argument(setting.flag, metavar=words, nargs=2, action="append", **common)
+    return heading.add_argument(setting.flag, metavar=setting.metavar, action="append", **common)
 
 
 def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str, Any]:
@@ -193,7 +192,11 @@ def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str
     every = [one for some in settings_of(kind).values() for one in some]
     found, left_over = command_parser(kind, command).parse_known_args(_with_values(kind, argv))
     refuse_left_over(left_over, command, _flags(every), _positionals(every))
-    given = vars(found)
+    several = {one.name for one in every if one.several}
+    given = {
+        name: value if name in several else _only(name, value)
+        for name, value in vars(found).items()
+    }
     for setting in every:
         value = given.get(setting.name)
         if setting.two_words and value is not None:
@@ -203,6 +206,14 @@ def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str
         if setting.optional and value in (_NONE, [_NONE]):
             given[setting.name] = None
     return given
+
+
+def _only(name: str, values: Any) -> Any:
+    """Return the value of a flag; of two, one would be lost unseen. Raises SettingError."""
+    if isinstance(values, list) and len(values) > 1:
+        flag = name.rstrip("_").replace("_", "-")
+        raise SettingError(f"--{flag} is given twice; it takes one value")
+    return values[0] if isinstance(values, list) else values
 
 
 def _flags(settings: Sequence[Setting]) -> list[str]:

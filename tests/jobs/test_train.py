@@ -44,6 +44,11 @@ _NUM_STEPS = 18
 _EVALUATED = [-(-3 * epoch // 2) for epoch in range(1, 13)]
 
 
+def _at_rate(rate: float) -> tuple[object, ...]:
+    place = _STEPS.index("--learning-rate") + 1
+    return (*_STEPS[:place], rate, *_STEPS[place + 1 :])
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scenes(tmp_path_factory.mktemp("scenes"), 12, 3)
@@ -220,7 +225,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
 ):
     """A training that diverges ends with 2 and says at which rate; no checkpoint holds NaN."""
     # A momentum without end: each step adds to the one before.
-    assert train(data, tmp_path, "run", *_STEPS, "--learning-rate", 100) == 2
+    assert train(data, tmp_path, "run", *_at_rate(100)) == 2
 
     said = caplog.text
     assert "at a learning rate of 100" in said
@@ -296,9 +301,9 @@ def test_a_training_that_gets_no_better_ends_early(
     """After so many evaluations in a row without a better mean IU; MLflow shows them all."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
-    flags = ("--tracker", "mlflow", "--early-stopping-evaluations", 2, "--learning-rate", 1e-30)
+    flags = ("--tracker", "mlflow", "--early-stopping-evaluations", 2)
 
-    assert train(data, tmp_path, "run", *_STEPS, *flags) == 0
+    assert train(data, tmp_path, "run", *_at_rate(1e-30), *flags) == 0
 
     assert [line["best"] for line in lines(tmp_path / "run")] == [True, False, False]
     assert "stopped early" in caplog.text

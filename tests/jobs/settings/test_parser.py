@@ -22,7 +22,8 @@ from pipeline.settings.shared import Group, OutputSettings, StoreSettings
 from pipeline.settings.train import TrainSettings
 from tests.product import REPOSITORY
 
-_REQUIRED = ["--input", "in", "--output", "out", "--weights", "random:0"]
+_PLACES = ["--input", "in", "--output", "out"]
+_REQUIRED = [*_PLACES, "--weights", "random:0"]
 
 
 @pytest.fixture(autouse=True)
@@ -310,7 +311,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_random_weights_need_a_number(weights: str) -> None:
     """A seed that is no number is refused with an example."""
     with pytest.raises(SettingError, match="needs a number, as in random:0"):
-        _label("--weights", weights)
+        read_settings(LabelSettings, "label", [*_PLACES, "--weights", weights], os.environ)
 
 
 @pytest.mark.parametrize(
@@ -319,8 +320,9 @@ def test_random_weights_need_a_number(weights: str) -> None:
 def test_a_checkpoint_says_what_it_is_itself(flags: list[str]) -> None:
     """What a checkpoint's record says can't be typed in beside it, not even the default."""
     name = flags[0].removeprefix("--")
+    words = [*_PLACES, "--weights", "model.safetensors", *flags]
     with pytest.raises(SettingError, match=f"{name} is for weights=random:SEED only"):
-        _label("--weights", "model.safetensors", *flags)
+        read_settings(LabelSettings, "label", words, os.environ)
 
 
 # Help
@@ -392,6 +394,28 @@ def test_a_flag_may_be_repeated_for_several_numbers() -> None:
     assert _label("--scales", "1", "--scales", "2").scales == (1.0, 2.0)
     with pytest.raises(SettingError, match=r"scales\.1='x'"):
         _label("--scales", "1,x")
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag"),
+    [
+        (["--precision", "fp32", "--precision=bf16"], "--precision"),
+        (["--input", "other"], "--input"),
+        (["--config", "a.yaml", "--config", "b.yaml"], "--config"),
+        (["--run-id", "a", "--run-id", "b"], "--run-id"),
+    ],
+)
+def test_a_flag_of_one_value_is_given_once(flags: list[str], flag: str) -> None:
+    """Of two values the last one does not win: the flag is refused by its name."""
+    with pytest.raises(SettingError, match=f"^{flag} is given twice; it takes one value$"):
+        _label(*flags)
+
+
+def test_a_flag_that_python_has_no_name_for_is_given_once(caplog: pytest.LogCaptureFixture) -> None:
+    """`select --class sky --class car` does not select cars, nor one range of two."""
+    for words in (["--class", "sky"], ["--class-share", "sky", "0.1..0.5"]):
+        assert main(["select", "out", "--to", "x.parquet", *words, *words]) == 2
+        assert f"{words[0]} is given twice" in caplog.text
 
 
 def test_null_gives_up_what_was_set_before(tmp_path: Path) -> None:
