@@ -61,7 +61,8 @@ class RayJobs:
 
         Raises:
             ClusterLost: Nobody answers.
-            SettingError: Somebody else answers, or asks for another token.
+            SettingError: Somebody else answers, or asks for another token; or no address is given
+                and not one Ray runs on this machine.
         """
         self._lost_after_s = lost_after_s
         self.address = address or "this machine's address"
@@ -174,6 +175,8 @@ class RayJobs:
         except (RuntimeError, ValueError) as error:
             raise SettingError(f"address={address!r} is no Ray dashboard: {error}") from error
         except OSError as error:
+            if address in (None, "auto") and "Please specify" in str(error):
+                raise _unnamed(error) from error
             raise ClusterLost(
                 f"no Ray cluster answers at {self.address}: {str(error).rstrip('.')}; is it up, "
                 "and is its port (8265) reachable from here"
@@ -222,6 +225,16 @@ class _Log:
             self._show(text[max(0, self._shown - position) :])
             self._shown = end
         return end
+
+
+def _unnamed(error: OSError) -> SettingError:
+    """Build the error for this machine's Ray, of which there is none, or more than one."""
+    several = re.search(r"multiple active Ray instances: \{([^}]*)\}", str(error))
+    found = f"several Rays run here ({several[1]})" if several else "no Ray runs on this machine"
+    return SettingError(
+        f"address is not given, and {found}; name the cluster's dashboard, as in "
+        "`fcn submit --address http://HEAD:8265 -- ...`"
+    )
 
 
 def _number(name: str, job: JobDetails) -> int | None:

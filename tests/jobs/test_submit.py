@@ -347,6 +347,29 @@ def test_no_cluster_is_5(user: User):
 
 
 @pytest.mark.parametrize(
+    ("addresses", "found"),
+    [
+        ((), "no Ray runs on this machine"),
+        (("10.0.0.1:6379", "10.0.0.1:7000"), "several Rays run here"),
+    ],
+)
+def test_without_an_address_one_ray_has_to_run_here(
+    addresses: tuple[str, ...], found: str, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, tmp_path: Path,
+):  # fmt: skip
+    """With none, or with several, the exit code is 2 and the message names the flag."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: set(addresses))
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda _: None)
+
+    assert main(["submit", "--", "verify", str(tmp_path / "out")]) == 2
+    assert f"address is not given, and {found}" in caplog.text
+    assert "`fcn submit --address http://HEAD:8265 -- ...`" in caplog.text
+    assert all(one in caplog.text for one in addresses)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "nothing is to be submitted"),
