@@ -74,6 +74,17 @@ class ReadingFields(NoSettings):
     )
 
 
+def _check_range(lower: str | None, upper: str | None) -> None:
+    """Refuse limits that no image can be between. Raises ValueError."""
+    limits = (float(lower or 0), float(upper or 1))
+    if max(limits) > 1:
+        shares = "..".join(f"{float(one) / 100:g}" if one else "" for one in (lower, upper))
+        meant = f": did you mean {shares}?" if max(limits) <= 100 else ""
+        raise ValueError(f"shares are from 0 to 1{meant}")
+    if limits[0] > limits[1]:
+        raise ValueError(f"the lower share comes first: {upper}..{lower}")
+
+
 class SelectSettings(InputAccessFields, StoreSettings, ReadingFields, _SelectFields):
     """Which images of an output people should look at."""
 
@@ -88,9 +99,12 @@ class SelectSettings(InputAccessFields, StoreSettings, ReadingFields, _SelectFie
     @classmethod
     def _is_range(cls, value: str | None) -> str | None:
         found = value and _RANGE.fullmatch(value)
-        if value is None or (found and (found[2] or found[3])):
+        if value is None:
             return value
-        raise ValueError("a class and a range of shares is wanted, as in sky 0.1..0.5")
+        if not found or not (found[2] or found[3]):
+            raise ValueError("a class and a range of shares is wanted, as in sky 0.1..0.5")
+        _check_range(found[2], found[3])
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

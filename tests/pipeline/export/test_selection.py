@@ -76,7 +76,8 @@ def output(tmp_path: Path) -> Path:
 def _select(output: Path, *flags: str, code: int = 0) -> list[dict]:
     to = output.parent / "chosen.parquet"
     to.unlink(missing_ok=True)
-    assert main(["select", str(output), "--to", str(to), *flags]) == code
+    place = () if "--to" in flags else ("--to", str(to))
+    assert main(["select", str(output), *place, *flags]) == code
     if code:
         assert not to.exists()
         return []
@@ -218,6 +219,10 @@ def test_an_output_may_have_moved(output: Path) -> None:
     [
         (["--class", "sky"], 2, "there is no class 'sky'; there are: class_0, class_1"),
         (["--class-share", "sky", "much"], 2, "as in sky 0.1..0.5"),
+        (["--class-share", "sky", "10..50"], 2, "from 0 to 1: did you mean 0.1..0.5?"),
+        (["--class-share", "sky", "5.."], 2, "from 0 to 1: did you mean 0.05..?"),
+        (["--class-share", "sky", "0.1..500"], 2, "shares are from 0 to 1"),
+        (["--class-share", "sky", "0.5..0.1"], 2, "the lower share comes first: 0.1..0.5"),
         (["--failed", "--least-confident", "1"], 2, "failed images have no mask"),
         (["--not-near-duplicates"], 2, "say how many are wanted"),
         (["--to", "chosen.csv"], 2, "a file NAME.parquet is wanted"),
