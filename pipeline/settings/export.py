@@ -2,13 +2,14 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings.select import AnsweredFields, ReadingFields
 from pipeline.settings.shared import InputAccessFields, StoreSettings, Uri
 from pipeline.store.storage import Storage
 
 FormatName = Literal["voc", "coco", "label-studio", "webdataset", "hf"]
+_FILES = (".json", ".tar", ".zip", ".parquet")
 
 
 class _ExportFields(AnsweredFields):
@@ -39,6 +40,13 @@ class _ExportFields(AnsweredFields):
 
 class ExportSettings(InputAccessFields, StoreSettings, ReadingFields, _ExportFields):
     """Write images and masks in another program's form."""
+
+    @field_validator("to")
+    @classmethod
+    def _is_folder(cls, value: str) -> str:
+        if value.lower().endswith(_FILES):
+            raise ValueError("names a file; export writes a folder")
+        return value
 
     @model_validator(mode="after")
     def _fits_the_format(self) -> Self:

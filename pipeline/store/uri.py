@@ -52,11 +52,7 @@ def normalise_uri(text: str, field: str) -> str:
     text = _GOOGLES.sub("gs://", _SPARKS_S3.sub("s3://", text))
     _refuse_near_misses(text, field)
     if text.startswith(BUCKETS):
-        scheme, _, place = text.partition("://")
-        bucket, _, key = place.partition("/")
-        if not bucket:
-            raise SettingError(f"{field}={text!r} names no bucket; write {scheme}://BUCKET/PREFIX")
-        return f"{scheme}://{bucket}/{key}".rstrip("/")
+        return _in_bucket(text, field)
     text = _SHORT_FILE.sub("file:///", text)
     scheme, separator, path = text.partition("://")
     if separator and scheme != "file":
@@ -66,12 +62,26 @@ def normalise_uri(text: str, field: str) -> str:
     return "file:///" + path.lstrip("/")
 
 
+def _in_bucket(text: str, field: str) -> str:
+    """Bring a bucket's URI into its form. Raises SettingError."""
+    scheme, _, place = text.partition("://")
+    bucket, _, key = place.partition("/")
+    if not bucket:
+        raise SettingError(f"{field}={text!r} names no bucket; write {scheme}://BUCKET/PREFIX")
+    if any(map(str.isspace, bucket)):
+        raise SettingError(f"{field}={text!r}: a bucket's name, {bucket!r}, has no space in it")
+    return f"{scheme}://{bucket}/{key}".rstrip("/")
+
+
 def _refuse_near_misses(text: str, field: str) -> None:
     """Refuse what would be a strange local path, and is meant otherwise. Raises SettingError."""
     if found := _ONE_SLASH.match(text):
         scheme = {"gcs": "gs"}.get(found[1], found[1][:2])
         rest = text[found.end() :]
         raise SettingError(f"{field}={text!r} lacks a slash; write {scheme}://{rest}")
+    scheme, separator, place = text.partition("://")
+    if separator and scheme != scheme.lower() and f"{scheme.lower()}://" in BUCKETS:
+        raise SettingError(f"{field}={text!r}: write {scheme.lower()}://{place}")
     if _WINDOWS.match(text):
         raise SettingError(
             f"{field}={text!r} is a path of Windows; give it as Linux sees it, as in "

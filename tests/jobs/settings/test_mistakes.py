@@ -41,6 +41,10 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["label", "--input", "s3:/bucket/x", *_OUT], "lacks a slash; write s3://bucket/x"),
         (["label", "--input", "s3a:bucket/x", *_OUT], "lacks a slash; write s3://bucket/x"),
         (["label", "--input", "gcs:/bucket/x", *_OUT], "lacks a slash; write gs://bucket/x"),
+        (["label", "--input", "S3://bucket/X", *_OUT], "write s3://bucket/X"),
+        (["label", "--input", "Gs://bucket/x", *_OUT], "write gs://bucket/x"),
+        (["verify", "AZ://box/x"], "write az://box/x"),
+        (["verify", "s3://bucket /x"], "a bucket's name, 'bucket ', has no space in it"),
         (["label", "--input", "az:box/x", *_OUT], "lacks a slash; write az://box/x"),
         (
             ["label", "--input", "abfss://box@one.dfs.core.windows.net/in/x", *_OUT],

@@ -393,6 +393,8 @@ def test_from_bucket_to_bucket(s3: Server, tmp_path: Path) -> None:
         (["--format", "hf", "--no-copy-images"], 2, "copy_images is for voc and coco"),
         (["--format", "voc", "--image-url-prefix", "x"], 2, "is for label-studio"),
         (["--format", "voc", "--to", "in/voc"], 2, "lies in the input"),
+        (["--format", "coco", "--to", "x.json"], 2, "names a file; export writes a folder"),
+        (["--format", "webdataset", "--to", "x.TAR"], 2, "names a file; export writes a folder"),
         (["--format", "voc", "--selection", "gone.parquet"], 3, "selection="),
         (["--format", "voc", "--run-id", "night-9"], 3, "no run 'night-9'"),
     ],
@@ -402,8 +404,8 @@ def test_what_can_not_be_exported(
 ) -> None:
     """It is refused with the reason, before anything is written."""
     monkeypatch.chdir(place)
-    flags = ["--to", str(tmp_path / "to"), *flags]
-    assert main(["export", "out", *flags]) == code
+    to = [] if "--to" in flags else ["--to", str(tmp_path / "to")]
+    assert main(["export", "out", *to, *flags]) == code
     assert words in caplog.text
     assert not list(tmp_path.iterdir())
     assert not (place / "in" / "voc").exists()
