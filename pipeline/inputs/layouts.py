@@ -19,7 +19,7 @@ Layouts, told by what lies in the folder:
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.errors import InputError, StoreError
 from pipeline.inputs.coco import coco_files, read_coco
@@ -31,7 +31,7 @@ from pipeline.inputs.paired_columns import has_pair, read_pairs
 from pipeline.inputs.sample_tables import is_table_of_run, read_manifest, read_table_of_run
 from pipeline.inputs.samples import TRAIN, UNDIVIDED, Labelled, Sample
 from pipeline.inputs.source import is_image
-from pipeline.inputs.tars import TAR, UNPACK, is_packed_tar, is_tar
+from pipeline.inputs.tars import TAR, UNPACK, is_archive, is_packed_tar, is_tar, unpack_archive
 from pipeline.inputs.webdataset import read_webdataset
 from pipeline.store.entry import Entry
 from pipeline.store.storage import Storage
@@ -67,6 +67,7 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
             raise InputError(f"data={uri!r}: {error.message}") from error
         raise
     if not found.splits:
+        _refuse_archives(uri, storage.children(uri))
         raise InputError(
             f"data={uri!r} is not a labelled data set: it needs images/ and masks/ (at best below "
             "train/ and val/), JPEGImages/ (PASCAL VOC, CVAT), leftImg8bit/ (Cityscapes), "
@@ -78,10 +79,18 @@ def find_labelled(storage: Storage, uri: str) -> Labelled:
     return found
 
 
+def _refuse_archives(uri: str, names: Sequence[str]) -> None:
+    """Refuse a folder of archives alone, as CVAT delivers them. Raises InputError."""
+    if names and all(map(is_archive, names)):
+        raise InputError(f"data={uri!r} holds {names[0]}, which {unpack_archive(names[0])}")
+
+
 def _found(storage: Storage, uri: str) -> Labelled:
     folder = uri.rpartition("/")[0]
     if is_packed_tar(uri):
         raise InputError(f"data={uri!r} is a compressed tar: {UNPACK}")
+    if is_archive(uri) and not storage.children(uri):
+        raise InputError(f"data={uri!r} {unpack_archive(uri)}")
     if is_tar(uri):
         return read_webdataset(storage, uri, [storage.stat(uri)], _classes_around(storage, folder))
     if is_table(uri) and has_pair(storage, file := storage.stat(uri)):

@@ -16,7 +16,7 @@ from pipeline.inputs.nothing import Ignored
 from pipeline.inputs.open_tables import OpenTables, is_table
 from pipeline.inputs.open_tars import OpenTars
 from pipeline.inputs.source import Source, is_image, readable_name
-from pipeline.inputs.tars import TAR, UNPACK, is_packed_tar, is_tar
+from pipeline.inputs.tars import TAR, UNPACK, is_archive, is_packed_tar, is_tar, unpack_archive
 from pipeline.store.entry import Entry
 from pipeline.store.object_file import open_object
 from pipeline.store.storage import Storage
@@ -166,6 +166,8 @@ class Sources:
         """Refuse a file of which nothing is known to be read. Raises InputError."""
         if is_packed_tar(key):
             raise InputError(f"input={self._input!r} is a compressed tar: {UNPACK}")
+        if is_archive(key):
+            raise InputError(f"input={self._input!r} {unpack_archive(key)}")
         if "." in key and not is_image(key) and not is_tar(key):
             raise InputError(
                 f"input={self._input!r} is neither an image or a tar by its ending nor a manifest "

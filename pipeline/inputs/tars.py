@@ -18,6 +18,8 @@ PACKED_TARS = (
 UNPACK = (
     "files in one can't be read at an offset; make it a plain .tar first, for example with `gunzip`"
 )
+# Archives of other kinds, which hold files and are read by nothing here.
+ARCHIVES = (".zip", ".7z", ".rar")
 # Behind the end of a tar nothing lies but zeros, to the end of a record; so many are looked at.
 _LOOKED_AT = 1 << 20
 
@@ -51,6 +53,16 @@ def is_tar(name: str) -> bool:
 def is_packed_tar(name: str) -> bool:
     """Return whether a name is that of a compressed tar, by its ending."""
     return name.lower().endswith(PACKED_TARS)
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a name is that of an archive that is no tar, by its ending."""
+    return name.lower().endswith(ARCHIVES)
+
+
+def unpack_archive(uri: str) -> str:
+    """Say what to do with an archive that is no tar."""
+    return f"is a {uri.rpartition('.')[2].lower()}: unpack it and name the folder"
 
 
 def read_members(storage: Storage, tar: Entry) -> Iterator[Member]:

@@ -141,12 +141,14 @@ def test_a_bucket(s3: Server):
         (["leftImg8bit/train/x/a_leftImg8bit.png", "gtFine/x"], "without a file in gtFine/"),
         (["JPEGImages/a.jpg"], "holds no lists"),
         (["set.csv"], "can't be read|needs the columns"),
+        (["set.zip"], r"set\.zip' is a zip: unpack it and name the folder"),
+        (["a.zip", "b.ZIP"], r"holds a\.zip, which is a zip: unpack it and name the folder"),
     ],
 )  # fmt: skip
 def test_what_does_not_belong_together_is_named(tmp_path: Path, names: list[str], words: str):
     """Lonely files, double names and foreign folders are errors with the names."""
     touch(tmp_path, *names)
-    place = tmp_path / names[0] if names[0].endswith(".csv") else tmp_path
+    place = tmp_path / names[0] if names[0].startswith("set.") else tmp_path
 
     with pytest.raises(InputError, match=words):
         find_labelled(Storage(), f"file://{place}")
