@@ -30,6 +30,12 @@ from pipeline.store.uri import WEB
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
 REPORT_IMAGES = 60
+# Networks of torchvision's that label as they are, and what it calls their weights. torchvision
+# itself is not asked: planning runs without it.
+TORCHVISION_FAMILIES = {
+    "fcn_resnet50": "FCN_ResNet50_Weights",
+    "fcn_resnet101": "FCN_ResNet101_Weights",
+}
 
 
 def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
@@ -42,11 +48,14 @@ def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
 
 def _how_to_import(source: str) -> str:
     """Name the command that makes a checkpoint of torchvision's weights."""
-    name = source.partition(":")[2].partition("_Weights")[0].lower()
+    name = source.partition(":")[2].lower().partition("_weights")[0]
     network = name if name.startswith("fcn_") else "NETWORK"
+    family = TORCHVISION_FAMILIES.get(name)
+    whole = family is None or source.startswith(f"torchvision:{family}.")
+    importable = source if whole else f"torchvision:{family}.DEFAULT"
     return (
         f"weights={source!r} are weights, but no checkpoint of this project's yet; make one: "
-        f"fcn import-weights --source {source} --network {network} --output net.safetensors, "
+        f"fcn import-weights --source {importable} --network {network} --output net.safetensors, "
         "then give --weights net.safetensors"
     )
 

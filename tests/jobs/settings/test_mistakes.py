@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fcn.weights.published import published
 from jobs.__main__ import main
+from pipeline.settings.label import TORCHVISION_FAMILIES
 
 _OUT = ("--output", "out", "--weights", "random:0")
 _HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
@@ -16,7 +18,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FCN_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    for name in ("in/a.jpg", "in/b.jpg", "old/masks/run=1/a.png", "old/images/run=1/part.parquet"):
+    for name in ("in/a.jpg", "in/b.jpg", "old/masks/run=1/a.png", "old/images/run=1/part.parquet",
+                 "cvat.zip", "cvat.RAR"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"not looked into")
     for name in ("phone/a.HEIC", "phone/b.heif", "named/a.heic"):
@@ -89,6 +92,9 @@ def test_a_slip_is_answered_in_one_sentence(
             "torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
             "COCO_WITH_VOC_LABELS_V1 --network fcn_resnet50 --output net.safetensors, then give",
         ),
+        ("torchvision:fcn_resnet50", "--source torchvision:FCN_ResNet50_Weights.DEFAULT --network"),
+        ("torchvision:FCN_ResNet101", "ResNet101_Weights.DEFAULT --network fcn_resnet101 --output"),
+        ("torchvision:FCN_ResNet50_Weights", "torchvision:FCN_ResNet50_Weights.DEFAULT --network"),
         ("https://host/fcn8s.pth", "--source https://host/fcn8s.pth --network NETWORK"),
         ("voc.pth", "fcn import-weights --source voc.pth"),
     ],
@@ -99,6 +105,12 @@ def test_weights_that_are_no_checkpoint_yet(
     """Published weights are answered with the command that makes a checkpoint of them."""
     assert main(["label", "--input", "in", "--output", "out", "--weights", weights]) == 2
     assert sentence in caplog.text
+
+
+@pytest.mark.parametrize("family", TORCHVISION_FAMILIES.values())
+def test_the_weights_that_are_proposed_can_be_imported(family: str) -> None:
+    """What `import-weights` knows has the name that the proposal gives it."""
+    assert published(f"{family}.DEFAULT").url.endswith(".pth")
 
 
 @pytest.mark.parametrize("value", ["5", "5 %", "5%"])
@@ -114,6 +126,8 @@ def test_a_percentage_is_no_share(value: str, caplog: pytest.LogCaptureFixture) 
         ("old", "holds no images but masks that `label` has written (1)"),
         ("old/masks", "holds no images but masks that `label` has written (1)"),
         ("old/masks/run=1", "name the folder of the photographs"),
+        ("cvat.zip", "input='file://{}/cvat.zip' is a zip: unpack it and name the folder"),
+        ("cvat.RAR", "is a rar: unpack it and name the folder"),
         ("phone", "holds nothing but HEIC (2 files), which is not read here; make JPEGs of them"),
     ],
 )
@@ -122,7 +136,7 @@ def test_an_input_without_a_picture_that_is_read_here(
 ) -> None:
     """Masks alone and HEIC alone end with 3 before any work, and the message says what to do."""
     assert main(["plan", "--input", source, *_OUT]) == 3
-    assert sentence in caplog.text
+    assert sentence.format(Path.cwd()) in caplog.text
 
 
 def test_files_that_are_named_heic_may_be_jpegs(capfd: pytest.CaptureFixture[str]) -> None:
