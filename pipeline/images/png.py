@@ -28,15 +28,15 @@ _READ = (b"IHDR", b"PLTE", _TRANSPARENCY, _EXIF)
 # Each chunk costs time whatever it holds. Encoders write chunks of 8 KiB and more.
 _MAX_CHUNKS = 1 << 16
 
-_GREY, _RGB, _PALETTE = 0, 2, 3
-_CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
+GREY, _RGB, PALETTE = 0, 2, 3
+_CHANNELS = {GREY: 1, _RGB: 3, PALETTE: 1, 4: 2, 6: 4}
 # PNG specification, 8.2: first row and column of each pass, and the steps from there.
 _ADAM7 = (
     *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2)),
     *((0, 1, 2, 2), (1, 0, 2, 1)),
 )
 _AT_A_TIME = 1 << 20
-_TRANSPARENT_BYTES = {_GREY: (2,), _RGB: (6,), _PALETTE: range(1, 257)}
+_TRANSPARENT_BYTES = {GREY: (2,), _RGB: (6,), PALETTE: range(1, 257)}
 _HEADER_BYTES = 13
 
 
@@ -144,7 +144,7 @@ class _Order:
         self._last = kind
         if kind == b"IHDR":
             _check_header(content, again=before)
-            self.has_palette = content[9] == _PALETTE
+            self.has_palette = content[9] == PALETTE
         if kind == b"IDAT":
             if before and last != b"IDAT":
                 raise ImageError(ErrorCode.CORRUPT, "PNG: its data are interrupted")
@@ -264,7 +264,7 @@ def _transparent(content: bytes | None, depth: int, colour_type: int) -> tuple[i
             ErrorCode.CORRUPT,
             f"PNG: transparency of {len(content)} bytes does not fit colour type {colour_type}",
         )
-    if colour_type == _PALETTE:
+    if colour_type == PALETTE:
         return None
     # PNG specification, 11.3.1.1: two bytes per sample, of which the sample's own bits count.
     values = np.frombuffer(content, ">u2") & ((1 << depth) - 1)
@@ -286,7 +286,7 @@ def over_white(
         RGB of shape (H, W, 3).
     """
     assert png.transparent is not None, "there is no transparent colour"
-    if png.colour_type == _GREY:
+    if png.colour_type == GREY:
         [value] = png.transparent
         spread = value * 255 // ((1 << png.depth) - 1) if png.depth < 8 else value
         hit = samples == spread

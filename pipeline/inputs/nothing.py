@@ -14,6 +14,8 @@ HEIC_ENDINGS = r"(?i)\.(heic|heif|hif|heics|heifs)$"
 # So many files of these names are looked into.
 LOOKED_INTO = 3
 _MAX_BYTES = 64 << 20
+# Where a file lies, and its version.
+Place = tuple[Extent, str | None]
 
 
 class Ignored(NamedTuple):
@@ -84,12 +86,12 @@ def only_heic(input_uri: str, number: int) -> InputError:
     )
 
 
-def all_heic(storage: Storage, some: Iterable[tuple[Extent, str | None]]) -> bool:
+def all_heic(storage: Storage, some: Iterable[Place]) -> bool:
     """Look into files that are named as HEIC: telephones write JPEGs with that ending, too.
 
     Args:
         storage: As it reads the input.
-        some: Place and version of each.
+        some: The files.
     """
     return all(_is_heic(storage, *one) for one in some)
 

@@ -4,6 +4,7 @@ In: the settings, the input's listing, earlier runs. Out: the images to do, in o
 cut into shards. Runs on the driver, without Ray or torch, in memory that does not grow.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,15 @@ import pyarrow as pa
 from pipeline.errors import ErrorCode
 from pipeline.inputs.kept_tars import KeptTars
 from pipeline.inputs.listing import Reading, Sources
-from pipeline.inputs.nothing import HEIC_ENDINGS, LOOKED_INTO, all_heic, no_images, only_heic
+from pipeline.inputs.mask_looks import LOOKED_AT, all_masks
+from pipeline.inputs.nothing import (
+    HEIC_ENDINGS,
+    LOOKED_INTO,
+    Place,
+    all_heic,
+    no_images,
+    only_heic,
+)
 from pipeline.inputs.source import Source
 from pipeline.labelling.answers import stage_answers
 from pipeline.labelling.cutting import Cutter, by_shard
@@ -29,6 +38,8 @@ from pipeline.store.entry import WITHOUT_ETAG
 from pipeline.store.extent import Extent
 from pipeline.store.names import NamedPlace
 from pipeline.store.storage import Storage, sha256_hex
+
+_log = logging.getLogger(__name__)
 
 _ROWS_PER_CHUNK = 20_000
 
@@ -70,7 +81,9 @@ _COUNTS = """
     FROM to_do
 """
 
-_NOT_HEIC = "SELECT count(*) FROM listed WHERE NOT regexp_matches(uri, $endings)"
+_NUM_HEIC = "SELECT count(*) FROM listed WHERE regexp_matches(uri, $endings)"
+_IS_HEIC = f"regexp_matches(uri, '{HEIC_ENDINGS}')"
+_IS_PNG = "regexp_matches(uri, '(?i)\\.png$')"
 
 
 @dataclass(frozen=True)
@@ -167,11 +180,12 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
     [(num_listed,)] = staging.run("SELECT count(*) FROM listed")
     if num_listed == 0:
         raise no_images(settings.input, sources.ignored)
-    _refuse_heic(storage, staging, settings.input, num_listed)
+    _doubt_heic(storage, staging, settings.input, num_listed)
     check_names(staging, settings.mask_name, local=settings.output.startswith("file://"))
     stage_answers(staging, history, network.fingerprint, settings)
     staging.run(_WHAT_IS_LEFT)
     [(num_skipped_failed,)] = staging.run(_SKIPPED_FAILED)
+    _doubt_masks(storage, staging, settings.input)
     staging.run("DROP TABLE listed")
     staging.run("DROP TABLE answered")
     [(num_images, num_bytes, num_retried, num_without_etag)] = staging.run(
@@ -194,15 +208,40 @@ def draft(history: History, settings: LabelSettings, network: NetworkRecord) -> 
     )
 
 
-def _refuse_heic(storage: Storage, staging: Staging, input_uri: str, num_listed: int) -> None:
-    """Refuse an input that holds nothing but HEIC, by all names and by some content."""
-    [(num_others,)] = staging.run(_NOT_HEIC, {"endings": HEIC_ENDINGS})
-    if num_others:
+def _doubt_heic(storage: Storage, staging: Staging, input_uri: str, num_listed: int) -> None:
+    """Refuse an input that holds nothing but HEIC, by all names and by some content; warn of some.
+
+    Raises:
+        InputError: It holds nothing else.
+    """
+    some = _first(staging, "listed", _IS_HEIC, LOOKED_INTO)
+    if not some or not all_heic(storage, some):
         return
-    tables = staging.stream("listed", _PLACES, "uri", limit=LOOKED_INTO)
-    some = [row for table in tables for row in table.to_pylist()]
-    if all_heic(storage, ((Extent.of_image(row), row["etag"]) for row in some)):
-        raise only_heic(input_uri, num_listed)
+    [(number,)] = staging.run(_NUM_HEIC, {"endings": HEIC_ENDINGS})
+    if number == num_listed:
+        raise only_heic(input_uri, number)
+    _log.warning(
+        "%d files are named .heic, .heif or the like and get rows without a mask; convert them to "
+        "JPEG first",
+        number,
+    )
+
+
+def _doubt_masks(storage: Storage, staging: Staging, input_uri: str) -> None:
+    """Warn where the first PNGs to do look like masks, whatever their folder is called."""
+    some = _first(staging, "to_do", _IS_PNG, LOOKED_AT)
+    if some and all_masks(storage, some):
+        _log.warning(
+            "input=%r: the first %d PNGs look like masks: palette, or grey with few values. Masks "
+            "are labelled like photographs; are the images in a folder beside them?",
+            *(input_uri, len(some)),
+        )
+
+
+def _first(staging: Staging, table: str, where: str, limit: int) -> list[Place]:
+    tables = staging.stream(table, _PLACES, "uri", where=where, limit=limit)
+    rows = [row for table in tables for row in table.to_pylist()]
+    return [(Extent.of_image(row), row["etag"]) for row in rows]
 
 
 def _chunks(sources: Iterable[Source], settings: LabelSettings) -> Iterator[pa.Table]:

@@ -143,3 +143,14 @@ def test_files_that_are_named_heic_may_be_jpegs(capfd: pytest.CaptureFixture[str
     """Names alone refuse nothing: with one JPEG among the first files the input is planned."""
     assert main(["plan", "--input", "named", *_OUT]) == 0
     assert "2" in capfd.readouterr().out
+
+
+def test_some_heic_among_others_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """They are counted and planned; where one of the first is a JPEG, nothing is said."""
+    Path("phone/c.jpg").write_bytes(b"not looked into")
+    assert main(["plan", "--input", "phone", *_OUT]) == 0
+    assert "2 files are named .heic, .heif or the like and get rows without a mask" in caplog.text
+    caplog.clear()
+    assert main(["plan", "--input", "in", *_OUT]) == 0
+    assert main(["plan", "--input", "named", *_OUT]) == 0
+    assert "heic" not in caplog.text
