@@ -18,6 +18,7 @@ from pipeline.labelling.records import Manifest, NetworkRecord
 from pipeline.labelling.report import as_html
 from pipeline.labelling.runs import Run
 from tests.disk_runs import draw_images, label_run, random_pixels, start_run
+from tests.pipeline.labelling.page.unsure_predictor import UnsurePredictor
 
 _HOSTILE = "<img src=http://evil/x onerror=alert(1)>"
 
@@ -26,6 +27,11 @@ def _run(folder: Path, number: int = 6, **fields: Any) -> tuple[Run, Manifest]:
     run = start_run(folder, draw_images(folder, number), **fields)
     label_run(run)
     return run, publish(run, partial(as_html, run, history=History(run.storage, run.output)))
+
+
+def _labelled(run: Run) -> Run:
+    label_run(run)
+    return run
 
 
 def _page(run: Run) -> str:
@@ -150,12 +156,27 @@ def test_near_duplicates_are_shown_once(tmp_path: Path) -> None:
     assert int(found[1]) <= 3, "each image counts once, in however many galleries it was met"
 
 
+def test_the_gallery_begins_with_the_least_confident(tmp_path: Path) -> None:
+    """Its cards stand in order of their confidences, each with its own below the picture."""
+    run = start_run(tmp_path, draw_images(tmp_path, 9))
+    label_run(run, UnsurePredictor())
+    manifest = publish(run, lambda _: "")
+    [table] = run.published(manifest, ["key", "mean_confidence"])
+    rows = sorted(table.to_pylist(), key=lambda row: row["mean_confidence"])
+
+    page = as_html(run, manifest, history=History(run.storage, run.output), num_pictures=10)
+
+    least = page[page.index("The least confident") : page.index("At random")]
+    shown = re.findall(r"<bdi>(.*?)</bdi>.*?<b>(.*?)</b>", least, flags=re.DOTALL)
+    assert shown == [(row["key"], f"{row['mean_confidence']:.3f}") for row in rows[:5]]
+
+
 def test_the_page_is_compared_with_the_last_run_of_its_input(tmp_path: Path) -> None:
     """Changes are against the run before of the same input; another network is marked."""
     _run(tmp_path, 3, run_id="first")
     other = tmp_path / "other"
     other.mkdir()
-    start_run(tmp_path, draw_images(other, 2), run_id="other-input")
+    publish(_labelled(start_run(tmp_path, draw_images(other, 2), run_id="other-input")), str)
     second, _ = _run(tmp_path, 6, run_id="second")
     third, _ = _run(tmp_path, 6, run_id="third", weights="random:1")
 

@@ -1,19 +1,26 @@
 """Pictures of a page: no reason to wait for a store, and to keep a command from its end."""
 
+import io
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline.images.overlay import as_webp, lay_over, light_up, shrink, shrink_mask
 from pipeline.labelling.page import pictures
 from pipeline.labelling.page.candidates import find_candidates
 from pipeline.labelling.page.pictures import Pictures
 from pipeline.labelling.publish import publish
+from pipeline.labelling.records import Manifest, TablePart
+from pipeline.labelling.runs import Run
+from pipeline.labelling.schema import IMAGES
 from tests.disk_runs import draw_images, label_run, random_pixels, start_run
+from tests.pipeline.labelling.page.unsure_predictor import UnsurePredictor, confidence_of
 
 
 def test_a_page_does_not_wait_for_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +71,38 @@ def test_candidates_are_those_of_the_tables(tmp_path: Path) -> None:
     assert [row["image_id"] for row in found.of_class[0]] == ids[:-5:-1]
     assert all(0 < row["share"] < 1 for row in found.of_class[0])
     assert found.num_images == 9
+
+
+def test_the_least_confident_come_first(tmp_path: Path) -> None:
+    """Of unequal images the lowest confidences are kept, the lowest first, in whichever file."""
+    run = start_run(tmp_path, draw_images(tmp_path, 9))
+    label_run(run, UnsurePredictor())
+    manifest = _in_two_files(run, publish(run, lambda _: ""))
+    sure = {f"image_{index}.png": _confidence(tmp_path, index) for index in range(9)}
+
+    found = find_candidates(run, manifest, 3)
+
+    keys = [row["key"] for row in found.least_confident]
+    assert keys == sorted(sure, key=lambda key: sure[key])[:3]
+    assert keys != sorted(keys)
+
+
+def _confidence(folder: Path, index: int) -> float:
+    with Image.open(folder / f"in/image_{index}.png") as picture:
+        return confidence_of(np.asarray(picture))
+
+
+def _in_two_files(run: Run, manifest: Manifest) -> Manifest:
+    """Publish the images again, as a run of more images would have them."""
+    [table] = run.published(manifest, IMAGES.names)
+    parts = []
+    for name, rows in (("one", table.slice(0, 4)), ("two", table.slice(4))):
+        buffer = io.BytesIO()
+        pq.write_table(rows, buffer)
+        file = f"images/run={run.run_id}/{name}.parquet"
+        run.storage.write(f"{run.output}/{file}", buffer.getvalue())
+        parts.append(TablePart(file=file, num_rows=rows.num_rows, sha256=""))
+    return manifest.model_copy(update={"images": parts})
 
 
 def test_an_overlay_tints_what_has_a_class() -> None:
