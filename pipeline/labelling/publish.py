@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.committed import Versions, listed_versions
+from pipeline.labelling.page.bare import bare_page
 from pipeline.labelling.records import Manifest, TablePart
 from pipeline.labelling.runs import TABLES, Run
 from pipeline.labelling.section_record import SectionRecord, standing
 from pipeline.labelling.section_tables import publish_section
 from pipeline.labelling.sections import Section, sections_of
 from pipeline.labelling.sums import Sums
+from pipeline.redact import redacted
 from pipeline.store.in_flight import answers_of
 
 _log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
 
     Args:
         run: The run.
-        render: Makes the report, as HTML.
+        render: Makes the report, as HTML. Whatever it raises costs the report alone.
 
     Returns:
         The manifest that stands in the output.
@@ -40,11 +42,26 @@ def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
         InputError: A commit record is damaged.
     """
     manifest = run.manifest() or _publish_tables(run)
-    run.storage.write(f"{run.folder}/report.html", render(manifest).encode())
+    run.storage.write(f"{run.folder}/report.html", _report(run, manifest, render))
     for folder in (run.masks_folder, run.folder, *map(run.table_folder, TABLES)):
         run.storage.remove_leftovers(folder)
     run.storage.create(run.success_uri, b"")
     return manifest
+
+
+def _report(run: Run, manifest: Manifest, render: Callable[[Manifest], str]) -> bytes:
+    """Render the report, or say what is true without it: masks and tables are whole by now."""
+    try:
+        return render(manifest).encode()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run is done
+        why = redacted(f"{type(error).__name__}: {error}")
+        _log.warning(
+            "report.html has totals alone, since the page could not be made: %s; "
+            "`fcn report %s --run-id %s --html` makes it anew",
+            *(why, run.output, run.run_id),
+            exc_info=True,
+        )
+        return bare_page(run, manifest, why).encode()
 
 
 def _publish_tables(run: Run) -> Manifest:

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError, StoreError
+from pipeline.errors import ErrorCode, InputError, StoreError
 from pipeline.images.masks import decode_mask
 from pipeline.labelling import report
 from pipeline.labelling.class_statistics import count_classes
@@ -38,6 +38,10 @@ def _labelled(folder: Path, **fields: Any) -> Run:
 
 def _render(manifest: Manifest) -> str:
     return f"{manifest.num_images} <images>"
+
+
+def _fail(_: Manifest) -> str:
+    raise StoreError(ErrorCode.TIMEOUT, "<silence>")
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -294,6 +298,22 @@ def test_the_report_is_what_was_rendered(tmp_path: Path) -> None:
     assert "broken.jpg" in text
     assert "unsupported_format" in text
     assert "untrained" in text
+
+
+def test_a_report_that_cannot_be_made_costs_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever its renderer raises or returns: the run is finished, and a page has its totals."""
+    renderers: list[Callable[[Manifest], str]] = [_fail, lambda _: "no text: \udcff"]
+    for number, render in enumerate(renderers):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run = _labelled(folder)
+        publish(run, render)
+        page = run.storage.read(f"{run.folder}/report.html").decode()
+        assert run.finished()
+        assert "5 of 6 images have a mask, 1 failed" in page
+    assert caplog.text.count("the page could not be made") == len(renderers)
 
 
 def test_a_manifest_of_the_version_before_stays_readable(tmp_path: Path) -> None:
