@@ -36,6 +36,8 @@ TORCHVISION_FAMILIES = {
     "fcn_resnet50": "FCN_ResNet50_Weights",
     "fcn_resnet101": "FCN_ResNet101_Weights",
 }
+# Of a page's bytes each still has enough to be as sharp as an ordinary screen shows it.
+MAX_REPORT_IMAGES = 300
 
 
 def _checkpoint_or_random(value: str, info: ValidationInfo) -> str:
@@ -261,7 +263,7 @@ class _ReportFields(NoSettings):
     report_images: int = Field(
         REPORT_IMAGES,
         ge=0,
-        le=100,
+        le=MAX_REPORT_IMAGES,
         description="images that the run's report.html may show, small, beside their masks, "
         "in all; each costs two reads; 0 where pictures must not be copied",
     )

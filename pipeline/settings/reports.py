@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from pipeline.settings.label import MAX_REPORT_IMAGES
 from pipeline.settings.shared import (
     RUN_ID_PATTERN,
     InputAccessFields,
@@ -38,7 +39,7 @@ class _ReportFields(_RunsFields):
     report_images: int | None = Field(
         None,
         ge=0,
-        le=100,
+        le=MAX_REPORT_IMAGES,
         description="of --html: images that the page may show, in all; 0 copies none; default: as "
         "the command said that began the run",
     )

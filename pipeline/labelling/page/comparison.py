@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.labelling.history import History
+from pipeline.labelling.page.reads import in_a_hurry
 from pipeline.labelling.records import Manifest
 from pipeline.labelling.runs import Run
 
@@ -54,7 +55,7 @@ def earlier_nights(history: History, run: Run) -> list[Night]:
     ours = run.record.network.fingerprint
     return [
         Night(manifest, manifest.fingerprint == ours)
-        for manifest in history.manifests(before)
+        for manifest in history.manifests([in_a_hurry(other) for other in before])
         if manifest is not None
     ]
 

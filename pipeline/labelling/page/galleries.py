@@ -1,7 +1,8 @@
 """Galleries: photographs beside their masks, the doubtful first, and no near-duplicates."""
 
 import base64
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import PipelineError
@@ -10,14 +11,21 @@ from pipeline.images.masks import IGNORE_INDEX
 from pipeline.images.overlay import as_webp, lay_over, light_up
 from pipeline.labelling.page.candidates import Candidates, Row, find_candidates
 from pipeline.labelling.page.pictures import Picture, Pictures
+from pipeline.labelling.page.reads import Deadline
 from pipeline.labelling.records import ClassTotal, Manifest
 from pipeline.labelling.runs import Run
+from pipeline.redact import redacted
+
+_log = logging.getLogger(__name__)
 
 _PER_GALLERY, _PER_CLASS = 12, 4
 _MAX_NOTES = 10
-_SECONDS = 10.0
+# Of the time for candidates and pictures: what is chosen has to be read, too.
+_TO_CHOOSE = 0.6
 # Of near-duplicates one is shown: so many times as many pictures are read at most.
 _MORE = 2
+# As wide as two beside each other are shown, on a fine screen or, of many pictures, on another.
+_SIDE, _SIDE_OF_MANY, _MANY = 288, 144, 120
 # All pictures of a page, before base64 makes four bytes of three.
 _MAX_BYTES = 1_650_000
 
@@ -48,7 +56,9 @@ class Galleries:
         num_looked_at: Images with a mask among which was chosen.
         num_near: Near-duplicates that were passed over.
         num_unread: Pictures that could not be read.
-        notes: Why, of the first ten.
+        notes: Why, of the first ten, and what else could not be read.
+        num_for_classes: Images that a page must be allowed for as many of each class as can be
+            shown; 0 where they are.
     """
 
     least_confident: list[Card] = field(default_factory=list)
@@ -58,48 +68,69 @@ class Galleries:
     num_near: int = 0
     num_unread: int = 0
     notes: list[str] = field(default_factory=list)
+    num_for_classes: int = 0
 
     def __bool__(self) -> bool:
         """Return whether there is a picture."""
         return bool(self.least_confident or self.random or self.of_class)
 
 
-def make_galleries(run: Run, manifest: Manifest, number: int) -> Galleries:
+def make_galleries(run: Run, manifest: Manifest, number: int, deadline: Deadline) -> Galleries:
     """Read and draw the pictures of a page. Raises nothing: what can't be read is a note.
 
     Args:
         run: A published run.
         manifest: Of it.
         number: Images on the page, at most; 0 reads none.
+        deadline: After which nothing more is waited for.
     """
     if not number or not manifest.num_ok:
         return Galleries()
     try:
-        candidates = find_candidates(run, manifest, _MORE * number)
+        return _hung(run, manifest, number, deadline)
     except PipelineError as error:
         return Galleries(notes=[str(error)])
-    with Pictures(run, _SECONDS) as pictures:
-        hall = _Hall(pictures, manifest, number)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the page stands without them
+        _log.warning("the report has no pictures", exc_info=True)
+        return Galleries(notes=[redacted(f"{type(error).__name__}: {error}")])
+
+
+def _hung(run: Run, manifest: Manifest, number: int, deadline: Deadline) -> Galleries:
+    soon = deadline.within(_TO_CHOOSE * deadline.left)
+    candidates = find_candidates(run, manifest, _MORE * number, soon)
+    turns = _turns(manifest.classes, candidates)
+    # What a page has no use for would be taken from the bytes of the others.
+    number = min(number, 2 * _PER_GALLERY + len(turns))
+    side = _SIDE if number <= _MANY else _SIDE_OF_MANY
+    with Pictures(run, side, deadline) as pictures:
+        hall = _Hall(pictures, manifest.classes, turns, number)
         found = hall.hang(candidates)
         found.num_near, found.num_unread = hall.num_near, len(pictures.unread)
-        found.notes = list(pictures.unread.values())[:_MAX_NOTES]
+        found.notes = [*candidates.notes, *pictures.unread.values()][:_MAX_NOTES]
     return found
 
 
 class _Hall:
     """Hangs pictures, each image once as long as there are others."""
 
-    def __init__(self, pictures: Pictures, manifest: Manifest, number: int) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        classes: Sequence[ClassTotal],
+        turns: Sequence[int],
+        number: int,
+    ) -> None:
         self._pictures = pictures
-        self._classes = manifest.classes
+        self._classes = classes
+        self._turns = turns
         self._number = number
         self._max_bytes = _MAX_BYTES // number // 2
         self._shown: dict[str, Picture] = {}
-        self._near: set[str] = set()
+        self._near: dict[str, Picture] = {}
 
     @property
     def num_near(self) -> int:
-        """Return how many images were passed over for another one, in one gallery or more."""
+        """Return how many images were passed over for one that looks like them."""
         return len(self._near)
 
     def hang(self, candidates: Candidates) -> Galleries:
@@ -107,7 +138,8 @@ class _Hall:
         each = min(_PER_GALLERY, -(-self._number // 2))
         least = self._fill(candidates.least_confident, each)
         random = self._fill(candidates.random, min(each, self._number - len(least)))
-        of_class = self._by_class(candidates, self._number - len(least) - len(random))
+        left = self._number - len(least) - len(random)
+        of_class = self._by_class(candidates, self._turns[:left])
         return Galleries(
             least_confident=[self._card(picture) for picture in least],
             random=[self._card(picture) for picture in random],
@@ -116,45 +148,54 @@ class _Hall:
                 for label, chosen in of_class
             ],
             num_looked_at=candidates.num_images,
+            num_for_classes=0 if left >= len(self._turns) else 2 * _PER_GALLERY + len(self._turns),
         )
 
     def _by_class(
-        self, candidates: Candidates, left: int
+        self, candidates: Candidates, turns: Sequence[int]
     ) -> Iterator[tuple[ClassTotal, list[Picture]]]:
-        """Share what is left out: the rarest class first, one to each, then a second, and so on."""
-        present = [label for label in self._classes if candidates.of_class.get(label.id)]
-        rarest_first = sorted(present, key=lambda label: (label.num_pixels, label.id))
-        turns = [label.id for _ in range(_PER_CLASS) for label in rarest_first][:left]
-        for label in present:
-            rows, number = candidates.of_class[label.id], turns.count(label.id)
+        """Fill the gallery of each class with as many images as it has turns."""
+        for label in self._classes:
+            number = turns.count(label.id)
+            rows = candidates.of_class[label.id] if number else []
             chosen = self._fill(rows, number)
             # Of a small run everything is shown already.
-            chosen += self._again(rows, chosen)[: number - len(chosen)]
+            chosen += self._again(rows, chosen, number)
             if chosen:
                 yield label, chosen
 
-    def _again(self, rows: Sequence[Row], chosen: Sequence[Picture]) -> list[Picture]:
-        without = {picture.row["image_id"] for picture in chosen}
-        return [
-            replace(self._shown[row["image_id"]], row=row)
-            for row in rows
-            if row["image_id"] in self._shown and row["image_id"] not in without
-        ]
+    def _again(self, rows: Sequence[Row], beside: Sequence[Picture], number: int) -> list[Picture]:
+        """Take what others show, or have passed over, until with those beside there are so many."""
+        chosen = list(beside)
+        for known in (self._shown, dict(self._near)):
+            for row in rows:
+                picture = known.get(row["image_id"])
+                if picture is None or len(chosen) >= number or _is_like_one(picture, chosen):
+                    continue
+                chosen.append(replace(picture, row=row))
+                self._show(picture)
+        return chosen[len(beside) :]
 
     def _fill(self, rows: Sequence[Row], number: int) -> list[Picture]:
-        """Take so many of some rows, the first ones that are new and unlike each other."""
-        rows = [row for row in rows if row["image_id"] not in self._shown][: _MORE * number]
+        """Take so many of some rows, the first ones that are new and unlike all that is shown."""
+        known = self._shown.keys() | self._near.keys()
+        rows = [row for row in rows if row["image_id"] not in known][: _MORE * number]
         chosen: list[Picture] = []
         while rows and len(chosen) < number:
             missing = number - len(chosen)
             some, rows = rows[:missing], rows[missing:]
             for picture in self._pictures.read(some):
-                if any(is_near(picture.likeness, other.likeness) for other in chosen):
-                    self._near.add(picture.row["image_id"])
+                if _is_like_one(picture, self._shown.values()):
+                    self._near[picture.row["image_id"]] = picture
                     continue
                 chosen.append(picture)
-                self._shown[picture.row["image_id"]] = picture
+                self._show(picture)
         return chosen
+
+    def _show(self, picture: Picture) -> None:
+        image_id = picture.row["image_id"]
+        self._shown[image_id] = picture
+        self._near.pop(image_id, None)
 
     def _card(self, picture: Picture, label: ClassTotal | None = None) -> Card:
         row = picture.row
@@ -175,3 +216,19 @@ class _Hall:
             share=row.get("share"),
             class_confidence=row.get("class_confidence"),
         )
+
+
+def _is_like_one(picture: Picture, others: Iterable[Picture]) -> bool:
+    return any(is_near(picture.likeness, other.likeness) for other in others)
+
+
+def _turns(classes: Sequence[ClassTotal], candidates: Candidates) -> list[int]:
+    """Let classes choose in turn: the rarest one first, one each, then a second, and so on."""
+    num_rows = {class_id: len(rows) for class_id, rows in candidates.of_class.items()}
+    rarest_first = sorted(classes, key=lambda label: (label.num_pixels, label.id))
+    return [
+        label.id
+        for turn in range(_PER_CLASS)
+        for label in rarest_first
+        if num_rows.get(label.id, 0) > turn
+    ]

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import jinja2
 
@@ -23,11 +24,16 @@ from pipeline.labelling.page.comparison import (
     earlier_nights,
 )
 from pipeline.labelling.page.galleries import make_galleries
+from pipeline.labelling.page.reads import Deadline, in_a_hurry, read_until
 from pipeline.labelling.page.tiles import make_tiles
 from pipeline.labelling.records import ClassTotal, FailedImage, Manifest
 from pipeline.labelling.runs import Run
+from pipeline.settings.label import MAX_REPORT_IMAGES
 
 _log = logging.getLogger(__name__)
+
+# For all that a page reads, and of it for the runs before, without which it stands, too.
+_SECONDS, _FOR_NIGHTS = 15.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,12 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
         failed: The first failed images, fit to print.
         cost: What the run has cost, in lines.
     """
-    nights, unread = _nights(history, run)
+    deadline = Deadline.after(_SECONDS)
+    nights, unread = _nights(history, run, deadline.within(_FOR_NIGHTS))
     last = nights[-1] if nights else None
-    this = Night(_with_confidences(run, manifest), same_network=True)
-    galleries = make_galleries(run, manifest, num_pictures)
+    soon = deadline.within(_FOR_NIGHTS)
+    this = Night(_with_confidences(run, manifest, soon), same_network=True)
+    galleries = make_galleries(run, manifest, num_pictures, deadline)
     return _template().render(
         run=run,
         manifest=manifest,
@@ -77,6 +85,7 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
         last_shares=class_shares(last.manifest) if last else {},
         galleries=galleries,
         no_pictures=not num_pictures,
+        most_pictures=MAX_REPORT_IMAGES,
         failed=failed,
         cost=cost,
         took_s=_took_s(manifest),
@@ -101,29 +110,33 @@ def _template() -> jinja2.Template:
     return environment.from_string(folder.joinpath("page.html").read_text())
 
 
-def _nights(history: History, run: Run) -> tuple[list[Night], str]:
+def _nights(history: History, run: Run, deadline: Deadline) -> tuple[list[Night], str]:
     """Read the earlier runs, or say why they can't be read: the page of this one stands."""
     try:
-        return earlier_nights(history, run), ""
-    except PipelineError as error:
-        _log.warning("earlier runs are left out of the report: %s", error)
-        return [], str(error)
+        return read_until(deadline, partial(earlier_nights, history, run)), ""
+    except (PipelineError, TimeoutError) as error:
+        why = str(error) or "not read in time"
+        _log.warning("earlier runs are left out of the report: %s", why)
+        return [], why
 
 
-def _with_confidences(run: Run, manifest: Manifest) -> Manifest:
+def _with_confidences(run: Run, manifest: Manifest, deadline: Deadline) -> Manifest:
     """Look up in the tables what manifests of earlier versions do not say."""
     if manifest.confidences is not None:
         return manifest
     try:
-        counts = [
-            count_confidences(table["mean_confidence"])
-            for table in run.published(manifest, ["mean_confidence"])
-        ]
-    except PipelineError as error:
-        _log.warning("the report lacks the histogram of confidences: %s", error)
+        counts = read_until(deadline, partial(_confidences, in_a_hurry(run), manifest))
+    except (PipelineError, TimeoutError) as error:
+        why = str(error) or "not read in time"
+        _log.warning("the report lacks the histogram of confidences: %s", why)
         return manifest
     total = [sum(column) for column in zip(*counts, strict=True)]
     return manifest.model_copy(update={"confidences": total})
+
+
+def _confidences(run: Run, manifest: Manifest) -> list[list[int]]:
+    tables = run.published(manifest, ["mean_confidence"])
+    return [count_confidences(table["mean_confidence"]) for table in tables]
 
 
 def _by_share(manifest: Manifest) -> list[ClassTotal]:

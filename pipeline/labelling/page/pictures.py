@@ -3,10 +3,9 @@
 What can't be read is a note on the page and nothing else: the masks are there, the run is done.
 """
 
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -17,19 +16,16 @@ from pipeline.images.likeness import perceptual_hash
 from pipeline.images.masks import decode_mask
 from pipeline.images.overlay import shrink, shrink_mask
 from pipeline.labelling.page.candidates import Row
+from pipeline.labelling.page.reads import Deadline, Reads, in_a_hurry
 from pipeline.labelling.runs import Run
 from pipeline.store.cells import read_image
 from pipeline.store.extent import Extent
 from pipeline.store.storage import Storage
 
-# As wide as two beside each other are shown on a fine screen.
-_SIDE = 288
 _MAX_BYTES = 1 << 30
 _MAX_PIXELS = 1 << 30
 # Of large photographs so many are in memory.
 _THREADS = 4
-# A page is no reason to wait for a store: less patience than the work has.
-_ATTEMPTS, _PATIENCE_S = 3, 5.0
 
 
 @dataclass(frozen=True)
@@ -56,55 +52,45 @@ class Pictures:
         unread: What could not be read, by image_id: its key and why.
     """
 
-    def __init__(self, run: Run, seconds: float) -> None:
+    def __init__(self, run: Run, side: int, deadline: Deadline) -> None:
         """Begin.
 
         Args:
             run: Whose images are read.
-            seconds: From now, after which no further picture is waited for.
+            side: Pixels of a picture's longer side, at most.
+            deadline: After which no further picture is waited for.
         """
-        self._storage = _impatient(run.storage)
-        self._end = time.monotonic() + seconds
-        self._pool = ThreadPoolExecutor(_THREADS)
+        self._read = partial(_read, in_a_hurry(run).storage, side)
+        self._reads = Reads(deadline, _THREADS)
         self.unread: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         """Do nothing more."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *of: object) -> None:
         """Wait for no picture any more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._reads.__exit__(*of)
 
     def read(self, rows: Sequence[Row]) -> Iterator[Picture]:
         """Read the pictures of some rows, in order, without those that can't be read."""
         new = [row for row in rows if row["image_id"] not in self.unread]
-        waiting = [(row, self._pool.submit(_read, self._storage, row)) for row in new]
-        for row, future in waiting:
+        waiting = [(row, self._reads.ask(partial(self._read, row))) for row in new]
+        for row, answer in waiting:
             try:
-                yield self._result(future)
+                picture = self._reads.wait(answer)
             except Exception as error:  # noqa: BLE001 - whatever it is, it costs one picture
                 late = isinstance(error, TimeoutError)
                 why = str(error) or ("not read in time" if late else type(error).__name__)
                 self.unread[row["image_id"]] = f"{row['key']}: {why}"
+            else:
+                yield picture
 
-    def _result(self, future: "Future[Picture]") -> Picture:
-        return future.result(max(0.0, self._end - time.monotonic()))
 
-
-def _read(storage: Storage, row: Row) -> Picture:
+def _read(storage: Storage, side: int, row: Row) -> Picture:
     data = read_image(storage.for_input(), Extent.of_image(row), row["etag"], _MAX_BYTES)
-    pixels = shrink(decode_image(data, _MAX_PIXELS), _SIDE)
-    mask = shrink_mask(decode_mask(storage.read_extent(Extent.of_mask(row))), _SIDE)
+    pixels = shrink(decode_image(data, _MAX_PIXELS), side)
+    mask = shrink_mask(decode_mask(storage.read_extent(Extent.of_mask(row))), side)
     if mask.shape != pixels.shape[:2]:
         raise ValueError(f"its mask has another shape: {mask.shape}, not {pixels.shape[:2]}")
     return Picture(row, pixels, mask, perceptual_hash(pixels))
-
-
-def _impatient(storage: Storage) -> Storage:
-    return replace(
-        storage,
-        attempts=min(storage.attempts, _ATTEMPTS),
-        patience_s=min(storage.patience_s, _PATIENCE_S),
-        timeout_s=min(storage.timeout_s, _PATIENCE_S),
-    )

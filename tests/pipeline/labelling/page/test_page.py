@@ -3,7 +3,7 @@
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from fcn.weights.classes import ClassLabel
 from fcn.weights.record import Checkpoint
 from pipeline.labelling.history import History
 from pipeline.labelling.network import Network
+from pipeline.labelling.page import charts, galleries
+from pipeline.labelling.page import page as page_of_a_run
 from pipeline.labelling.publish import publish
 from pipeline.labelling.records import Manifest, NetworkRecord
 from pipeline.labelling.report import as_html
@@ -153,7 +155,48 @@ def test_near_duplicates_are_shown_once(tmp_path: Path) -> None:
     assert least.count('alt="photograph"') == 1
     found = re.search(r"(\d+) that look like one shown were passed over", page)
     assert found is not None
-    assert int(found[1]) <= 3, "each image counts once, in however many galleries it was met"
+    assert int(found[1]) == 2, "each image counts once, in however many galleries it was met"
+    assert "At random" not in page
+    assert page.count("<h4>") == page.count('alt="photograph"') - 1, "one in each class's gallery"
+
+
+def test_random_pictures_are_unlike_the_least_confident(tmp_path: Path) -> None:
+    """A near-duplicate of what the first gallery shows is passed over in the second one, too."""
+    source = draw_images(tmp_path, 4)
+    pixels = np.kron(random_pixels(1, 6, 8, 3), np.ones((8, 8, 1), np.uint8))
+    # By their names, the first gallery is full before it has met the others.
+    for index, name in enumerate(["alike_0", "z_alike_1", "z_alike_2", "z_alike_3"]):
+        pixels[0, 0] = index
+        Image.fromarray(pixels).save(source / f"{name}.png")
+    run = start_run(tmp_path, source)
+    label_run(run)
+    manifest = publish(run, lambda _: "")
+
+    page = as_html(run, manifest, history=History(run.storage, run.output), num_pictures=8)
+
+    least, random = page[page.index("The least confident") :].split("At random")
+    assert least.count("<bdi>alike_0") == 1
+    assert re.findall(r"<bdi>(\w+)\.png", random[: random.index("<h3>")]) == ["image_3"]
+
+
+def test_a_page_says_how_many_pictures_its_classes_want(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fewer than 4 of a class fit, it names the number with which they do, or the limit."""
+    run, manifest = _run(tmp_path, 9)
+    history = History(run.storage, run.output)
+
+    few, enough = (
+        as_html(run, manifest, history=history, num_pictures=number) for number in (20, 40)
+    )
+
+    assert "<code>--report-images 40</code> has room for 4 of each" in few
+    assert "as many pictures as there could be" not in enough
+    for gallery in enough.split("<h4>")[1:]:
+        assert gallery.count('alt="photograph"') == 4
+    monkeypatch.setattr(page_of_a_run, "MAX_REPORT_IMAGES", 30)
+    limited = as_html(run, manifest, history=history, num_pictures=20)
+    assert "40 would be needed, and a page has 30 at most" in limited
 
 
 def test_the_gallery_begins_with_the_least_confident(tmp_path: Path) -> None:
@@ -224,3 +267,37 @@ def test_a_run_without_masks_has_a_page(tmp_path: Path) -> None:
 
     assert "0 of 1 images have a mask, 1 failed" in " ".join(page.split())
     assert "truncated" in page
+
+
+@pytest.mark.parametrize("broken", ["charts", "template"])
+def test_a_page_that_fails_costs_no_run(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Be it a chart or the template: the run is published, with its totals and a warning."""
+    of, name = {"charts": (charts, "class_mix"), "template": (page_of_a_run, "_template")}[broken]
+    monkeypatch.setattr(of, name, _raise)
+
+    run, manifest = _run(tmp_path)
+
+    assert run.finished()
+    assert manifest.num_ok == 6
+    assert "6 of 6 images have a mask" in _page(run)
+    assert "ZeroDivisionError: a &lt;bug&gt;" in _page(run)
+    assert "--html` makes it anew" in caplog.text
+
+
+def test_pictures_that_fail_cost_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in what chooses or draws them is a note on the page, and a warning."""
+    monkeypatch.setattr(galleries, "find_candidates", _raise)
+
+    run, _ = _run(tmp_path)
+
+    assert "ZeroDivisionError: a &lt;bug&gt;" in _page(run)
+    assert "Class mix" in _page(run)
+    assert "the report has no pictures" in caplog.text
+
+
+def _raise(*_: object) -> NoReturn:
+    raise ZeroDivisionError("a <bug>")

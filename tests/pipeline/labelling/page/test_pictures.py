@@ -1,13 +1,11 @@
 """Pictures of a page: no reason to wait for a store, and to keep a command from its end."""
 
-import io
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,11 +13,10 @@ from pipeline.images.overlay import as_webp, lay_over, light_up, shrink, shrink_
 from pipeline.labelling.page import pictures
 from pipeline.labelling.page.candidates import find_candidates
 from pipeline.labelling.page.pictures import Pictures
+from pipeline.labelling.page.reads import Deadline, in_a_hurry
 from pipeline.labelling.publish import publish
-from pipeline.labelling.records import Manifest, TablePart
-from pipeline.labelling.runs import Run
-from pipeline.labelling.schema import IMAGES
 from tests.disk_runs import draw_images, label_run, random_pixels, start_run
+from tests.pipeline.labelling.page.two_files import in_two_files
 from tests.pipeline.labelling.page.unsure_predictor import UnsurePredictor, confidence_of
 
 
@@ -27,7 +24,7 @@ def test_a_page_does_not_wait_for_a_store(tmp_path: Path, monkeypatch: pytest.Mo
     """Pictures that do not arrive within the time are named, and nothing waits for the others."""
     run = start_run(tmp_path, draw_images(tmp_path, 8))
     label_run(run)
-    rows = find_candidates(run, publish(run, lambda _: ""), 8).random
+    rows = find_candidates(run, publish(run, lambda _: ""), 8, Deadline.after(60)).random
     answered = threading.Event()
 
     def wait(*_: Any) -> None:
@@ -35,7 +32,7 @@ def test_a_page_does_not_wait_for_a_store(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pictures, "_read", wait)
     began = time.monotonic()
-    with Pictures(run, 0.2) as slow:
+    with Pictures(run, 288, Deadline.after(0.2)) as slow:
         assert list(slow.read(rows)) == []
     assert time.monotonic() - began < 30
     answered.set()
@@ -49,7 +46,7 @@ def test_a_store_is_asked_less_patiently(tmp_path: Path) -> None:
     """What reads pictures gives a silent store seconds, whatever the settings give the work."""
     run = start_run(tmp_path, draw_images(tmp_path, 1))
 
-    impatient = pictures._impatient(run.storage)
+    impatient = in_a_hurry(run).storage
 
     assert impatient.patience_s <= 5 < run.storage.patience_s
     assert impatient.attempts <= 3 < run.storage.attempts
@@ -62,7 +59,7 @@ def test_candidates_are_those_of_the_tables(tmp_path: Path) -> None:
     manifest = publish(run, lambda _: "")
     [rows] = [table.to_pylist() for table in run.published(manifest, ["image_id", "uri"])]
 
-    found = find_candidates(run, manifest, 4)
+    found = find_candidates(run, manifest, 4, Deadline.after(60))
 
     ids = sorted(row["image_id"] for row in rows)
     assert [row["image_id"] for row in found.random] == ids[:4]
@@ -77,10 +74,10 @@ def test_the_least_confident_come_first(tmp_path: Path) -> None:
     """Of unequal images the lowest confidences are kept, the lowest first, in whichever file."""
     run = start_run(tmp_path, draw_images(tmp_path, 9))
     label_run(run, UnsurePredictor())
-    manifest = _in_two_files(run, publish(run, lambda _: ""))
+    manifest = in_two_files(run, publish(run, lambda _: ""))
     sure = {f"image_{index}.png": _confidence(tmp_path, index) for index in range(9)}
 
-    found = find_candidates(run, manifest, 3)
+    found = find_candidates(run, manifest, 3, Deadline.after(60))
 
     keys = [row["key"] for row in found.least_confident]
     assert keys == sorted(sure, key=lambda key: sure[key])[:3]
@@ -90,19 +87,6 @@ def test_the_least_confident_come_first(tmp_path: Path) -> None:
 def _confidence(folder: Path, index: int) -> float:
     with Image.open(folder / f"in/image_{index}.png") as picture:
         return confidence_of(np.asarray(picture))
-
-
-def _in_two_files(run: Run, manifest: Manifest) -> Manifest:
-    """Publish the images again, as a run of more images would have them."""
-    [table] = run.published(manifest, IMAGES.names)
-    parts = []
-    for name, rows in (("one", table.slice(0, 4)), ("two", table.slice(4))):
-        buffer = io.BytesIO()
-        pq.write_table(rows, buffer)
-        file = f"images/run={run.run_id}/{name}.parquet"
-        run.storage.write(f"{run.output}/{file}", buffer.getvalue())
-        parts.append(TablePart(file=file, num_rows=rows.num_rows, sha256=""))
-    return manifest.model_copy(update={"images": parts})
 
 
 def test_an_overlay_tints_what_has_a_class() -> None:
