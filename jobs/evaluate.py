@@ -7,13 +7,13 @@ of each image.
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from jobs.label import exit_code
 from jobs.logs.output import say
 from pipeline.cluster.connect import start_ray
+from pipeline.evaluation.as_text import as_text
 from pipeline.evaluation.evaluate import check_ground_truth, score_masks, write
-from pipeline.evaluation.summary import METRICS, check_classes, describe, identity, shown
+from pipeline.evaluation.summary import check_classes, describe, identity
 from pipeline.inputs.data_set import Asked, open_data_set
 from pipeline.inputs.samples import Sample
 from pipeline.inputs.splits import Fold, by_fold, by_share, groups_of, matching
@@ -56,7 +56,7 @@ def run(settings: EvaluateSettings) -> int:
     names = [one.name for one in data_set.classes]
     found = describe(job, settings, scores, names, samples)
     write(storage, folder, found, scores, names)
-    say(_as_text(found, folder))
+    say(as_text(found, folder))
     return exit_code(outcome, settings.max_error_rate)
 
 
@@ -76,38 +76,3 @@ def _chosen(samples: Sequence[Sample], settings: EvaluateSettings) -> Sequence[S
     # An image of no group is said before hours of labelling.
     groups_of(samples, settings.val_group)
     return samples
-
-
-def _as_text(found: dict[str, Any], folder: str) -> str:
-    headline = (
-        f"{found['num_scored']} of {found['num_images']} images of {found['split']} scored, "
-        f"{found['num_pixels']:,} labelled pixels"
-    )
-    mean_iu, pixels, accuracy, weighted = (shown(found[name]) for name in METRICS)
-    metrics = (
-        f"  mean IU {mean_iu}, pixel accuracy {pixels}, mean accuracy {accuracy}, "
-        f"f.w. IU {weighted}"
-    )
-    lines = [headline, metrics, _how_sure(found), ""]
-    lines.append(f"  {'class':<24}{'IU':>8}{'accuracy':>10}{'outline IU':>12}{'pixels':>15}")
-    for name, scores in found["classes"].items():
-        if scores is None:
-            lines.append(f"  {name[:23]:<24}{'absent':>8}")
-        else:
-            shares = (
-                f"{scores['iu']:>8.4f}{scores['accuracy']:>10.4f}{scores['boundary_iu']:>12.4f}"
-            )
-            lines.append(f"  {name[:23]:<24}{shares}{scores['num_pixels']:>15,}")
-    lines += ["", f"  {folder}/metrics.json", f"  {folder}/confusion_matrix.parquet, .png"]
-    lines += [f"  {folder}/images.parquet"]
-    return "\n".join(lines)
-
-
-def _how_sure(found: dict[str, Any]) -> str:
-    outlines, error = shown(found["mean_boundary_iu"]), shown(found["calibration_error"])
-    ends = found["mean_iu_95"]
-    interval = "unknown" if ends is None else f"{shown(ends[0])} to {shown(ends[1])}"
-    return (
-        f"  mean IU in 95 % of bootstraps {interval}, near outlines {outlines}, "
-        f"calibration error {error}"
-    )
