@@ -110,3 +110,11 @@ def test_class_weights_follow_the_counted_pixels():
     assert weights[2] == RECIPES["modern"].max_class_weight
     assert class_weights(RECIPES["paper"], pixels) is None
     assert class_weights(RECIPES["modern"], [0, 0]) is None
+
+
+def test_colours_vary_further_over_an_encoder_that_knows_images() -> None:
+    """The recipe of Lite0 differs from that of the others in it alone."""
+    plain, further = (find_recipe("modern", name) for name in ("fcn_pyramid", "fcn_lite0"))
+    assert (plain.augmentation.colour, further.augmentation.colour) == (0.2, 0.5)
+    varied = dataclasses.replace(further.augmentation, colour=0.2)
+    assert dataclasses.replace(further, augmentation=varied) == plain
