@@ -1,16 +1,18 @@
 """Fit: a plan -> Ray Train's workers -> the end of the training, watched from the driver."""
 
 import logging
+import re
 import tempfile
 import uuid
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, cast
 
 import ray.train
 import ray.train.torch
 
 from pipeline.cluster.nodes import alive_nodes
-from pipeline.cluster.ray_errors import tells_of_short_memory
+from pipeline.cluster.ray_errors import last_line, tells_of_short_memory
 from pipeline.cluster.reservation import give_back, wait_for_room
 from pipeline.cluster.tasks import TASK_CPUS
 from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
@@ -37,6 +39,8 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
+# What PyTorch says of a GPU that is not there, or of its driver, before a worker of ours runs.
+_NO_GPU = re.compile("no GPUs found|NVIDIA driver|CUDA driver version|no CUDA-capable device")
 
 
 def fit(
@@ -121,6 +125,12 @@ def _reason(end: BaseException, plan: TrainingPlan) -> BaseException:
             return one
     if any(tells_of_short_memory(str(one)) for one in raised):
         return _out_of_memory(plan)
+    if no_gpu := next((one for one in raised if _NO_GPU.search(str(one))), None):
+        return SettingError(
+            f"a worker's device: PyTorch {version('torch')} can use no GPU on a node that has one "
+            f"for Ray: {last_line(no_gpu)} Give the node a GPU and a driver that is new enough, or "
+            "do without one (gpus_per_worker=0)"
+        )
     # When one worker dies, the others fail because its connection is gone.
     died = [one for one in raised if isinstance(one, ray.exceptions.RayActorError)]
     if died:
