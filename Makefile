@@ -19,6 +19,8 @@
 # VENV=path    use another virtual environment; it is rebuilt only when the lock has changed
 PYTHON ?= python3
 VENV ?= .venv
+# Of the machine with the GPU.
+GPU_PYTHON ?= 3.12
 COVERED := tests/fcn tests/pipeline $(addprefix tests/jobs/,logs settings test_models.py test_import_weights.py test_label.py)
 DOCS := .venv-docs
 AZURITE := 3.37.0
@@ -98,7 +100,7 @@ gpu-wheels: install
 	mkdir -p gpu-wheels
 	sed '1,/^# others/d' tests/gpu/packages.txt | while read name; do grep -E "^$$name==" requirements-dev.lock; done \
 	    | sed 's/ *\\$$//' > gpu-wheels/names.txt
-	$(RUN) -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	$(RUN) -m pip download -q --no-deps --only-binary=:all: --python-version=$(GPU_PYTHON) --implementation cp \
 	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
 	    -d gpu-wheels -r gpu-wheels/names.txt
 

@@ -20,6 +20,7 @@ from pipeline.inputs.samples import Labelled, Sample
 from pipeline.labelling.finding import Level
 from pipeline.labelling.page.candidates import Row
 from pipeline.labelling.page.pictures import Pictures
+from pipeline.labelling.page.reads import Deadline
 from pipeline.labelling.places import DRIVER, Places, look, look_for_images
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run
@@ -166,7 +167,7 @@ def test_a_manifest_may_name_tars(trusted: bool, run: Run, tmp_path: Path) -> No
 
 def test_pictures_of_the_report_are_read(run: Run) -> None:
     """The page shows photographs out of tars beside their masks."""
-    with Pictures(run, 60.0) as pictures:
+    with Pictures(run, 288, Deadline.after(60.0)) as pictures:
         assert len(list(pictures.read(_rows(run)))) == 6
         assert pictures.unread == {}
 
