@@ -207,8 +207,8 @@ RECIPES = {
 _TRAINED_WITH_AUXILIARY = ("fcn_resnet50", "fcn_resnet101")
 _TORCHVISIONS = 0.5
 
-# With an encoder that knows ImageNet, colours that vary further cost half a point on the drives that
-# are trained on and bring 4.6 on one at dusk (docs/accuracy.md).
+# With an encoder that knows ImageNet, colours that vary further cost half a point on the drives
+# that are trained on and bring 4.6 on one at dusk (docs/accuracy.md).
 _FROM_IMAGENET = ("fcn_lite0",)
 _FURTHER_COLOUR = 0.5
 
