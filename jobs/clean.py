@@ -47,9 +47,9 @@ def _clean(storage: Storage, settings: CleanSettings, found: Removable) -> bool:
     files, num_bytes = size_of(storage, found)
     say(f"run {found.run_id}: {found.reason}; {files:,} files, {num_bytes / 1e6:,.1f} MB")
     try:
-        if not settings.dry_run:
-            remove_run(storage, settings.output, found)
+        if settings.dry_run or remove_run(storage, settings.output, found):
+            return True
+        say("  it stays: it has been finished since")
     except LockHeld as error:
         say(f"  it stays: {error}")
-        return False
-    return True
+    return False

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pipeline.errors import InputError
 from pipeline.export.newest import Row
 from pipeline.labelling.mask_names import mask_key
-from pipeline.labelling.scratch import no_room
+from pipeline.labelling.scratch import Scratch, no_room
 
 # Lists of names have one a line, and comments: what they can't hold is percent-encoded.
 _UNLISTABLE = re.compile(r"\A[#\s]|\s\Z|[\r\n]")
@@ -19,11 +19,20 @@ class Names:
     """Gives every image a name that no other has; remembers eight bytes of each, on a disk."""
 
     def __init__(self) -> None:
-        """Begin with none."""
-        # SQLite removes this database of no name from the folder as it makes it.
-        self._given = sqlite3.connect("")
-        self._given.execute("PRAGMA journal_mode = OFF")
-        self._given.execute("CREATE TABLE given (digest INTEGER PRIMARY KEY)")
+        """Begin with none.
+
+        Raises:
+            SettingError: There is no room in the temporary folder.
+        """
+        try:
+            self._scratch = Scratch()
+            self._given = sqlite3.connect(f"{self._scratch.path}/names.sqlite")
+            # Nothing of it has to outlive the process.
+            self._given.execute("PRAGMA journal_mode = OFF")
+            self._given.execute("PRAGMA synchronous = OFF")
+            self._given.execute("CREATE TABLE given (digest INTEGER PRIMARY KEY)")
+        except (OSError, sqlite3.OperationalError) as error:
+            raise no_room(error) from error
 
     def of(self, row: Row) -> str:
         """Name an image: like its mask, else with its ending, else by its whole place.
@@ -46,6 +55,7 @@ class Names:
     def close(self) -> None:
         """Free the disk."""
         self._given.close()
+        self._scratch.close()
 
     def _is_new(self, name: str) -> bool:
         """Take a name up, unless it is there."""

@@ -26,7 +26,7 @@ MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 _ROWS_AT_A_TIME = 10_000
 # Of a column of a Parquet file.
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 4 << 20
 # The marks of UTF-32 begin as those of UTF-16 do.
 _OTHER_ENCODINGS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
@@ -52,7 +52,10 @@ def manifest_uris(file: BinaryIO, manifest_uri: str) -> Iterator[str]:
 
 
 def _open_parquet(file: BinaryIO) -> pq.ParquetFile:
-    return pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    # Its columns are read in turn, each with a buffer of its own: one for all would be read anew at
+    # every turn.
+    source = file.raw if isinstance(file, io.BufferedReader) else file
+    return pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
 
 class Named(NamedTuple):

@@ -75,7 +75,8 @@ class Archive:
         described = found.get("networks", {}).items()
         networks = {name: NetworkRecord.model_validate(one) for name, one in described}
         runs = [_archived(one["record"], one["manifest"], networks) for one in found["runs"]]
-        return Archive(runs, found["answers"])
+        answers = {str(name): list(map(str, parts)) for name, parts in found["answers"].items()}
+        return Archive(runs, answers)
 
     def to_json(self) -> bytes:
         """Write it, each network once."""

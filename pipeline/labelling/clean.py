@@ -54,12 +54,14 @@ class Removable:
         reason: Why it can go.
         folders: URIs of all folders that it has in the output, its own last.
         identity: Of its input and network, by which it is locked; None of what is left of a run.
+        unfinished: Whether it goes because nothing of it is published.
     """
 
     run_id: str
     reason: str
     folders: tuple[str, ...]
     identity: str | None = None
+    unfinished: bool = False
 
 
 def find_replaced(history: History, *, of_any_network: bool) -> list[Removable]:
@@ -112,6 +114,7 @@ def find_unfinished(history: History, before: datetime) -> list[Removable]:
             f"it began at {run.record.created_at:%Y-%m-%d %H:%M} and was never finished",
             _folders(history.output, run.run_id),
             run.record.identity,
+            unfinished=True,
         )
         for run in old
         if run.run_id not in published
@@ -146,13 +149,16 @@ def size_of(storage: Storage, found: Removable) -> tuple[int, int]:
     return files, num_bytes
 
 
-def remove_run(storage: Storage, output: str, found: Removable) -> None:
+def remove_run(storage: Storage, output: str, found: Removable) -> bool:
     """Remove a run, or what is left of one. Cut off at any moment, nothing counts as a run.
 
     Args:
         storage: Reads and writes the output; it has to have the right to delete.
         output: URI of its folder.
         found: The run.
+
+    Returns:
+        Whether it is gone: one that has been finished since it was found stays.
 
     Raises:
         LockHeld: Somebody is at work on the run's input and network.
@@ -162,13 +168,17 @@ def remove_run(storage: Storage, output: str, found: Removable) -> None:
         # Since it was found, the name may have been used again.
         if is_left_over(storage, output, found.run_id):
             _remove_folders(storage, found)
-        return
+        return True
     with Lock(storage, f"{output}/locks/{found.identity}", LEASE_S):
+        manifest_uri = f"{run_folder(output, found.run_id)}/manifest.json"
+        if found.unfinished and storage.exists(manifest_uri):
+            return False
         # Archives hold what the run has said; after it, those that were written meanwhile.
         remove_archives(storage, output)
         storage.remove(f"{run_folder(output, found.run_id)}/run.json")
         remove_archives(storage, output)
         _remove_folders(storage, found)
+    return True
 
 
 def _remove_folders(storage: Storage, found: Removable) -> None:

@@ -169,9 +169,12 @@ class History:
 
         def ask(run_id: str) -> Manifest | None:
             archived = self._archived.get(run_id)
-            if archived is None:
-                return by_id[run_id].manifest()
-            return Manifest.model_validate_json(archived.manifest)
+            try:
+                if archived is not None:
+                    return Manifest.model_validate_json(archived.manifest)
+            except ValueError as error:
+                _log.warning("the archive has no manifest of run %s: %s", run_id, error)
+            return by_id[run_id].manifest()
 
         return self._read(self._manifests, by_id, ask)
 

@@ -221,14 +221,15 @@ class Segmenter:
     ) -> "Sequence[Prediction | None]":
         """Run the network; on its own thread, so that waiting for it is not counted."""
         before = self._predictor.num_backoffs
-        with work.timed("network"), treatment.network_limit(pixels):
-            predictions = self._predictor.predict(pixels)
-        work.backoffs += self._predictor.num_backoffs - before
-        # With what ended only after the last call had read it.
-        busy = self._predictor.device_seconds
-        work.device_seconds = (work.device_seconds or 0.0) + busy - self._busy_s
-        self._busy_s = busy
-        return predictions
+        try:
+            with work.timed("network"), treatment.network_limit(pixels):
+                return self._predictor.predict(pixels)
+        finally:
+            work.backoffs += self._predictor.num_backoffs - before
+            # With what ended only after the last call had read it.
+            busy = self._predictor.device_seconds
+            work.device_seconds = (work.device_seconds or 0.0) + busy - self._busy_s
+            self._busy_s = busy
 
     def _decode(self, treatment: Treatment, image: ImageRow) -> NDArray[np.uint8] | ImageError:
         data = image.pop("data", None)

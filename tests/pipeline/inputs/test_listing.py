@@ -16,7 +16,7 @@ from pipeline.inputs.listing import Reading, Sources
 from pipeline.inputs.manifests import Named, manifest_entries
 from pipeline.inputs.source import IMAGE_ENDINGS, Source
 from pipeline.store.entry import Entry
-from pipeline.store.object_file import open_object
+from pipeline.store.object_file import ObjectFile, open_object
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from tests.servers import Server
@@ -518,6 +518,33 @@ def test_a_manifest_is_read_in_parts(ending: str, tmp_path: Path) -> None:
         tracemalloc.stop()
     assert numbers == list(range(200_000))
     assert peak < 28 << 20
+
+
+def test_a_parquet_manifest_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its columns are read in turn, and no part of it is asked for again at every turn."""
+    rows = 300_000
+    table = pa.table(
+        {
+            "uri": [f"s3://bucket/{number:040d}.jpg" for number in range(rows)],
+            "etag": [f"{number:032x}" for number in range(rows)],
+            "num_bytes": list(range(rows)),
+            "other": [f"{number:060d}" for number in range(rows)],
+        }
+    )
+    path = tmp_path / "list.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False, row_group_size=rows)
+    asked = []
+    readinto = ObjectFile.readinto
+
+    def counted(file: ObjectFile, buffer: memoryview) -> int:
+        asked.append(len(buffer))
+        return readinto(file, buffer)
+
+    monkeypatch.setattr(ObjectFile, "readinto", counted)
+    found = manifest_entries(open_object(Storage(), f"file://{path}"), path.name, trusted=True)
+    assert sum(1 for _ in found) == rows
+    assert sum(asked) < 1.1 * path.stat().st_size
+    assert len(asked) < 40
 
 
 def test_a_manifest_that_changes_while_it_is_read_ends_the_command(tmp_path: Path) -> None:

@@ -75,6 +75,23 @@ def test_runs_share_what_is_said_of_their_network(tmp_path: Path) -> None:
     assert archived.published(runs) == {run.run_id for run in runs}
 
 
+def test_a_manifest_that_an_archive_has_damaged_is_read_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As all of an archive, it is derived, and never the truth."""
+    for number in range(2):
+        _night(tmp_path, number)
+    _history(tmp_path).keep_archive(2)
+    [path] = (tmp_path / "out/history").glob("*.json.gz")
+    archive = json.loads(gzip.decompress(path.read_bytes()))
+    archive["runs"][0]["manifest"] = '{"run_id": "another"}'
+    path.write_bytes(gzip.compress(json.dumps(archive).encode()))
+    found, plain = _history(tmp_path), History(Storage(), _output(tmp_path))
+    assert found.archive is not None
+    assert found.manifests(found.runs()) == plain.manifests(plain.runs())
+    assert "the archive has no manifest of run" in caplog.text
+
+
 def test_an_archive_of_earlier_versions_is_read(tmp_path: Path) -> None:
     """It has the network and the manifest of each run in full."""
     for number in range(2):

@@ -1,5 +1,6 @@
 """Clean: what newer answers have replaced goes as a whole, and nothing that is needed."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 
 from jobs.__main__ import main
 from pipeline.errors import SettingError
-from pipeline.labelling.clean import find_left, find_replaced, remove_run
+from pipeline.labelling.clean import find_left, find_replaced, find_unfinished, remove_run
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.records import NetworkRecord
@@ -250,6 +251,19 @@ def test_runs_that_nobody_has_finished_go(tmp_path: Path, capfd: pytest.CaptureF
     assert _clean(tmp_path, "--unfinished-days", "2", "--no-dry-run") == 0
     assert f"run {begun.run_id}: it began at 2026-01-02" in capfd.readouterr().out
     assert not [path for path in tmp_path.rglob("*") if begun.run_id in str(path)]
+    assert main(["verify", str(tmp_path / "out")]) == 0
+
+
+def test_a_run_that_is_finished_meanwhile_stays(tmp_path: Path):
+    """Between the look and the removal its own command may have ended, and its lock is free."""
+    draw_images(tmp_path, 2)
+    begun = start_run(tmp_path, tmp_path / "in")
+    label_run(begun)
+    history = History(Storage(), f"file://{tmp_path}/out")
+    [found] = find_unfinished(history, datetime.now(UTC) + timedelta(days=1))
+    publish(begun, lambda _: "")
+
+    assert not remove_run(Storage(), f"file://{tmp_path}/out", found)
     assert main(["verify", str(tmp_path / "out")]) == 0
 
 
