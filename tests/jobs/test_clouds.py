@@ -120,7 +120,8 @@ def test_no_fault_of_a_cloud_costs_an_image(
         # Before it, there is no run yet.
         (r"run(\.|%2E)json", "after"),
         *product(
-            ("masks", r"masks.*(\.|%2E)tar", "commits", "manifest", "_SUCCESS"), ("before", "after")
+            ("masks", r"masks.*(\.|%2E)tar", "commits", "manifest", "(_|%5F)SUCCESS"),
+            ("before", "after"),
         ),
     ],
 )
