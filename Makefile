@@ -95,7 +95,7 @@ test-faults: install
 	$(RUN) -m pytest -m "faults or not faults" tests/jobs/test_store_faults.py tests/jobs/test_exit.py \
 		tests/jobs/test_kill.py tests/jobs/test_label.py tests/jobs/test_train.py tests/jobs/test_clouds.py
 
-# Every line of the check for GPUs, on this machine's CPU.
+# What the check for GPUs imports, as wheels for a machine without a network.
 gpu-wheels: install
 	mkdir -p gpu-wheels
 	sed '1,/^# others/d' tests/gpu/packages.txt | while read name; do grep -E "^$$name==" requirements-dev.lock; done \
@@ -104,6 +104,7 @@ gpu-wheels: install
 	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
 	    -d gpu-wheels -r gpu-wheels/names.txt
 
+# Every line of the check for GPUs, on this machine's CPU.
 gpu-rehearsal: install
 	$(RUN) tests/gpu/check.py --device cpu --tiny --limit-factor 6 --budget 3000 --out gpu-rehearsal
 

@@ -6,6 +6,7 @@ _OUT_OF_MEMORY = (
     "not enough memory",
     "can't allocate memory",
     "could not create a primitive",
+    "CUDA out of memory",
     "CUDA error: out of memory",
     # Of Triton, and of CUDA's driver.
     "[CUDA]: out of memory",

@@ -9,13 +9,14 @@ from fcn.inference import DeviceError
 from fcn.short_memory import tells_of_short_memory
 
 
-def open_device(name: str, memory_share: float = 1.0) -> torch.device:
+def open_device(name: str, memory_share: float | None = None) -> torch.device:
     """Return a device that answers.
 
     Args:
         name: As PyTorch names it, such as `cpu`, `cuda`, which is the current one, or `cuda:1`.
         memory_share: Of a GPU's memory, what PyTorch's allocator may take in this process, 0 to 1:
-            processes that share a GPU would else fill it up for each other.
+            processes that share a GPU would else fill it up for each other. None leaves the share
+            that the process has, which is all of it at first.
 
     Raises:
         DeviceError: It does not answer; the message holds PyTorch's version, and the remedy.
@@ -25,7 +26,8 @@ def open_device(name: str, memory_share: float = 1.0) -> torch.device:
         with _refusals_are_said(name):
             # Not all of PyTorch takes a GPU without its number.
             device = torch.zeros(1, device=device).device
-            torch.cuda.set_per_process_memory_fraction(float(memory_share), device)
+            if memory_share is not None:
+                torch.cuda.set_per_process_memory_fraction(float(memory_share), device)
     return device
 
 

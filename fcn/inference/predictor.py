@@ -64,7 +64,7 @@ class Predictor:
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
         compiled: bool = False,
-        memory_share: float = 1.0,
+        memory_share: float | None = None,
         ignore_below: float = 0.0,
     ) -> None:
         """Move the network to the device.
@@ -87,7 +87,8 @@ class Predictor:
                 record's `image_scale`, likewise.
             compiled: Whether whole images go through `torch.compile`, which compiles each size
                 anew. Batches are filled up, so that the number of images does not count.
-            memory_share: Of a GPU's memory, what PyTorch may take in this process, 0 to 1.
+            memory_share: Of a GPU's memory, what PyTorch may take in this process, 0 to 1; None
+                leaves the share that the process has.
             ignore_below: Pixels of a lower confidence are 255 in the mask and of no class; 0
                 ignores none.
 

@@ -11,8 +11,10 @@ from typing import Any, cast
 import ray.train
 import ray.train.torch
 
+from fcn import short_memory
+from pipeline.cluster import ray_errors
 from pipeline.cluster.nodes import alive_nodes
-from pipeline.cluster.ray_errors import last_line, tells_of_short_memory
+from pipeline.cluster.ray_errors import last_line
 from pipeline.cluster.reservation import give_back, wait_for_room
 from pipeline.cluster.tasks import TASK_CPUS
 from pipeline.errors import PipelineError, SettingError, WorkersLost, own_error
@@ -123,7 +125,7 @@ def _reason(end: BaseException, plan: TrainingPlan) -> BaseException:
     for one in map(own_error, raised):
         if isinstance(one, PipelineError):
             return one
-    if any(tells_of_short_memory(str(one)) for one in raised):
+    if any(_tells_of_short_memory(str(one)) for one in raised):
         return _out_of_memory(plan)
     if no_gpu := next((one for one in raised if _NO_GPU.search(str(one))), None):
         return SettingError(
@@ -147,6 +149,11 @@ def _raised(end: Any) -> list[BaseException]:
         return list(end.worker_failures.values())
     # Ray kills its own helpers, too, when a node is short of memory.
     return [end.controller_failure if isinstance(end, _TRAIN.ControllerError) else end]
+
+
+def _tells_of_short_memory(text: str) -> bool:
+    told = ray_errors.tells_of_short_memory(text)
+    return told or short_memory.tells_of_short_memory(text)
 
 
 def _out_of_memory(plan: TrainingPlan) -> SettingError:

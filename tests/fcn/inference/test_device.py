@@ -46,6 +46,9 @@ def test_a_replica_takes_its_share_of_a_card(monkeypatch: pytest.MonkeyPatch) ->
     open_device("cpu", 0.5)
     assert open_device("cuda", 1) == torch.device("cuda", 3)
     assert taken == [(1.0, 3)]
+    # As an evaluation does in the middle of a training, whose share stays.
+    assert open_device("cuda") == torch.device("cuda", 3)
+    assert taken == [(1.0, 3)]
 
 
 @pytest.mark.parametrize("message", ["Triton Error [CUDA]: out of memory", "something else"])

@@ -35,8 +35,10 @@ _LOW = "6 worker(s) were killed due to the node running low on memory"
         RayActorError(error_msg=_LOW),
         on_workers(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
         on_workers(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ...")),
+        on_workers(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        on_workers(RuntimeError("Triton Error [CUDA]: out of memory")),
     ],
-    ids=["helper", "worker", "controller", "CUDA", "CPU"],
+    ids=["helper", "worker", "controller", "CUDA", "CPU", "cuBLAS", "Triton"],
 )
 def test_short_memory_is_a_setting_that_is_wrong(plan: TrainingPlan, end: Exception):
     """Whoever of Ray's processes was killed for it: the message names what needs the memory."""
