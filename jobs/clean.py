@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 from jobs.logs.output import say
-from pipeline.errors import EXIT_OK, LockHeld
+from pipeline.errors import EXIT_OK, InputError, LockHeld
+from pipeline.labelling.archive import replaced_files
 from pipeline.labelling.clean import (
     Removable,
     find_left,
@@ -15,6 +16,7 @@ from pipeline.labelling.clean import (
 from pipeline.labelling.history import History
 from pipeline.settings.clean import CleanSettings
 from pipeline.store.storage import Storage
+from pipeline.wording import count
 
 
 def run(settings: CleanSettings) -> int:
@@ -37,9 +39,24 @@ def run(settings: CleanSettings) -> int:
         before = datetime.now(UTC) - timedelta(days=settings.unfinished_days)
         found += find_unfinished(History(storage, output), before)
     gone = sum(_clean(storage, settings, one) for one in found)
+    _clean_history(storage, settings)
     again = "; --no-dry-run removes them" if found and settings.dry_run else ""
     say(f"{gone} run(s) {'can go' if settings.dry_run else 'are gone'}{again}")
     return EXIT_OK if gone == len(found) else LockHeld.exit_code
+
+
+def _clean_history(storage: Storage, settings: CleanSettings) -> None:
+    """Name, or remove, what summaries of runs have left that newer ones have replaced."""
+    try:
+        uris = replaced_files(storage, settings.output)
+    except InputError as error:  # it is derived, and the next publication writes another
+        say(f"history: nothing of it can go: {error}")
+        return
+    for uri in () if settings.dry_run else uris:
+        storage.remove(uri)
+    if uris:
+        can = "can go" if settings.dry_run else "are gone"
+        say(f"history: {count(len(uris), 'file')} that newer ones have replaced {can}")
 
 
 def _clean(storage: Storage, settings: CleanSettings, found: Removable) -> bool:

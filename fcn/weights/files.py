@@ -6,7 +6,11 @@ A checkpoint is two objects side by side, `NAME.safetensors` and its record `NAM
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO
 
 import safetensors
 import safetensors.torch
@@ -18,6 +22,8 @@ from fcn.weights import CheckpointError
 from fcn.weights.record import Checkpoint, refuse_untrained
 
 _MAX_SHOWN = 10
+# A request each, where the file is in a store.
+_PART_BYTES = 32 << 20
 # What the layers are called whose channels are classes.
 _SCORES = ("score", "upscore", "classifier")
 
@@ -31,21 +37,40 @@ def restore(record: Checkpoint, data: bytes, *, allow_untrained: bool = False) -
         allow_untrained: Whether layers may hold initial values, to train from.
 
     Raises:
+        CheckpointError: As `restore_file`.
+    """
+    return restore_file(record, io.BytesIO(data), allow_untrained=allow_untrained)
+
+
+def restore_file(record: Checkpoint, file: IO[bytes], *, allow_untrained: bool = False) -> Network:
+    """Build a network and fill it with weights, in evaluation mode.
+
+    The file is copied into the temporary directory and mapped from there, so that the weights are
+    in memory once at most, however large they are.
+
+    Args:
+        record: The checkpoint record.
+        file: The safetensors file; no code is run in reading it.
+        allow_untrained: Whether layers may hold initial values, to train from.
+
+    Raises:
         CheckpointError: The SHA-256 differs from the record's, the file is no safetensors file,
-            tensors are missing, surplus, of another shape or not finite, or layers are untrained.
+            tensors are missing, surplus, of another shape or not finite, layers are untrained, or
+            the temporary directory has no room for the file.
     """
     if not allow_untrained:
         refuse_untrained(record)
-    found = hashlib.sha256(data).hexdigest()
-    if found != record.weights_sha256:
-        raise CheckpointError(
-            f"the weights have sha256 {found}, their record says {record.weights_sha256}; "
-            "copy both files again, or train or import the checkpoint again"
-        )
-    try:
-        tensors = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"no readable safetensors file: {error}") from error
+    with _copied(file) as (path, found):
+        if found != record.weights_sha256:
+            raise CheckpointError(
+                f"the weights have sha256 {found}, their record says {record.weights_sha256}; "
+                "copy both files again, or train or import the checkpoint again"
+            )
+        try:
+            # They stay mapped when the file has lost its name.
+            tensors = safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"no readable safetensors file: {error}") from error
     # Initial values would take longer to draw than the weights to read, and be written over.
     with torch.device("meta"):
         network = build_recorded(record)
@@ -54,6 +79,32 @@ def restore(record: Checkpoint, data: bytes, *, allow_untrained: bool = False) -
     typed = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
     network.load_state_dict(typed, assign=True)
     return network.eval()
+
+
+@contextmanager
+def _copied(file: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Give a copy's path and its SHA-256 while the copy is there."""
+    sha256 = hashlib.sha256()
+    with _disk_errors():
+        copy = tempfile.NamedTemporaryFile(suffix=".safetensors")  # noqa: SIM115 - is closed below
+    with copy:
+        while part := file.read(_PART_BYTES):
+            sha256.update(part)
+            with _disk_errors():
+                copy.write(part)
+                copy.flush()
+        yield copy.name, sha256.hexdigest()
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"the weights can't be copied into the temporary directory: {error}; "
+            "set TMPDIR to a folder with room for the file"
+        ) from error
 
 
 def random_network(record: Checkpoint, seed: int) -> Network:

@@ -1,11 +1,15 @@
 """Networks with their weights, from wherever those are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
 import fsspec
 
 from fcn.models import Network
 from fcn.weights import CheckpointError
 from fcn.weights.conversion import load_published
-from fcn.weights.files import restore
+from fcn.weights.files import restore_file
 from fcn.weights.record import Checkpoint
 
 _ENDING = ".safetensors"
@@ -36,14 +40,18 @@ def load(uri: str, *, allow_untrained: bool = False) -> tuple[Network, Checkpoin
             f"{uri!r} does not end in {_ENDING}; other weights become a checkpoint by "
             "`fcn import-weights`"
         )
-    record = Checkpoint.from_json(_read(uri.removesuffix(_ENDING) + ".json"))
-    return restore(record, _read(uri), allow_untrained=allow_untrained), record
+    with _opened(uri.removesuffix(_ENDING) + ".json") as file:
+        record = Checkpoint.from_json(file.read())
+    with _opened(uri) as file:
+        return restore_file(record, file, allow_untrained=allow_untrained), record
 
 
-def _read(uri: str) -> bytes:
+@contextmanager
+def _opened(uri: str) -> Iterator[IO[bytes]]:
     try:
         with fsspec.open(uri, "rb") as file:
-            data: bytes = file.read()
+            yield file
+    except CheckpointError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise CheckpointError(f"{uri!r} can't be read: {error}") from error
-    return data

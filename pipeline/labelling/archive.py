@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import InputError
 from pipeline.labelling.records import Manifest, NetworkRecord, RunRecord
 from pipeline.labelling.runs import Run, damaged
 from pipeline.labelling.schema import IMAGES, OK
@@ -31,6 +32,8 @@ _ENDING = ".json.gz"
 # Of small parts, which are then made into one.
 _MAX_PARTS = 16
 _ROWS_PER_PART = 2_000_000
+# The newest archives stay: somebody may have read the last but one a moment ago.
+_KEPT = 2
 
 _COLUMNS = ["image_id", "status", "error_code", "num_bytes", "height", "width", "attempts"]
 # The limit that a row's run had; no table holds it, only the run's record.
@@ -115,14 +118,22 @@ def read_archive(storage: Storage, output: str) -> Archive | None:
     if not names:
         return None
     uri = f"{history_folder(output)}/{names[-1]}"
+    try:
+        return _read(storage, uri)
+    except InputError as error:
+        _log.warning("%s; so every run is read", error)
+        return None
+
+
+def _read(storage: Storage, uri: str) -> Archive | None:
+    """Read one archive; None if it is gone. Raises InputError."""
     data = storage.find(uri)
-    if data is None:  # removed since it was listed
+    if data is None:
         return None
     try:
         return Archive.from_json(gzip.decompress(data))
     except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError) as error:
-        _log.warning("%s can't be used, so every run is read: %s", uri, error)
-        return None
+        raise InputError(f"{uri} can't be used: {error}") from error
 
 
 def answers_of_run(run: Run, manifest: Manifest) -> Iterator[pa.Table]:
@@ -209,6 +220,31 @@ def remove_archives(storage: Storage, output: str) -> None:
     if storage.children(history_folder(output)):
         for entry in list(storage.walk(history_folder(output))):
             storage.remove(entry.uri)
+
+
+def replaced_files(storage: Storage, output: str) -> list[str]:
+    """Name the files of earlier archives that the newest ones have no use for.
+
+    Files of answers that no archive names stay: one that is being written may be about to.
+
+    Args:
+        storage: Reads the output.
+        output: URI of its folder.
+
+    Raises:
+        InputError: An archive is damaged, so that it does not say what it needs.
+        StoreError: The store did not answer.
+    """
+    uris = [f"{history_folder(output)}/{name}" for name in _archives(storage, output)]
+    earlier, newest = uris[:-_KEPT], uris[-_KEPT:]
+    needed = set(chain.from_iterable(_parts_of(storage, uri) for uri in newest))
+    parts = set(chain.from_iterable(_parts_of(storage, uri) for uri in earlier)) - needed
+    return [*earlier, *(f"{history_folder(output)}/{part}" for part in sorted(parts))]
+
+
+def _parts_of(storage: Storage, uri: str) -> Iterator[str]:
+    archive = _read(storage, uri)
+    return chain.from_iterable(archive.answers.values() if archive else ())
 
 
 def _archives(storage: Storage, output: str) -> list[str]:

@@ -33,6 +33,7 @@ from pipeline.labelling.records import ClassRecord
 from pipeline.labelling.schema import ClassPixels, ImageRow, ShardRow
 from pipeline.memory import limit_memory, release_free_memory
 from pipeline.settings.label import LabelSettings
+from pipeline.store.object_file import open_object
 from pipeline.store.storage import Storage
 
 if TYPE_CHECKING:  # importing these loads torch
@@ -80,13 +81,14 @@ def open_predictor(storage: Storage, network: Network, placement: Placement) -> 
         placement: Where to.
     """
     # Only a replica needs torch, whose import takes seconds: not the driver, which names the class.
-    from fcn.weights.files import random_network, restore  # noqa: PLC0415
+    from fcn.weights.files import random_network, restore_file  # noqa: PLC0415
 
     record = network.checkpoint
     if network.uri is None:
         model = random_network(record, int(record.weights_sha256[len("random:") :]))
     else:
-        model = restore(record, storage.read(network.uri))
+        with open_object(storage, network.uri) as file:
+            model = restore_file(record, file)
     # A GPU has its own memory and says in order when it is full.
     memory_bytes = None if placement.use_gpu else placement.memory_bytes
     predictor = fcn.Predictor(

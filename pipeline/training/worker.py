@@ -13,10 +13,11 @@ from fcn.training.recipes import class_weights
 from fcn.training.trainer import Tensors, Trainer
 from fcn.weights import CheckpointError
 from fcn.weights.classes import ClassLabel
-from fcn.weights.files import build_recorded, restore, start_from
+from fcn.weights.files import build_recorded, restore_file, start_from
 from fcn.weights.record import Checkpoint
 from pipeline.errors import PipelineError, SettingError
 from pipeline.inputs.samples import TRAIN
+from pipeline.store.object_file import open_object
 from pipeline.training.config import WorkerConfig
 from pipeline.training.loop import Ended, train_stage
 from pipeline.training.metrics_log import Message, Watch
@@ -153,7 +154,8 @@ def _start(network: Network, plan: TrainingPlan, start: str, watch: Watch) -> No
         record = Checkpoint.from_json(
             plan.storage.read(start.removesuffix(".safetensors") + ".json")
         )
-        given = restore(record, plan.storage.read(start), allow_untrained=True)
+        with open_object(plan.storage, start) as file:
+            given = restore_file(record, file, allow_untrained=True)
         names = _names(plan.classes), _names(record.classes)
         anew = start_from(network, given.state_dict(), names)
     except CheckpointError as error:

@@ -46,10 +46,8 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(
-    photos: Path, folder: Path, shard: int, seconds_per_image: float
-) -> tuple[float, float, float, float, float]:
-    """Return share, images/s, CPU cores of the replica, of the rest of the job, and of others."""
+def _measure(photos: Path, folder: Path, shard: int, seconds_per_image: float) -> tuple[float, ...]:
+    """Return share, images/s, CPU cores of others, and CPU ms per image of each role and of all."""
     folder.mkdir()
     log = str(folder / "calls")
     load = partial(open_stand_in, seconds_per_image, log)
@@ -67,8 +65,8 @@ def _measure(
     number = sum(images for _, images in commits)
     end = commits[-1][0]
     cores, others = cpu_between(watch.samples, end - span, end)
-    rest = sum(cores[role] for role in ROLES if role != "replica")
-    return busy / span, number / span, cores["replica"], rest, others
+    of_roles = [1e3 * cores[role] / (number / span) for role in ROLES]
+    return busy / span, number / span, others, *of_roles, sum(of_roles)
 
 
 def _print(measured: list[tuple[float, ...]]) -> None:
@@ -78,15 +76,13 @@ def _print(measured: list[tuple[float, ...]]) -> None:
         rows.append(
             _row(f"{shard:.0f}, median", [statistics.median(c) for c in zip(*same, strict=True)])
         )
-    print_table(
-        ["images per shard", "busy share", "images/s", "replica", "rest of job", "others"], rows
-    )
-    print("the last three: CPU cores kept busy meanwhile; others are not of the job\n")
+    print_table(["images per shard", "busy share", "images/s", "others", *ROLES, "all"], rows)
+    print("others: CPU cores that are not of the job; the rest: CPU ms per image\n")
 
 
 def _row(name: str, figures: list[float]) -> list[str]:
-    share, rate, *cores = figures
-    return [name, f"{share:.3f}", f"{rate:.1f}", *(f"{core:.2f}" for core in cores)]
+    share, rate, *others = figures
+    return [name, f"{share:.3f}", f"{rate:.1f}", *(f"{one:.2f}" for one in others)]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 import dataclasses
 import hashlib
+import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -14,7 +17,7 @@ from fcn.architectures import ARCHITECTURES
 from fcn.models import build
 from fcn.weights import CheckpointError
 from fcn.weights.classes import numbered_classes
-from fcn.weights.files import random_network, restore, save
+from fcn.weights.files import random_network, restore, restore_file, save
 from fcn.weights.record import Checkpoint
 
 _RECORD = Checkpoint("fcn_all_skips", numbered_classes(3), width=4)
@@ -201,3 +204,43 @@ def test_weights_are_loaded_without_torchvision_and_the_compiler() -> None:
         "sys.exit(', '.join({'torchvision', 'torch._dynamo'} & set(sys.modules)) or 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _private_bytes() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith("RssAnon")]
+    return int(kilobytes) << 10
+
+
+def test_weights_are_mapped_and_not_copied(tmp_path: Path) -> None:
+    """A network that is loaded from a file takes no memory of its own until it is used.
+
+    In it and in the file's bytes it would lie twice, as with `safetensors.torch.load`.
+    """
+    record = dataclasses.replace(_RECORD, network="fcn8s_vgg16", width=16)
+    record, data = save(record, random_network(record, 0))
+    path = tmp_path / "weights"
+    path.write_bytes(data)
+    num_bytes = len(data)
+    assert num_bytes > 30e6
+    del data
+    before = _private_bytes()
+    with path.open("rb") as file:
+        network = restore_file(record, file)
+    assert _private_bytes() - before < num_bytes / 3
+    assert sum(tensor.nbytes for tensor in network.state_dict().values()) > 0.99 * num_bytes
+
+
+def test_no_room_for_the_copy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the temporary directory is full or missing, the message says what to set."""
+    record, data = save(_RECORD, random_network(_RECORD, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="File too large; set TMPDIR to a folder"):
+            restore(record, data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(CheckpointError, match=r"/nowhere.*; set TMPDIR to a folder"):
+        restore(record, data)

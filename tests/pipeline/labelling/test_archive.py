@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobs.__main__ import main
 from pipeline.labelling import archive as archive_module
 from pipeline.labelling.archive import read_archive, remove_archives
 from pipeline.labelling.draft import Draft, draft
@@ -252,6 +253,55 @@ def test_archives_can_be_removed(tmp_path: Path) -> None:
     assert _history(tmp_path).archive is None
     _history(tmp_path).keep_archive(1)
     assert _history(tmp_path).archive is not None
+
+
+def test_earlier_archives_are_cleaned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`clean` removes what the two newest have no use for, and a start knows the same without."""
+    monkeypatch.setattr(archive_module, "_MAX_PARTS", 2)
+    for number in range(7):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(1)
+    before, said = _files(tmp_path), _said(_draft(tmp_path, _history(tmp_path)))
+    archives = sorted(name for name in before if name.endswith(".json.gz"))
+    assert len(archives) == 7
+
+    assert main(["clean", str(tmp_path / "out")]) == 0
+    assert "that newer ones have replaced can go" in capfd.readouterr().out
+    assert _files(tmp_path) == before
+
+    assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
+    left = _files(tmp_path)
+    assert sorted(name for name in left if name.endswith(".json.gz")) == archives[-2:]
+    kept = [read_archive(Storage(), _output(tmp_path))]
+    assert len(before) - len(left) > 5
+    (tmp_path / "out/history" / archives[-1]).unlink()
+    kept.append(read_archive(Storage(), _output(tmp_path)))
+    for archive in kept:
+        assert archive is not None
+        assert {part for parts in archive.answers.values() for part in parts} <= left
+    assert _said(_draft(tmp_path, _history(tmp_path))) == said
+
+
+def _files(folder: Path) -> set[str]:
+    history = folder / "out/history"
+    return {str(path.relative_to(history)) for path in history.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_archive_keeps_what_it_may_need(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of the history goes then, and the message names the file."""
+    for number in range(4):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(1)
+    newest = max((tmp_path / "out/history").glob("*.json.gz"))
+    newest.write_bytes(b"torn")
+    before = _files(tmp_path)
+    assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
+    assert f"nothing of it can go: {newest.as_uri()} can't be used" in capfd.readouterr().out
+    assert _files(tmp_path) == before
 
 
 def test_a_run_that_goes_while_others_plan_is_left_aside(
