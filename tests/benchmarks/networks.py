@@ -47,7 +47,7 @@ def main() -> None:
     rows = []
     for batch in arguments.batches:
         rows += _measure(contestants, batch, arguments)
-    columns = ["", "batch", "images/s", "slowest", "fastest", "memory, MiB"]
+    columns = ["", "batch", "images/s", "slowest", "fastest", "CPU ms per image", "memory, MiB"]
     print_table(columns, sorted(rows, key=lambda row: list(contestants).index(str(row[0]))))
 
 
@@ -118,16 +118,19 @@ def _measure(
     shape = (arguments.height, arguments.width, 3)
     images = [generator.integers(0, 256, shape, np.uint8) for _ in range(batch)]
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    cpu_s: dict[str, list[float]] = {name: [] for name in contestants}
     memory = {name: _peak_bytes(run, images, arguments.device) for name, run in contestants.items()}
     for _, (name, run) in product(range(arguments.rounds), contestants.items()):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         run(images)
         seconds[name].append(time.perf_counter() - start)
+        cpu_s[name].append(time.process_time() - cpu_start)
     return [
         [
             name,
             batch,
             *(f"{batch / choose(seconds[name]):.2f}" for choose in (statistics.median, max, min)),
+            f"{1e3 * statistics.median(cpu_s[name]) / batch:.0f}",
             f"{memory[name] / _MIB:.0f}",
         ]
         for name in contestants
