@@ -9,12 +9,22 @@ import ctypes
 import resource
 from pathlib import Path
 
+import pyarrow as pa
+
 
 def release_free_memory() -> None:
     """Give back what is free (glibc's `malloc_trim`); other C libraries have no such call."""
     release = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if release is not None:
         release(0)
+
+
+def use_system_allocator() -> None:
+    """Let Arrow take its memory from the C library, which gives it back sooner.
+
+    `jobs` asks for it in the environment, which the processes of a cluster's nodes do not have.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

@@ -28,7 +28,8 @@ from pipeline.inputs.source import Source
 from pipeline.labelling.answers import stage_answers
 from pipeline.labelling.cutting import Cutter, by_shard
 from pipeline.labelling.history import History
-from pipeline.labelling.mask_names import check_names, mask_key
+from pipeline.labelling.mask_names import mask_key
+from pipeline.labelling.name_clashes import check_names
 from pipeline.labelling.records import NetworkRecord
 from pipeline.labelling.runs import masks_folder, new_run_id
 from pipeline.labelling.schema import PLAN, ImageRow

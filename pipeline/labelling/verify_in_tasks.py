@@ -9,6 +9,7 @@ from pipeline.cluster.tasks import in_tasks, wait_for_a_task
 from pipeline.labelling.check_piece import Check, Checked
 from pipeline.labelling.pieces import Piece
 from pipeline.labelling.verify import CheckPieces
+from pipeline.memory import use_system_allocator
 from pipeline.settings.shared import ConnectionFields
 
 # In a task, beside others on the same node.
@@ -45,4 +46,5 @@ class _Task:
         self._check = check
 
     def __call__(self, row: Mapping[str, str]) -> dict[str, str]:
+        use_system_allocator()
         return {"checked": self._check(Piece.model_validate_json(row["piece"])).model_dump_json()}
