@@ -30,6 +30,8 @@ class Position:
         loss_sum: Of the losses of the steps since the last evaluation.
         num_losses: Of those steps.
         num_not_better: Evaluations in a row, up to now, that were not the best so far.
+        precision: Arithmetic of the forward pass; empty before the first step, and in checkpoints
+            of earlier versions.
     """
 
     stage: int = 0
@@ -40,6 +42,7 @@ class Position:
     loss_sum: float = 0.0
     num_losses: int = 0
     num_not_better: int = 0
+    precision: str = ""
 
 
 def to_bytes(position: Position, tensors: dict[str, torch.Tensor]) -> bytes:

@@ -1,5 +1,6 @@
 """What every worker of a training runs: the stages, one after the other."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import ray.train.torch
@@ -94,15 +95,17 @@ def _train(  # noqa: PLR0913, PLR0917 - what train_worker has just made
     tensors: Tensors | None,
 ) -> None:
     plan = config.plan
+    position = _with_precision(position, plan, device, watch)
     network: Network | None = None
     for index in range(position.stage, len(plan.stages)):
         stage = plan.stages[index]
         if index > position.stage:
-            position = Position(stage=index, total_steps=position.total_steps)
+            done = position
+            position = Position(index, total_steps=done.total_steps, precision=done.precision)
             watch.say(f"stage {index + 1} of {len(plan.stages)}: {stage.record.network}")
         fresh = tensors is None and network is None
         network = _network(plan, stage, network, watch, fresh=fresh)
-        trainer = _trainer(config, stage, device, network)
+        trainer = _trainer(config, stage, device, position.precision, network)
         if plan.settings.find_rate:
             try_rates(plan, trainer, run, watch)
             return
@@ -113,7 +116,20 @@ def _train(  # noqa: PLR0913, PLR0917 - what train_worker has just made
         network = trainer.network
 
 
-def _trainer(config: WorkerConfig, stage: Stage, device: torch.device, network: Network) -> Trainer:
+def _with_precision(
+    position: Position, plan: TrainingPlan, device: torch.device, watch: Watch
+) -> Position:
+    """Settle the precision: what was asked for, or else what the training has been in so far."""
+    precision = plan.settings.precision or position.precision
+    if not precision:
+        precision = _precision(device)
+        watch.say(f"precision {precision}, by the workers' devices")
+    return dataclasses.replace(position, precision=precision)
+
+
+def _trainer(
+    config: WorkerConfig, stage: Stage, device: torch.device, precision: str, network: Network
+) -> Trainer:
     settings = config.plan.settings
     counted = config.inspection.pixels[TRAIN][: len(config.plan.classes)]
     return Trainer(
@@ -121,7 +137,7 @@ def _trainer(config: WorkerConfig, stage: Stage, device: torch.device, network: 
         stage.record,
         stage.recipe,
         device=str(device),
-        precision=settings.precision or _precision(device),
+        precision=precision,
         class_weights=class_weights(stage.recipe, counted),
         gradient_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,

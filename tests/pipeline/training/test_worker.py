@@ -8,6 +8,7 @@ import torch
 
 from pipeline.errors import SettingError
 from pipeline.training import worker
+from pipeline.training.state_file import Position, from_bytes, to_bytes
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,28 @@ def test_bf16_is_for_workers_that_all_have_matrix_units_for_it(
 def test_cpus_train_in_fp32() -> None:
     """Few have units for bf16, and those that have are asked for it."""
     assert worker._precision(torch.device("cpu")) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "so_far", "expected"),
+    [(None, "", "bf16"), (None, "fp32", "fp32"), ("fp32", "", "fp32"), ("bf16", "bf16", "bf16")],
+)
+def test_a_training_goes_on_in_the_precision_it_was_begun_in(
+    monkeypatch: pytest.MonkeyPatch, asked_for: str | None, so_far: str, expected: str
+) -> None:
+    """Also on GPUs of another generation; only where it begins the devices decide, and it says so.
+
+    A checkpoint holds it.
+    """
+    monkeypatch.setattr(worker, "_precision", lambda _: "bf16")
+    plan: Any = SimpleNamespace(settings=SimpleNamespace(precision=asked_for))
+    said: list[str] = []
+    watch: Any = SimpleNamespace(say=said.append)
+    saved, _ = from_bytes(to_bytes(Position(precision=so_far), {}), "last")
+    found = worker._with_precision(saved, plan, torch.device("cpu"), watch)
+    assert found.precision == expected
+    chosen = asked_for is None and not so_far
+    assert said == (["precision bf16, by the workers' devices"] if chosen else [])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
