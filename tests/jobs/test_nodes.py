@@ -7,7 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pyarrow as pa
@@ -25,7 +28,6 @@ from tests.product import (
     draw_photographs,
     label_flags,
     mask_hashes,
-    snapshot,
     start,
     tables,
     the_run,
@@ -89,13 +91,54 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A folder of its own in a store; `flag` is the setting that says where the store is."""
+
+    uri: str
+    flag: str = ""
+    endpoint_url: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a command needs to reach it."""
+        return (self.flag, self.endpoint_url) if self.flag else ()
+
+    @property
+    def storage(self) -> Storage:
+        """What reads and writes it in this process."""
+        name = self.flag.strip("-").replace("-", "_")
+        endpoint: dict[str, Any] = {name: self.endpoint_url} if name else {}
+        return Storage(**endpoint)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Return a place on the disk, or in a new bucket of the server that the test names."""
+    if request.param == "disk":
+        return Place(f"file://{tmp_path}/store")
+    server = request.getfixturevalue(request.param)
+    if isinstance(server, Server):
+        return Place(f"s3://{server.make_bucket()}", "--s3-endpoint-url", server.endpoint_url)
+    return Place(server.make_bucket(), server.flag, server.endpoint_url)
+
+
+@dataclass(frozen=True)
 class Labelling:
     """A `label` command on a cluster, from bucket to bucket by way of a proxy."""
 
     process: subprocess.Popen[bytes]
     log: Path
-    output: str
-    storage: Storage
+    place: Place
+
+    @property
+    def output(self) -> str:
+        """Where it writes."""
+        return f"{self.place.uri}/out"
+
+    @property
+    def storage(self) -> Storage:
+        """What reads that, without the proxy."""
+        return self.place.storage
 
     def works(self) -> list[Work]:
         """Read from the commit records what each shard has cost."""
@@ -112,8 +155,7 @@ class Labelling:
     def assert_whole(self, undisturbed: Undisturbed) -> None:
         """The command ends with 0, and leaves what an undisturbed run leaves."""
         assert self.process.wait(240) == 0, self.log.read_text()
-        endpoint = self.storage.s3_endpoint_url or ""
-        assert main(["verify", self.output, "--s3-endpoint-url", endpoint]) == 0
+        assert main(["verify", self.output, *self.place.flags]) == 0
         assert len(self.storage.children(f"{self.output}/runs")) == 1
         run = the_run(self.output, self.storage)
         but_for = _OF_PLACE | (_OF_KIND if run.masks_in_tars else set())
@@ -139,36 +181,49 @@ def started(head: Head, command: list[str], log: Path) -> Iterator[subprocess.Po
 @contextmanager
 def labelling(
     head: Head,
-    s3: Server,
+    place: Place,
     undisturbed: Undisturbed,
     log: Path,
     held: tuple[str, str, int],
     kind: str = "files",
 ) -> Iterator[tuple[Labelling, Gate]]:
     """Start to label; requests of a method and a path are held after so many."""
-    bucket = s3.make_bucket()
     for photograph in undisturbed.photographs.iterdir():
-        s3.put(bucket, f"in/{photograph.name}", photograph.read_bytes())
-    output = f"s3://{bucket}/out"
-    with fault_proxy(s3.endpoint_url) as proxy, Gate(proxy, *held) as gate:
-        endpoint = ("--s3-endpoint-url", proxy.endpoint_url)
+        place.storage.write(f"{place.uri}/in/{photograph.name}", photograph.read_bytes())
+    server = urlsplit(place.endpoint_url)
+    with fault_proxy(f"http://{server.netloc}") as proxy, Gate(proxy, *held) as gate:
+        endpoint = (place.flag, f"{proxy.endpoint_url}{server.path}")
         flags = (*_FLAGS, "--masks", kind, *endpoint)
-        command = label_flags(f"s3://{bucket}/in", output, *flags)
+        command = label_flags(f"{place.uri}/in", f"{place.uri}/out", *flags)
         with started(head, command, log) as process:
-            yield Labelling(process, log, output, Storage(s3.endpoint_url)), gate
+            yield Labelling(process, log, place), gate
 
 
-@pytest.mark.parametrize(("number", "kind"), [(3, "files"), (2, "files"), (2, "tar")])
+@pytest.mark.parametrize(
+    ("place", "number", "kind"),
+    [
+        ("s3", 3, "files"),
+        ("s3", 2, "files"),
+        ("s3", 2, "tar"),
+        *product(("gs", "az"), (2,), ("files", "tar")),
+    ],
+    indirect=["place"],
+)
 def test_a_dead_node_loses_nothing(
-    cluster: Cluster, s3: Server, undisturbed: Undisturbed, tmp_path: Path, number: int, kind: str
+    cluster: Cluster,
+    place: Place,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+    number: int,
+    kind: str,
 ):
     """SIGKILL to a node with a replica, amid its work, costs nothing but time: the end is 0.
 
     So it is where the nodes that are left have the CPUs for no more replicas than they hold.
     """
-    some, held = cluster.nodes(number), ("PUT", "/commits/", 8)
+    some, held = cluster.nodes(number), ("PUT", "commits", 8)
     log = tmp_path / "log"
-    with labelling(cluster.head, s3, undisturbed, log, held, kind) as (job, gate):
+    with labelling(cluster.head, place, undisturbed, log, held, kind) as (job, gate):
         wait_for(lambda: gate.holds and job.replica_on(some) is not None, job.process, job.log)
         doomed = job.replica_on(some)
         assert doomed is not None
@@ -203,18 +258,25 @@ def test_a_training_outlives_the_node_of_a_worker(cluster: Cluster, tmp_path: Pa
     assert min(resumed) >= found[3]["step"] - 1
 
 
+@pytest.mark.parametrize("kind", ["files", "tar"])
 @pytest.mark.parametrize("run_ids", [("night", "night"), ("night", "morning")])
+@pytest.mark.parametrize("place", ["disk", "s3", "gs", "az"], indirect=True)
 def test_two_schedules_at_once_do_nothing_twice(
-    cluster: Cluster, undisturbed: Undisturbed, tmp_path: Path, run_ids: tuple[str, str]
+    cluster: Cluster,
+    place: Place,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+    run_ids: tuple[str, str],
+    kind: str,
 ):
     """Of two equal commands one ends with 7, or finds all done; again, it changes no file.
 
-    So it is with one run id and with two.
+    So it is with one run id and with two, wherever they write and whatever the masks lie in.
     """
     cluster.nodes(1)
-    output = tmp_path / "out"
+    output, flags = f"{place.uri}/out", (*_FLAGS, "--masks", kind, *place.flags)
     commands = [
-        label_flags(undisturbed.photographs, output, *_FLAGS, "--run-id", run_id)
+        label_flags(undisturbed.photographs, output, *flags, "--run-id", run_id)
         for run_id in run_ids
     ]
     with ExitStack() as stack:
@@ -223,26 +285,32 @@ def test_two_schedules_at_once_do_nothing_twice(
         both = [stack.enter_context(started(cluster.head, *pair)) for pair in pairs]
         codes = [process.wait(240) for process in both]
     assert sorted(codes) in ([0, 0], [0, 7]), [log.read_text() for log in logs]
-    assert labelled_once(output)
-    before = snapshot(output)
+    assert labelled_once(place, output)
+    before = versions(place, output)
 
     for command in commands:
         with started(cluster.head, command, tmp_path / "again") as process:
             assert process.wait(240) == 0, (tmp_path / "again").read_text()
 
-    assert main(["verify", str(output)]) == 0
-    assert labelled_once(output)
-    after = snapshot(output)
-    assert {name: after[name] for name in before} == before
-    [run] = [run for run in History(Storage(), f"file://{output}").runs() if run.record.num_images]
+    assert main(["verify", output, "--all", *place.flags]) == 0
+    assert labelled_once(place, output)
+    after = versions(place, output)
+    assert {uri: after[uri] for uri in before} == before
+    [run] = [run for run in History(place.storage, output).runs() if run.record.num_images]
     assert mask_hashes(run) == undisturbed.masks
 
 
-def labelled_once(output: Path) -> bool:
+def labelled_once(place: Place, output: str) -> bool:
     """Whether every photograph has one row with a mask over all runs."""
-    rows = pq.ParquetDataset(output / "images").read(["image_id", "status"]).to_pylist()
-    ids = [row["image_id"] for row in rows if row["status"] == "ok"]
+    runs = [run for run in History(place.storage, output).runs() if run.record.num_images]
+    ids = [row["image_id"] for run in runs for row in tables(run)[0] if row["status"] == "ok"]
     return len(ids) == len(set(ids)) == _NUM_PHOTOGRAPHS
+
+
+def versions(place: Place, output: str) -> dict[str, str]:
+    """Return the version of every object but the locks, which are of the moment."""
+    found = place.storage.walk(output)
+    return {one.uri: one.version for one in found if "/locks/" not in one.uri}
 
 
 def drain(head: Head, node: Node) -> None:
@@ -254,12 +322,13 @@ def drain(head: Head, node: Node) -> None:
     subprocess.run([ray, *command], env=head.environ(), check=True, timeout=60)
 
 
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_a_node_that_is_drained_gets_no_more_work(
-    cluster: Cluster, s3: Server, undisturbed: Undisturbed, tmp_path: Path
+    cluster: Cluster, place: Place, undisturbed: Undisturbed, tmp_path: Path
 ):
     """Once Ray has announced that a node goes, its replica begins no shard; the end is 0."""
     some, held = cluster.nodes(2), ("GET", "/in/photo", 16)
-    with labelling(cluster.head, s3, undisturbed, tmp_path / "log", held) as (job, gate):
+    with labelling(cluster.head, place, undisturbed, tmp_path / "log", held) as (job, gate):
         wait_for(lambda: gate.holds and job.replica_on(some) is not None, job.process, job.log)
         node = job.replica_on(some)
         assert node is not None
