@@ -87,13 +87,17 @@ def _copied(file: IO[bytes]) -> Iterator[tuple[str, str]]:
     sha256 = hashlib.sha256()
     with _disk_errors():
         copy = tempfile.NamedTemporaryFile(suffix=".safetensors")  # noqa: SIM115 - is closed below
-    with copy:
+    try:
         while part := file.read(_PART_BYTES):
             sha256.update(part)
             with _disk_errors():
                 copy.write(part)
                 copy.flush()
         yield copy.name, sha256.hexdigest()
+    finally:
+        # It tries once more to write what did not fit.
+        with _disk_errors():
+            copy.close()
 
 
 @contextmanager

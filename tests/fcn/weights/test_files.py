@@ -231,11 +231,12 @@ def test_weights_are_mapped_and_not_copied(tmp_path: Path) -> None:
     assert sum(tensor.nbytes for tensor in network.state_dict().values()) > 0.99 * num_bytes
 
 
-def test_no_room_for_the_copy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing_bytes", [1, 100_000])
+def test_no_room_for_the_copy_is_said(missing_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the temporary directory is full or missing, the message says what to set."""
     record, data = save(_RECORD, random_network(_RECORD, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) - missing_bytes, hard))
     try:
         with pytest.raises(CheckpointError, match="File too large; set TMPDIR to a folder"):
             restore(record, data)
