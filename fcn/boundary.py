@@ -16,8 +16,6 @@ from fcn.weights.record import IGNORE_INDEX
 
 # Of the diagonal of the image, as the paper has it.
 _DISTANCE = 0.02
-# What surrounds an image: neither a class nor without one.
-_OUTSIDE = IGNORE_INDEX - 1
 
 Mask = NDArray[np.uint8]
 Counts = NDArray[np.int64]
@@ -44,7 +42,7 @@ class BoundaryCounts:
         Args:
             truth: Class indices of shape (H, W), `IGNORE_INDEX` where there is none.
             prediction: Class indices of the same shape; without a class where the truth has none.
-            num_classes: Background included, at most 254.
+            num_classes: Background included.
         """
         shown = np.where(truth == IGNORE_INDEX, truth, prediction)
         near_truth, near_shown = near_outlines(truth), near_outlines(shown)
@@ -81,7 +79,8 @@ def near_outlines(labels: Mask) -> NDArray[np.bool_]:
     """
     height, width = labels.shape
     reach = max(1, round(_DISTANCE * math.hypot(height, width)))
-    framed = np.pad(labels, reach, constant_values=_OUTSIDE)
+    # Beyond the border is no class either.
+    framed = np.pad(labels, reach, constant_values=IGNORE_INDEX)
     least, largest = (_over_squares(one, framed, reach) for one in (np.minimum, np.maximum))
     return np.not_equal(least, largest)
 

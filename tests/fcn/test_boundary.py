@@ -49,3 +49,9 @@ def test_counts_add_up_and_absent_classes_have_none():
     both = same + moved
     assert np.array_equal(both.truth, 2 * same.truth)
     assert np.array_equal(both.hits, same.hits + moved.hits)
+
+
+def test_the_border_is_an_outline_of_every_class():
+    """An image that is all of the last of 255 classes has its border for an outline."""
+    labels = np.full((20, 30), 254, np.uint8)
+    assert BoundaryCounts.of(labels, labels, 255).class_iu[254] == 1
