@@ -61,7 +61,7 @@ class Tried:
     def describe(self) -> str:
         """Say to a person which rate to take."""
         smoothed = np.array(self.smoothed)
-        lowest = int(np.nanargmin(np.where(np.isfinite(smoothed), smoothed, np.nan)))
+        lowest = int(np.where(np.isfinite(smoothed), smoothed, np.inf).argmin())
         tried = f"{len(self.rates)} rates tried, from {self.rates[0]:.2g} to {self.rates[-1]:.2g}"
         if lowest <= _LEFT_OUT:
             return f"{tried}: the loss falls at none of them; are the data and the weights right?"

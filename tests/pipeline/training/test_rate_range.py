@@ -31,9 +31,12 @@ def test_the_rate_is_where_the_loss_falls_fastest() -> None:
     assert f"train with --learning-rate {steepest:.2g}" in text
 
 
-def test_a_loss_that_does_not_fall_is_said() -> None:
-    """There is no rate to take."""
-    text = Tried(_RATES, [2.0 + 0.01 * step for step in range(NUM_STEPS)]).describe()
+@pytest.mark.parametrize(
+    "losses", [[2.0 + 0.01 * step for step in range(NUM_STEPS)], [math.nan], [math.inf]]
+)
+def test_a_loss_that_does_not_fall_is_said(losses: list[float]) -> None:
+    """There is no rate to take, also where the first loss is no number."""
+    text = Tried(_RATES[: len(losses)], losses).describe()
     assert "the loss falls at none of them" in text
 
 
