@@ -39,7 +39,8 @@ def done_too_few(plan: TrainingPlan, lines: Sequence[Mapping[str, Any]]) -> str 
     if not plan.settings.max_train_minutes or not lines:
         return None
     last, recipe = lines[-1], plan.stages[-1].recipe
-    if last["epoch"] >= _SHARE * recipe.epochs:
+    stopped_early = last["seconds"] < round(plan.stage_limit_s, 3)
+    if stopped_early or last["epoch"] >= _SHARE * recipe.epochs:
         return None
     return (
         f"max_train_minutes={plan.settings.max_train_minutes:g} was enough for {last['step']:,} "
