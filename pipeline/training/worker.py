@@ -29,6 +29,8 @@ from pipeline.training.state_file import Position, from_bytes
 
 # Compute capability of Ampere.
 _WITH_BF16 = (8, 0)
+# What PyTorch says of a batch norm in training that has no other value to compare one with.
+_ONE_VALUE = "Expected more than 1 value per channel"
 
 
 def train(config: WorkerConfig) -> PipelineError | None:
@@ -57,7 +59,22 @@ def train(config: WorkerConfig) -> PipelineError | None:
             _train(config, run, watch, device, position, tensors)
         except Ended as ended:
             return ended.error
+        except ValueError as error:
+            if not str(error).startswith(_ONE_VALUE):
+                raise
+            return _one_value(config.plan)
     return None
+
+
+def _one_value(plan: TrainingPlan) -> SettingError:
+    stage = plan.stages[-1]
+    crop = stage.recipe.augmentation.crop or "none (whole images, one by one where sizes differ)"
+    return SettingError(
+        f"an image that passes through {stage.record.network} alone is so small that its batch "
+        f"norms have one pixel, and need two, with crop={crop}, batch_size="
+        f"{stage.recipe.batch_size} and micro_batch_size={stage.recipe.micro_batch_size}: give a "
+        "larger crop, or let more images pass together, under another run_name"
+    )
 
 
 def _open_device(plan: TrainingPlan) -> torch.device:

@@ -235,6 +235,16 @@ def test_a_loss_that_is_no_number_ends_the_run(
     assert not last.exists() or position(last.read_bytes()).step < _NUM_STEPS
 
 
+def test_an_image_too_small_for_its_batch_norms_is_said(
+    data: Path, tmp_path: Path, ray_session: str, caplog: pytest.LogCaptureFixture
+):
+    """Alone at stride 64 a crop of 64 pixels is one value of a channel, which has no variance."""
+    flags = ("--network", "fcn_pyramid", "--width", 4, "--crop", "[64,64]", "--batch-size", 1)
+    assert train(data, tmp_path, "run", *flags) == 2
+    assert "passes through fcn_pyramid alone is so small" in caplog.text
+    assert "crop=(64, 64), batch_size=1 and micro_batch_size=None" in caplog.text
+
+
 def test_a_trained_network_labels_as_it_is(data: Path, undisturbed: Path, tmp_path: Path):
     """`label` takes model.safetensors; its record says where the weights come from."""
     weights = undisturbed / "model.safetensors"
