@@ -51,6 +51,17 @@ def test_counts_add_up_and_absent_classes_have_none():
     assert np.array_equal(both.hits, same.hits + moved.hits)
 
 
+def test_an_outline_between_wrong_classes_is_no_hit():
+    """Two classes in each other's place have the same outlines, and nothing in common."""
+    truth = np.zeros((40, 50), np.uint8)
+    truth[:, 25:] = 1
+
+    found = BoundaryCounts.of(truth, 1 - truth, 2)
+
+    assert found.hits.tolist() == [0, 0]
+    assert found.truth.tolist() == found.predicted[::-1].tolist()
+
+
 def test_the_border_is_an_outline_of_every_class():
     """An image that is all of the last of 255 classes has its border for an outline."""
     labels = np.full((20, 30), 254, np.uint8)

@@ -108,6 +108,24 @@ def test_its_loss_counts_with_its_weight() -> None:
     assert losses[0.5] - losses[0.25] == pytest.approx(losses[0.25] - losses[0.0], rel=1e-4)
 
 
+def test_the_head_learns_ten_times_as_fast() -> None:
+    """A step moves it by ten times the rate, and the network by the rate, times the gradients."""
+    recipe = dataclasses.replace(_RECIPE, momentum=0.0, bias_rate=1.0, micro_batch_size=None)
+    trainer = _trainer(recipe)
+    trained = dict(trainer._trained.named_parameters())
+    before = {name: one.detach().clone() for name, one in trained.items()}
+    gradients: dict[str, torch.Tensor] = {}
+    for name, one in trained.items():
+        one.register_hook(lambda gradient, name=name: gradients.update({name: gradient.clone()}))
+
+    trainer.step(_batch(), 0, 0.0)
+
+    for name, one in trained.items():
+        rate = 0.2 if name.startswith("head.") else 0.02
+        moved = before[name] - one.detach()
+        torch.testing.assert_close(moved, rate * gradients[name], rtol=1e-3, atol=1e-6)
+
+
 def test_gradients_are_scaled_down_to_the_norm() -> None:
     """Without momentum a step moves all weights together by rate times the largest norm."""
     recipe = dataclasses.replace(

@@ -32,6 +32,19 @@ def test_the_interval_is_that_of_the_spread():
     assert mean_iu_interval(np.zeros((3, 3, 2))) is None
 
 
+def test_the_interval_holds_95_percent_of_the_draws():
+    """It is as wide as 1.96 standard deviations to either side, by draws of our own."""
+    counts = _images(np.random.default_rng(2).integers(60, 100, (200, 2)))
+    drawn = np.random.default_rng(3).integers(0, 200, (2000, 200))
+    truth, predicted, hits = np.moveaxis(counts[drawn].sum(1), 1, 0)
+    mean_iu = (hits / (truth + predicted - hits)).mean(1)
+
+    least, most = mean_iu_interval(counts)
+
+    assert most - least == pytest.approx(2 * 1.96 * mean_iu.std(), rel=0.1)
+    assert (least + most) / 2 == pytest.approx(mean_iu.mean(), abs=0.1 * mean_iu.std())
+
+
 def test_images_of_one_group_are_drawn_together():
     """Ten alike images of each of four drives are four observations, and the interval says so."""
     hits = np.array([[60, 60], [70, 70], [80, 80], [95, 95]]).repeat(10, axis=0)
@@ -43,9 +56,12 @@ def test_images_of_one_group_are_drawn_together():
 
 
 def test_calibration_is_the_gap_in_bins():
-    """Sure images that are right cost nothing, and overconfidence costs its share of the pixels."""
+    """Sure images that are right cost nothing, and overconfidence costs its share of the pixels.
+
+    Within a bin, who is better than expected makes up for who is worse.
+    """
     confidence = np.array([0.95, 0.95, 0.55, np.nan])
-    accuracy = np.array([0.95, 0.95, 0.25, 0.1])
+    accuracy = np.array([0.92, 0.98, 0.25, 0.1])
     pixels = np.array([100.0, 100.0, 200.0, 1000.0])
 
     assert calibration_error(confidence, accuracy, pixels) == pytest.approx(0.5 * 0.3)

@@ -11,7 +11,8 @@ _SAMPLES = [
     for drive, number in (("01TP", 20), ("06R0", 30), ("16E5", 50))
     for frame in range(number)
 ]
-_DRIVE = r"/(\w{4})_"
+# Its first group is the drive's name; all of it is that of one frame.
+_DRIVE = r"/(\w{4})_\d+"
 
 
 def test_a_pattern_holds_out_a_drive():
