@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,12 @@ from fcn.weights.classes import parse_classes
 from fcn.weights.files import random_network, save
 from fcn.weights.record import Checkpoint
 from jobs.__main__ import main
+from jobs.evaluate import _asked, _chosen
+from pipeline.inputs.data_set import open_data_set
+from pipeline.settings.evaluate import EvaluateSettings
+from pipeline.settings.train import TrainSettings
+from pipeline.store.storage import Storage
+from pipeline.training.plan import open_plan
 from tests.jobs.training_product import scenes, scenes_in_bucket
 from tests.product import in_tar
 from tests.servers import Server
@@ -85,6 +92,30 @@ def by_numpy(data: Path, output: Path) -> tuple[np.ndarray, dict[str, np.ndarray
         per_image[path.stem] = matrix
         total += matrix
     return total, per_image
+
+
+@pytest.mark.parametrize(
+    "held_out",
+    [
+        {"val_match": "/00[0-3]"},
+        {"val_fold": "1/3"},
+        {"val_fold": "0/2", "val_group": r"/(\d\d)\d\.png"},
+        {"val_share": 0.3},
+        {"val_share": 0.3, "val_group": r"/(\d\d)\d\.png"},
+    ],
+    ids=" ".join,
+)
+def test_what_train_held_out_is_judged(tmp_path: Path, held_out: dict[str, Any]):
+    """`evaluate --split train` takes, with the settings of `train`, the images that it left out."""
+    data = str(scenes(tmp_path / "data", 70, 0, (8, 8)))
+    asked = {"data": data, "output": str(tmp_path), "seed": 5, **held_out}
+    plan = open_plan(TrainSettings(run_name="run", **asked))
+    judged = EvaluateSettings(weights="w.safetensors", split="train", **asked)
+
+    chosen = _chosen(open_data_set(Storage(), _asked(judged)).found.split("train"), judged)
+
+    assert [one.image_uri for one in chosen] == plan.val["image_uri"].to_pylist()
+    assert len(chosen) + plan.train.num_rows == 70
 
 
 @pytest.mark.runs
