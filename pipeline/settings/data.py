@@ -4,7 +4,8 @@ from pipeline.settings.shared import NoSettings
 
 TRUTH_HELP = (
     "how ground truth files name classes: indices (grey or palette, 255 is no class), colors "
-    "(those of classes.json), ids (Cityscapes' labelIds); default: told by the first file"
+    "(those of classes.json), ids (those of classes.json, or Cityscapes' labelIds); default: ids "
+    "where classes.json has them, else told by the first file"
 )
 DATA_HELP = (
     "labelled images: a folder or bucket prefix with images/ and masks/ (at best below train/ and "
