@@ -20,7 +20,8 @@ def planned_too_few(plan: TrainingPlan) -> str | None:
     recipe = plan.stages[-1].recipe
     own = find_recipe(plan.settings.recipe, plan.settings.network).batch_size
     steps, usual = (_steps(plan, recipe.epochs, size) for size in (recipe.batch_size, own))
-    if plan.settings.max_train_minutes or steps >= _SHARE * usual:
+    decided_otherwise = plan.settings.max_train_minutes or plan.settings.find_rate
+    if decided_otherwise or steps >= _SHARE * usual:
         return None
     return (
         f"batch_size={recipe.batch_size} makes {steps:,} steps of {recipe.epochs} epochs, where "

@@ -20,7 +20,7 @@ def _plan(folder: Path, **fields: Any) -> TrainingPlan:
 
 
 def test_a_large_batch_says_how_many_epochs_have_as_many_steps(tmp_path: Path):
-    """At less than half of the recipe's steps, and not where a time limit decides them."""
+    """At less than half of the recipe's steps, and not where these are not the recipe's."""
     said = planned_too_few(_plan(tmp_path, batch_size=32))
     assert said is not None
     assert "batch_size=32 makes 200 steps of 100 epochs, where 8, the recipe's, makes 800" in said
@@ -28,6 +28,7 @@ def test_a_large_batch_says_how_many_epochs_have_as_many_steps(tmp_path: Path):
 
     assert planned_too_few(_plan(tmp_path, batch_size=16)) is None
     assert planned_too_few(_plan(tmp_path, batch_size=32, max_train_minutes=9.0)) is None
+    assert planned_too_few(_plan(tmp_path, batch_size=32, find_rate=True)) is None
 
 
 def _line(epoch: float, seconds: float) -> dict[str, Any]:
