@@ -453,6 +453,11 @@ class TrainSettings(
             )
 
     def _check_shares(self, recipe: Recipe, most: int) -> None:
+        if self.gpus_per_worker and self.gpus_per_worker > 1:
+            raise ValueError(
+                f"gpus_per_worker={self.gpus_per_worker:g}: a worker uses one GPU at most; give 1, "
+                "and each GPU a worker of its own (num_workers)"
+            )
         batch_size = self.batch_size or recipe.batch_size
         if batch_size < most:
             raise ValueError(

@@ -416,6 +416,7 @@ def test_wrong_settings_end_before_any_work(
     wrong = {
         ("--network", "fcn9s"): "network='fcn9s' is unknown",
         ("--recipe", "staged"): "recipe=staged is for fcn32s_vgg16",
+        ("--gpus-per-worker", 2): "gpus_per_worker=2: a worker uses one GPU at most",
         ("--batch-size", 1, "--num-workers", 2): "leaves some of 2 workers without an image",
         ("--batch-size", 9, "--num-workers", 2, "--no-augment"): "can't be shared out evenly to 2",
         ("--encoder-rate", 0.1): "encoder_rate=0.1 is for networks with an encoder",
