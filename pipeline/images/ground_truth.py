@@ -117,8 +117,9 @@ def _from_ids(values: NDArray[np.int64], ids: Mapping[int, int]) -> NDArray[np.u
     table = np.full(256, IGNORE_INDEX, np.uint8)
     for value, index in ids.items():
         table[value] = index
-    if values.size and (values.min() < 0 or values.max() > 255):
-        raise TruthError(f"ids outside of 0 to 255: {histogram(values)}")
+    wrong = (values < 0) | (values > 255)
+    if wrong.any():
+        raise TruthError(f"ids outside of 0 to 255: {histogram(values[wrong])}")
     return table[values]
 
 

@@ -74,10 +74,12 @@ def test_ids_are_mapped():
         (png(np.full((2, 2, 3), 9, np.uint8)), _INDICES, "truth_coding=colors"),
         (png(np.full((2, 2, 3), 9, np.uint8)), Coding("colors", 3, colors=_COLOURS),
          r"1 colours of no class: \(9, 9, 9\) in 4 pixels"),
+        (png(np.array([[7, 7, 26001]], np.uint16)), Coding("ids", 1, {7: 0}),
+         "ids outside of 0 to 255: 26001 in 1 pixels$"),
         (png(random_pixels(0, 40, 40) % 3)[:300], _INDICES, "can't be read"),
         (b"no picture", _INDICES, "is none of PNG"),
     ],
-    ids=["values", "colours for indices", "unknown colour", "truncated", "no picture"],
+    ids=["values", "colours for indices", "unknown colour", "ids", "truncated", "no picture"],
 )  # fmt: skip
 def test_what_is_no_truth_is_refused_with_its_values(data: bytes, coding: Coding, words: str):
     """The message names values or colours, and in how many pixels they are."""
