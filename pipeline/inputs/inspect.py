@@ -301,14 +301,15 @@ def _check_labelled(sums: _Sums, num_classes: int) -> None:
 
 
 def _check_binary(sums: _Sums, num_classes: int) -> None:
-    for split, total in sums.pixels.items():
-        if total[0] and total[-1] and not total[1:-1].any() and num_classes > 1:
-            raise InputError(
-                f"{_all_of(split, sums)} hold 0 and 255 only ({total[0]:,} and {total[-1]:,} "
-                "pixels), and 255 means no class, so that there is nothing to tell apart. Where "
-                "255 is a class: give it the color [255, 255, 255] in classes.json, class 0 [0, "
-                "0, 0], and set truth_coding=colors"
-            )
+    # Of all splits: that val has the first class alone may be so.
+    total = np.sum(list(sums.pixels.values()), axis=0)
+    if total[0] and total[-1] and not total[1:-1].any() and num_classes > 1:
+        raise InputError(
+            f"all ground truth, as that of {sums.first[TRAIN]}, holds 0 and 255 only "
+            f"({total[0]:,} and {total[-1]:,} pixels), and 255 means no class, so that there is "
+            "nothing to tell apart. Where 255 is a class: give it the color [255, 255, 255] in "
+            "classes.json, class 0 [0, 0, 0], and set truth_coding=colors"
+        )
 
 
 def _all_of(split: str, sums: _Sums) -> str:

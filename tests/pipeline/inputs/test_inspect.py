@@ -172,8 +172,19 @@ def test_masks_of_0_and_255_are_an_error_with_the_remedy(tmp_path: Path):
     """What is meant as two classes would have one; the message says how to name them."""
     sample(tmp_path, "a", np.array([[0, 255]]))
 
-    with pytest.raises(InputError, match=r"hold 0 and 255 only .*truth_coding=colors"):
+    with pytest.raises(InputError, match=r"holds 0 and 255 only .*truth_coding=colors"):
         inspect(tmp_path, train=["a"])
+
+
+def test_one_split_may_have_the_first_class_alone(tmp_path: Path):
+    """Patients of val who have nothing to find are no mistake where train shows what there is."""
+    sample(tmp_path, "a", np.array([[0, 1, 255]]))
+    sample(tmp_path, "b", np.array([[0, 0, 255]]))
+
+    found = inspect(tmp_path, train=["a"], val=["b"])
+
+    assert found.pixels["val"][:2] == [2, 0]
+    assert any(text.startswith("no pixel of") for text in found.warnings)
 
 
 def test_truths_without_any_class_are_an_error(tmp_path: Path):
