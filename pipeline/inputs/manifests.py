@@ -19,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.inputs.tars import is_tar
 from pipeline.store.bucket_answers import etag_of
 from pipeline.store.cells import image_columns
+from pipeline.store.extent import container_of
 
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
@@ -108,7 +110,17 @@ def _trusted(values: Row, manifest_uri: str, row: int) -> Named:
         raise InputError(f"manifest {manifest_uri}, row {row}: etag is {etag!r}, not a text")
     if offset is None:
         return Named(uri, version, size)
-    return Named(uri, version, size, _size_of(offset, "image_offset", manifest_uri, row))
+    return Named(uri, version, size, _offset_of(uri, offset, manifest_uri, row))
+
+
+def _offset_of(uri: str, offset: Any, manifest_uri: str, row: int) -> int:
+    number = _size_of(offset, "image_offset", manifest_uri, row)
+    if not is_tar(container_of(uri)):
+        raise InputError(
+            f"manifest {manifest_uri}, row {row}: image_offset is {offset}, and {uri!r} is in no "
+            "tar (TAR!/MEMBER); leave the offset empty"
+        )
+    return number
 
 
 def _size_of(value: Any, column: str, manifest_uri: str, row: int) -> int:

@@ -625,3 +625,12 @@ def test_a_trusted_manifest_may_say_where_in_a_tar() -> None:
     wrong = io.BytesIO(f"{head}s3://b/a.jpg,e,5,-1\n".encode())
     with pytest.raises(InputError, match="row 0: image_offset is '-1', no number of bytes"):
         list(manifest_entries(wrong, "list.csv", trusted=True))
+
+
+def test_an_offset_is_for_what_lies_in_a_tar() -> None:
+    """As zeros stand for nulls in a table that was put together from others."""
+    for uri in ("s3://b/a.jpg", "s3://b/t.parquet!/image/000000001"):
+        lines = f"uri,etag,num_bytes,image_offset\n{uri},e,5,0\n"
+        found = manifest_entries(io.BytesIO(lines.encode()), "list.csv", trusted=True)
+        with pytest.raises(InputError, match="row 0: image_offset is 0, and"):
+            list(found)
