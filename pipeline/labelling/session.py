@@ -203,7 +203,10 @@ class Job:
     def archive(self) -> None:
         """Add finished runs to the archive, now and then; the work is done without it."""
         try:
-            History.with_archive(self.storage, self.output).keep_archive(RUNS_APART)
+            history = History.with_archive(self.storage, self.output)
+            if self.history.archive is None:  # or it was of no use, and is written anew
+                history.leave_archive_aside()
+            history.keep_archive(RUNS_APART)
         except PipelineError as error:
             _log.warning("finished runs could not be archived: %s", error)
 

@@ -229,6 +229,25 @@ def test_what_is_wrong_with_it_costs_reads_only(
     assert _said(_draft(tmp_path, _history(tmp_path))) == _said(_draft(tmp_path, plain))
 
 
+def test_an_archive_that_can_not_be_used_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One lost file of answers costs one start the reads of every run, and no later one."""
+    monkeypatch.setattr("pipeline.labelling.session.RUNS_APART", 1)
+    for number in range(3):
+        _night(tmp_path, number)
+    _history(tmp_path).keep_archive(1)
+    [answers] = (tmp_path / "out/history/answers").rglob("*.parquet")
+    answers.unlink()
+    job = open_job(make_settings(tmp_path, tmp_path / "in", num_classes=NUM_CLASSES))
+    found = _said(_draft(tmp_path, job.history))
+    job.archive()
+    history = _history(tmp_path)
+    assert _said(_draft(tmp_path, history)) == found
+    assert history.archive is not None
+    assert len(history.archive.runs) == 3
+
+
 def test_what_was_taken_back_meanwhile_is_not_archived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
