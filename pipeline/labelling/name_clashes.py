@@ -9,13 +9,18 @@ _NAMED_TWICE = """
         SELECT mask_key FROM listed WHERE error_code IS NULL GROUP BY mask_key HAVING count(*) > 1
     )
 """
+# Joins and groups go to the disk where memory is short; a recursive query would not.
 _FILES_AND_FOLDERS = """
-    WITH RECURSIVE folders(name) AS (
-        SELECT DISTINCT regexp_replace(mask_key, '/[^/]*$', '')
+    WITH parents AS (
+        SELECT DISTINCT regexp_replace(mask_key, '/[^/]*$', '') AS name
         FROM listed
         WHERE error_code IS NULL AND contains(mask_key, '/')
-        UNION
-        SELECT regexp_replace(name, '/[^/]*$', '') FROM folders WHERE contains(name, '/')
+    ),
+    folders AS (
+        SELECT unnest(
+            list_transform(range(1, len(parts) + 1), lambda n: array_to_string(parts[:n], '/'))
+        ) AS name
+        FROM (SELECT string_split(name, '/') AS parts FROM parents)
     )
     SELECT min(name) FROM folders SEMI JOIN listed ON mask_key = name AND error_code IS NULL
 """

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import SettingError
+from pipeline.errors import InputError, SettingError
 from pipeline.labelling import staging
+from pipeline.labelling.name_clashes import check_names
 from pipeline.labelling.staging import Staging
 
 _SCHEMA = pa.schema([("key", pa.string())])
@@ -34,6 +35,24 @@ def test_what_is_larger_than_memory_is_sorted_on_disk(monkeypatch: pytest.Monkey
     found = pa.concat_tables(staged.stream("keys", _SCHEMA, "key"))["key"]
     assert len(found) == 500_000
     assert found.equals(pa.concat_tables(_tables(10)).sort_by("key")["key"])
+    staged.close()
+
+
+def test_a_folder_for_each_image_takes_no_more_memory() -> None:
+    """Which files are called as folders is found on a disk, too, however many folders there are."""
+    staged = Staging("64MB")
+    # Three folders of 192 digits each.
+    folders = [f"repeat(md5((10 * range + {level})::VARCHAR), 6)" for level in range(3)]
+    staged.run(f"""
+        CREATE TABLE listed AS
+        SELECT concat_ws('/', {", ".join(folders)}, 'image.png') AS mask_key,
+            mask_key AS key, mask_key AS uri, NULL::VARCHAR AS error_code
+        FROM range(50_000)
+    """)
+    check_names(staged, "replace", local=True)
+    staged.run("INSERT INTO listed SELECT left(max(mask_key), 385), 'key', 'uri', NULL FROM listed")
+    with pytest.raises(InputError, match="collide on a disk, as a file and a folder"):
+        check_names(staged, "replace", local=True)
     staged.close()
 
 
