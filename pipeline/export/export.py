@@ -76,7 +76,7 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
     wanted = None if settings.selection is None else _selected(storage, settings.selection)
     done, said_at = Exported(), time.monotonic()
     with ThreadPoolExecutor(settings.io_threads) as pool:
-        named = _named(answers, wanted)
+        named = _named(answers, wanted, settings.to)
         while some := list(islice(named, 2 * settings.io_threads)):
             for entry in pool.map(_writer(form, settings, storage), some):
                 _collect(form, entry, done, storage, settings.to)
@@ -142,11 +142,21 @@ def _selected(storage: Storage, selection: str) -> set[str]:
         raise
 
 
-def _named(answers: Answers, wanted: set[str] | None) -> Iterator[tuple[str, Row]]:
+def _named(answers: Answers, wanted: set[str] | None, to: str) -> Iterator[tuple[str, Row]]:
     with closing(Names()) as names:
         for row in answers.rows():
             if row["status"] == OK and (wanted is None or row["uri"] in wanted):
+                _refuse_place_above(row, to)
                 yield names.of(row), row
+
+
+def _refuse_place_above(row: Row, to: str) -> None:
+    """Keep files of an export, which have fixed names, from replacing what was labelled."""
+    if row["uri"].startswith(as_folder(to)):
+        raise SettingError(
+            f"to={to!r} holds {row['uri']}, which was labelled and which the export could "
+            "replace; name an empty folder"
+        )
 
 
 def _writer(

@@ -21,7 +21,7 @@ from pipeline.inputs.layouts import find_labelled
 from pipeline.labelling.records import ClassRecord
 from pipeline.store.storage import Storage
 from tests.disk_runs import random_pixels
-from tests.pipeline.export.labelled_output import NAMES, label, on_disk, truth, two_nights
+from tests.pipeline.export.labelled_output import NAMES, label, on_disk, pictures, truth, two_nights
 from tests.servers import Server
 
 
@@ -434,6 +434,20 @@ def test_refused_credentials_are_no_failure_of_images(
         return
     flags = ["--random", "1", "--not-near-duplicates", "--to", str(tmp_path / "to.parquet")]
     assert main(["select", str(place / "out"), *flags]) == 5
+
+
+@pytest.mark.parametrize("form", ["voc", "coco", "label-studio", "webdataset", "hf"])
+def test_an_export_replaces_no_image(tmp_path: Path, form: str, caplog) -> None:
+    """A folder that holds the images is refused: they could have the names of what is written."""
+    images = tmp_path / "JPEGImages"
+    images.mkdir()
+    images.joinpath("turned.jpg").write_bytes(pictures(0)["turned.jpg"])
+    label(on_disk(tmp_path), on_disk(images), "night-1")
+    there = sorted(tmp_path.iterdir())
+    _export(tmp_path, tmp_path, form, code=2)
+    assert "turned.jpg, which was labelled and which the export could replace" in caplog.text
+    assert images.joinpath("turned.jpg").read_bytes() == pictures(0)["turned.jpg"]
+    assert sorted(tmp_path.iterdir()) == there
 
 
 def test_an_export_may_lie_in_an_output_that_lies_in_the_input(tmp_path: Path) -> None:
