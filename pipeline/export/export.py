@@ -104,7 +104,8 @@ def _form(answers: Answers, settings: ExportSettings) -> Form:
 def _refuse_place_among_images(answers: Answers, to: str) -> None:
     """Keep the next `label` from taking what is exported for photographs."""
     for run, _ in answers.runs:
-        places = (run.record.input, run.record.output)
+        # Of a pattern, the folder below which it takes what fits at any depth.
+        places = (run.record.input.partition("**")[0], run.record.output)
         in_input, in_output = (as_folder(to).startswith(as_folder(one)) for one in places)
         # A listing of the input leaves the output out.
         if in_input and not in_output:

@@ -436,6 +436,16 @@ def test_refused_credentials_are_no_failure_of_images(
     assert main(["select", str(place / "out"), *flags]) == 5
 
 
+def test_an_export_lies_not_where_a_pattern_takes_it(tmp_path: Path, caplog) -> None:
+    """`**` takes pictures at any depth below its folder, and so those of an export there."""
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(random_pixels(1, 9, 9, 3)).save(source / "a.png")
+    label(on_disk(tmp_path), f"{on_disk(source)}/**/*.png", "night-1")
+    _export(tmp_path, source / "voc", "voc", code=2)
+    assert "/in/**/*.png, where the next label would take it for photographs" in caplog.text
+
+
 @pytest.mark.parametrize("form", ["voc", "coco", "label-studio", "webdataset", "hf"])
 def test_an_export_replaces_no_image(tmp_path: Path, form: str, caplog) -> None:
     """A folder that holds the images is refused: they could have the names of what is written."""
