@@ -52,6 +52,16 @@ def test_weights_are_loaded_as_they_were_saved() -> None:
     assert torch.equal(loaded(image), network(image))
 
 
+def test_no_initial_values_are_drawn_to_be_written_over() -> None:
+    """Loading leaves the generator alone: drawing values takes longer than reading the weights."""
+    record, data = save(_RECORD, _network())
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    restore(record, data)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_weights_of_another_type_become_the_networks() -> None:
     """A checkpoint of half-precision weights fills the network as it is built, for training too."""
     network = _network()
