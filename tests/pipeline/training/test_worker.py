@@ -24,12 +24,12 @@ def test_bf16_is_for_workers_that_all_have_matrix_units_for_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: list[tuple[int, int]], expected: str
 ) -> None:
     """PyTorch computes it on older cards, too, at a fraction of the speed of fp32."""
-    good = torch.tensor(sum(one >= (8, 0) for one in capabilities))
+    others = sum(one >= (8, 0) for one in capabilities[1:])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capabilities[0])
     monkeypatch.setattr(worker, "world_size", lambda: len(capabilities))
-    monkeypatch.setattr(worker, "sum_over_workers", lambda _: good)
-    ones = torch.ones(1)
-    monkeypatch.setattr(worker.torch, "tensor", lambda *_, **__: ones)
+    monkeypatch.setattr(worker, "sum_over_workers", lambda mine: mine + others)
+    on_cpu = torch.tensor
+    monkeypatch.setattr(worker.torch, "tensor", lambda value, **_: on_cpu(value))
     assert worker._precision(torch.device("cuda", 0)) == expected
 
 
