@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.errors import SettingError
 from pipeline.inputs.samples import Sample
+from pipeline.wording import count
 
 Parts = tuple[list[Sample], list[Sample]]
 
@@ -108,7 +109,7 @@ def by_fold(samples: Sequence[Sample], fold: Fold, seed: int, group: str | None)
     groups = groups_of(samples, group)
     dealt = {name: place % fold.number for place, name in enumerate(_shuffled(groups, seed))}
     if len(dealt) < fold.number:
-        raise SettingError(f"{fold.number} folds of {len(dealt)} groups leave some empty")
+        raise SettingError(f"{fold.number} folds of {count(len(dealt), 'group')} leave some empty")
     chosen = [dealt[name] == fold.index for name in groups]
     return _checked(samples, chosen, f"fold {fold.index}/{fold.number}")
 
