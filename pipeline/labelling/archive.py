@@ -11,6 +11,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -225,21 +226,25 @@ def remove_archives(storage: Storage, output: str) -> None:
 def replaced_files(storage: Storage, output: str) -> list[str]:
     """Name the files of earlier archives that the newest ones have no use for.
 
-    Files of answers that no archive names stay: one that is being written may be about to.
+    Files of answers that no archive names stay: one that is being written may be about to. So do
+    those that only a damaged one has named.
 
     Args:
         storage: Reads the output.
         output: URI of its folder.
 
     Raises:
-        InputError: An archive is damaged, so that it does not say what it needs.
+        InputError: One of the newest is damaged, so that it does not say what it needs.
         StoreError: The store did not answer.
     """
     uris = [f"{history_folder(output)}/{name}" for name in _archives(storage, output)]
     earlier, newest = uris[:-_KEPT], uris[-_KEPT:]
     needed = set(chain.from_iterable(_parts_of(storage, uri) for uri in newest))
-    parts = set(chain.from_iterable(_parts_of(storage, uri) for uri in earlier)) - needed
-    return [*earlier, *(f"{history_folder(output)}/{part}" for part in sorted(parts))]
+    parts: set[str] = set()
+    for uri in earlier:
+        with suppress(InputError):
+            parts.update(_parts_of(storage, uri))
+    return [*earlier, *(f"{history_folder(output)}/{part}" for part in sorted(parts - needed))]
 
 
 def _parts_of(storage: Storage, uri: str) -> Iterator[str]:

@@ -323,6 +323,19 @@ def test_a_damaged_archive_keeps_what_it_may_need(
     assert _files(tmp_path) == before
 
 
+def test_a_damaged_archive_that_newer_ones_have_replaced_goes(tmp_path: Path) -> None:
+    """Nobody reads it again, and it keeps no other file from going."""
+    for number in range(4):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(1)
+    oldest, *_, newest = sorted((tmp_path / "out/history").glob("*.json.gz"))
+    oldest.write_bytes(b"torn")
+    assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
+    assert not oldest.exists()
+    assert newest.exists()
+    assert len(list((tmp_path / "out/history").glob("*.json.gz"))) == 2
+
+
 def test_a_run_that_goes_while_others_plan_is_left_aside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
