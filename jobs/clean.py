@@ -55,7 +55,7 @@ def _clean_history(storage: Storage, settings: CleanSettings) -> None:
     for uri in () if settings.dry_run else uris:
         storage.remove(uri)
     if uris:
-        can = "can go" if settings.dry_run else "are gone"
+        can = "can go; --no-dry-run removes them" if settings.dry_run else "are gone"
         say(f"history: {count(len(uris), 'file')} that newer ones have replaced {can}")
 
 

@@ -287,7 +287,7 @@ def test_earlier_archives_are_cleaned_away(
     assert len(archives) == 7
 
     assert main(["clean", str(tmp_path / "out")]) == 0
-    assert "that newer ones have replaced can go" in capfd.readouterr().out
+    assert "have replaced can go; --no-dry-run removes them" in capfd.readouterr().out
     assert _files(tmp_path) == before
 
     assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
