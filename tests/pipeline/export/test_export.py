@@ -283,8 +283,9 @@ def test_label_studio_gets_brushes_with_a_score(place: Path, tmp_path: Path, cap
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 17_000), (40, 50)])
-def test_a_brush_holds_runs_of_any_length(shape: tuple[int, int]) -> None:
+def test_a_brush_holds_runs_of_any_length(shape: tuple[int, int], monkeypatch) -> None:
     """Single pixels, and runs beyond the longest that the form has a length for, are packed."""
+    monkeypatch.setattr("pipeline.images.brush._RUNS_AT_A_TIME", 100)
     for mask in (np.ones(shape, bool), random_pixels(1, *shape) > 128, np.zeros(shape, bool)):
         assert (_unpack(pack(mask)).reshape(*shape, 4)[..., 0] == 255 * mask).all()
 
