@@ -160,6 +160,18 @@ def test_near_duplicates_are_shown_once(tmp_path: Path) -> None:
     assert page.count("<h4>") == page.count('alt="photograph"') - 1, "one in each class's gallery"
 
 
+@pytest.mark.parametrize(("number", "words"), [(1, "1 image"), (2, "2 images")])
+def test_one_image_is_no_plural(tmp_path: Path, number: int, words: str) -> None:
+    """The sentence over the pictures is right for one image, too."""
+    run = start_run(tmp_path, draw_images(tmp_path, number))
+    label_run(run)
+    manifest = publish(run, lambda _: "")
+
+    page = as_html(run, manifest, history=History(run.storage, run.output))
+
+    assert f"Chosen among {words} with a mask" in page
+
+
 def test_random_pictures_are_unlike_the_least_confident(tmp_path: Path) -> None:
     """A near-duplicate of what the first gallery shows is passed over in the second one, too."""
     source = draw_images(tmp_path, 4)
