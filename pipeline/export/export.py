@@ -6,7 +6,7 @@ The same output gives the same files.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from pipeline.labelling.schema import OK
 from pipeline.settings.export import ExportSettings
 from pipeline.store.cells import OpenColumns
 from pipeline.store.object_file import open_object
+from pipeline.store.probe import naming_place
 from pipeline.store.storage import Storage
 from pipeline.store.uri import as_folder, normalise_uri
 
@@ -85,8 +86,7 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
                 _log.info("%d images are written", done.num_images)
     if not done.num_images:
         raise InputError(f"{settings.output} has no mask of what is asked for; nothing is exported")
-    for place, data in form.finish():
-        storage.write(f"{settings.to}/{place}", data)
+    _put(storage, settings.to, form.finish())
     found = done.num_images + done.num_left_out + done.num_gone
     done.num_unknown = max(0, len(wanted or ()) - found)
     return done
@@ -175,8 +175,7 @@ def _writer(
             _log.warning("left out, since it can't be read any more: %s", error)
             return error
         written = form.write(item)
-        for place, data in written.files:
-            storage.write(f"{settings.to}/{place}", data)
+        _put(storage, settings.to, written.files)
         return written.entry
 
     return write
@@ -188,5 +187,10 @@ def _collect(form: Form, entry: Any, done: Exported, storage: Storage, to: str) 
         done.num_left_out += entry.code is not ErrorCode.NOT_FOUND
         return
     done.num_images += 1
-    for place, data in form.collect(entry):
-        storage.write(f"{to}/{place}", data)
+    _put(storage, to, form.collect(entry))
+
+
+def _put(storage: Storage, to: str, files: Iterable[tuple[str, bytes]]) -> None:
+    with naming_place("to", to):
+        for place, data in files:
+            storage.write(f"{to}/{place}", data)

@@ -20,6 +20,7 @@ from pipeline.images.masks import IGNORE_INDEX
 from pipeline.labelling.class_statistics import IGNORED
 from pipeline.labelling.schema import OK, SELECTION
 from pipeline.settings.select import SelectSettings
+from pipeline.store.probe import naming_place
 from pipeline.store.storage import Storage
 
 LEAST_CONFIDENT, RANDOM, MATCHING, FAILED = "least_confident", "random", "matching", "failed"
@@ -50,7 +51,8 @@ def select(answers: Answers, settings: SelectSettings, storage: Storage) -> Coun
             writer.write_table(pa.Table.from_pylist(some, SELECTION))
     if not chosen:
         raise InputError(f"{settings.output} holds no image as asked for; nothing is written")
-    storage.write(settings.to, buffer.getvalue())
+    with naming_place("to", settings.to):
+        storage.write(settings.to, buffer.getvalue())
     return chosen
 
 

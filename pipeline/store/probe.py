@@ -2,6 +2,8 @@
 
 import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from pipeline.errors import SettingError, StoreError, UnsupportedError
@@ -25,15 +27,8 @@ def writable_storage(storage: Storage, output: str) -> Storage:
         SettingError: The output can't be written.
         StoreError: The store does not answer.
     """
-    try:
+    with naming_place("output", output):
         conditional_put = probe_conditional_put(storage, output)
-    except StoreError as error:
-        if output.startswith(BUCKETS) and not error.refused:
-            raise
-        raise SettingError(
-            f"output={output!r} can't be written: {error}; is there such a bucket or disk, and "
-            "may you write there?"
-        ) from error
     if not conditional_put:
         _log.warning(
             "THE STORE IGNORES %s: %s. Commits are safe only while one process "
@@ -42,6 +37,29 @@ def writable_storage(storage: Storage, output: str) -> Storage:
             output,
         )
     return replace(storage, conditional_put=conditional_put)
+
+
+@contextmanager
+def naming_place(setting: str, uri: str) -> Iterator[None]:
+    """Say which setting names a place that can't be written, where trying again can't help.
+
+    Args:
+        setting: Its name.
+        uri: Its value.
+
+    Raises:
+        SettingError: The place can't be written.
+        StoreError: The store does not answer.
+    """
+    try:
+        yield
+    except StoreError as error:
+        if uri.startswith(BUCKETS) and not error.refused:
+            raise
+        raise SettingError(
+            f"{setting}={uri!r} can't be written: {error}; is there such a bucket or disk, and "
+            "may you write there?"
+        ) from error
 
 
 def probe_conditional_put(storage: Storage, output: str) -> bool:

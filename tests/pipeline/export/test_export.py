@@ -461,6 +461,23 @@ def test_an_export_replaces_no_image(tmp_path: Path, form: str, caplog) -> None:
     assert sorted(tmp_path.iterdir()) == there
 
 
+def test_a_place_that_can_not_be_written_is_a_wrong_setting(tmp_path: Path, caplog) -> None:
+    """Trying again can't help, so it ends with 2 and names the setting; `select` does the same."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/turned.jpg").write_bytes(pictures(0)["turned.jpg"])
+    label(on_disk(tmp_path), on_disk(tmp_path / "in"), "night-1")
+    file = tmp_path / "file"
+    file.write_bytes(b"in the way")
+    for form in ("voc", "coco", "hf"):
+        _export(tmp_path, file / "below", form, code=2)
+        assert f"to='file://{file}/below' can't be written" in caplog.text
+        caplog.clear()
+    (tmp_path / "a_folder.parquet").mkdir()
+    place = str(tmp_path / "a_folder.parquet")
+    assert main(["select", str(tmp_path / "out"), "--random", "1", "--to", place]) == 2
+    assert "a_folder.parquet' can't be written: " in caplog.text
+
+
 def test_an_export_may_lie_in_an_output_that_lies_in_the_input(tmp_path: Path) -> None:
     """A listing leaves the output out, and so all that is exported to below it."""
     source = tmp_path / "in"
