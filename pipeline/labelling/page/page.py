@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 # For all that a page reads, and of it for the runs before, without which it stands, too.
 _SECONDS, _FOR_NIGHTS = 15.0, 4.0
+# Classes that no mask has: more of them are one line to unfold.
+_MAX_UNSEEN = 12
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
     deadline = Deadline.after(_SECONDS)
     nights, unread = _nights(history, run, deadline.within(_FOR_NIGHTS))
     last = nights[-1] if nights else None
+    last_shares = class_shares(last.manifest) if last else {}
     soon = deadline.within(_FOR_NIGHTS)
     this = Night(_with_confidences(run, manifest, soon), same_network=True)
     galleries = make_galleries(run, manifest, num_pictures, deadline)
@@ -82,7 +85,8 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
         run_charts=list(_run_charts([*nights, this])),
         work_charts=list(_work_charts(manifest)),
         classes=_by_share(manifest),
-        last_shares=class_shares(last.manifest) if last else {},
+        unseen=_unseen(manifest, last_shares),
+        last_shares=last_shares,
         galleries=galleries,
         no_pictures=not num_pictures,
         most_pictures=MAX_REPORT_IMAGES,
@@ -141,6 +145,16 @@ def _confidences(run: Run, manifest: Manifest) -> list[list[int]]:
 
 def _by_share(manifest: Manifest) -> list[ClassTotal]:
     return sorted(manifest.classes, key=lambda label: (-label.num_pixels, label.id))
+
+
+def _unseen(manifest: Manifest, last_shares: Mapping[str, float]) -> list[ClassTotal]:
+    """List the classes without a pixel in this run and the last, if they are too many for rows."""
+    found = [
+        label
+        for label in manifest.classes
+        if not label.num_pixels and not last_shares.get(label.name)
+    ]
+    return found if len(found) > _MAX_UNSEEN else []
 
 
 def _confidence_charts(manifest: Manifest, last: Manifest | None) -> Iterable[Chart]:

@@ -16,7 +16,7 @@ from pipeline.labelling.network import Network
 from pipeline.labelling.page import charts, galleries
 from pipeline.labelling.page import page as page_of_a_run
 from pipeline.labelling.publish import publish
-from pipeline.labelling.records import Manifest, NetworkRecord
+from pipeline.labelling.records import ClassTotal, Manifest, NetworkRecord
 from pipeline.labelling.report import as_html
 from pipeline.labelling.runs import Run
 from tests.disk_runs import draw_images, label_run, random_pixels, start_run
@@ -86,6 +86,40 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "&lt;b onclick=alert(1)&gt;" in page
     assert "\u6a39" in page
     assert "$\\frac$" in page
+
+
+@pytest.mark.parametrize(("num_classes", "num_unseen"), [(15, 0), (16, 13), (200, 197)])
+def test_many_classes_that_no_mask_has_are_one_line(
+    tmp_path: Path, num_classes: int, num_unseen: int
+) -> None:
+    """Of 200 classes the table has those with pixels; a few without them are rows, too."""
+    run, manifest = _run(tmp_path)
+    page = as_html(
+        run, _with_classes(manifest, num_classes), history=History(run.storage, run.output)
+    )
+
+    line = f"{num_unseen} more classes, of which no mask has a pixel"
+    assert (line in page) == bool(num_unseen)
+    assert page.count('<td><i class="swatch"') == num_classes - num_unseen
+    assert f"class {num_classes - 1}</" in page
+
+
+def test_a_class_of_the_last_run_stays_a_row(tmp_path: Path) -> None:
+    """What is no longer there is news."""
+    _, manifest = _run(tmp_path)
+    found = page_of_a_run._unseen(_with_classes(manifest, 200), {"class 7": 0.25, "class 8": 0.0})
+    assert [label.id for label in found] == [*range(3, 7), *range(8, 200)]
+
+
+def _with_classes(manifest: Manifest, number: int) -> Manifest:
+    """Give a manifest so many classes, of which three have pixels."""
+    classes = [
+        ClassTotal(
+            id=at, name=f"class {at}", color=(at, 0, 0), num_pixels=9 * (at < 3), num_images=1
+        )
+        for at in range(number)
+    ]
+    return manifest.model_copy(update={"classes": classes})
 
 
 def test_a_picture_that_cannot_be_read_is_a_note(tmp_path: Path) -> None:
