@@ -15,7 +15,7 @@ from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES, OK, of_any_versi
 from pipeline.store.parquet import DAMAGE
 from pipeline.store.storage import sha256_hex
 
-_ROWS_AT_A_TIME = 2_000
+_ROWS_AT_A_TIME = 500
 
 
 class TableCheck:
