@@ -17,6 +17,7 @@ import ray
 
 from pipeline.cluster.leftovers import end_mine
 from pipeline.cluster.nodes import object_store_socket, raylet_socket
+from pipeline.cluster.watcher import Watcher
 from pipeline.ending import end_within, raise_in_main_thread
 from pipeline.errors import ClusterLost
 
@@ -29,6 +30,8 @@ _OWN_LOST_S = 5.0
 # Kubernetes may: Ray itself waits for 60 s (gcs_rpc_server_reconnect_timeout_s).
 _CLUSTER_LOST_S = 45.0
 _GRACE_S = 10.0
+# In which a process that is killed closes all that it has open.
+_BOTH_S = 0.01
 # Others may be at the log, and Ray will not wait for them.
 _SAY_S = 0.02
 
@@ -48,41 +51,42 @@ def watch_head(*, restarts: bool) -> None:
     )
     raise_it = raise_in_main_thread(error)
 
-    def watch() -> None:
+    def watch(watcher: Watcher) -> None:
         answered = time.monotonic()
         while ray.is_initialized():
             if _answers(address):
                 answered = time.monotonic()
             # Nobody starts a raylet again.
             lost = time.monotonic() - answered > lost_after_s or not _listens(raylet)
-            if lost and ray.is_initialized():
+            if lost and watcher.on_duty and ray.is_initialized():
                 end_within(_GRACE_S, "the loss of Ray", end_mine)
                 raise_it()
                 return
             time.sleep(_LOOK_S)
 
-    def watch_store() -> None:
-        if _ends_in_order(store, raylet) and ray.is_initialized():
+    def watch_store(watcher: Watcher) -> None:
+        if _ends_in_order(store, raylet) and watcher.on_duty and ray.is_initialized():
             line = "%s; run the same command again to resume"
             said = threading.Thread(target=_log.error, args=(line, error), daemon=True)
             said.start()
             said.join(_SAY_S)
             os._exit(error.exit_code)
 
-    for target in (watch, watch_store):
-        threading.Thread(target=target, name="head", daemon=True).start()
+    for one in (watch, watch_store):
+        Watcher(one).start()
 
 
 def _ends_in_order(store: str, raylet: str) -> bool:
     """Wait for the end of the object store; return whether the raylet that has it lives on.
 
-    Nothing is asked of the two Unix sockets: a process that is killed closes both at once.
+    Nothing is asked of the two Unix sockets: a process that is killed closes both, one after the
+    other.
     """
     with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as last:
         first.connect(store)
         last.connect(raylet)
         first.recv(1)
-        return not select.select([last], [], [], 0)[0]
+        return not select.select([last], [], [], _BOTH_S)[0]
 
 
 def _listens(path: str) -> bool:

