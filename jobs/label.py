@@ -43,7 +43,7 @@ def exit_code(outcome: Outcome, max_error_rate: float) -> int:
         return EXIT_OK
     _log.error(
         "%.2f %% of the images have no mask (%d of %d in this run, %d of %d done before), "
-        "max_error_rate allows %.2f %%; everything is committed",
+        "max_error_rate allows %.2f %%; everything is committed: mend these images, or allow more",
         100 * outcome.error_rate,
         outcome.num_failed,
         outcome.num_images,

@@ -78,7 +78,7 @@ def _refusals_are_said(name: str) -> Iterator[None]:
         raise DeviceError(
             f"{name} can't be used by PyTorch {torch.__version__}, built {built}: "
             f"{first_line(error)} Give the node a GPU and a driver that is new enough, or "
-            "do without one (gpus_per_replica=0, gpus_per_worker=0)"
+            "do without one (gpus_per_replica=0, gpus_per_worker=0; in Python device='cpu')"
         ) from error
 
 
