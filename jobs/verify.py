@@ -98,7 +98,8 @@ def repair(settings: VerifySettings) -> int:
         with unused(storage, output, run_id):
             # Archives may hold what the run has said; after it, those that were written meanwhile.
             remove_archives(storage, output)
-            say(f"run {run_id}: {remove(storage, found)} file(s) removed; run label again")
+            number = remove(storage, output, run_id, found)
+            say(f"run {run_id}: {number} file(s) removed; run label again")
             remove_archives(storage, output)
     return EXIT_OK
 

@@ -4,6 +4,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -117,7 +118,22 @@ def test_the_queries_of_the_docs_are_right(after_demo: Path, monkeypatch: pytest
     assert sum(number for _, number, _ in failures) == 5
 
 
-@with_blocks("python")
+def test_the_delta_table_of_the_docs_is_read(after_demo: Path, monkeypatch: pytest.MonkeyPatch):
+    """The page's Python reads the rows of a run that was labelled with the page's flag."""
+    monkeypatch.chdir(after_demo)
+    command = "label --input demo/images --output demo/tables --run-id night-1 --delta-log"
+    assert main([*command.split(), "--weights", "demo/weights/model.safetensors"]) in {0, 4}
+    [code] = blocks("python", _PAGES["docs/output.md"])
+    names: dict[str, Any] = {}
+
+    exec(compile(code, "docs/output.md", "exec"), names)
+
+    assert names["images"].num_rows == 61
+
+
+@pytest.mark.parametrize(
+    "page", [name for name in _PAGES if blocks("python", _PAGES[name]) and name != "docs/output.md"]
+)
 def test_the_python_of_the_docs_runs(tmp_path: Path, page: str):
     """Each page's Python labels an image with a checkpoint."""
     record = Checkpoint("fcn_all_skips", numbered_classes(3), width=2)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ErrorCode, StoreError
 from pipeline.labelling.archive import remove_archives
+from pipeline.labelling.delta import forget
 from pipeline.labelling.history import History
 from pipeline.labelling.records import Manifest
 from pipeline.labelling.repair import LEASE_S
@@ -161,6 +162,7 @@ def remove_run(storage: Storage, output: str, found: Removable) -> bool:
         Whether it is gone: one that has been finished since it was found stays.
 
     Raises:
+        InputError: A Delta log is damaged.
         LockHeld: Somebody is at work on the run's input and network.
         StoreError: The store did not answer, or refuses.
     """
@@ -173,6 +175,7 @@ def remove_run(storage: Storage, output: str, found: Removable) -> bool:
         manifest_uri = f"{run_folder(output, found.run_id)}/manifest.json"
         if found.unfinished and storage.exists(manifest_uri):
             return False
+        forget(storage, output, found.run_id)
         # Archives hold what the run has said; after it, those that were written meanwhile.
         remove_archives(storage, output)
         storage.remove(f"{run_folder(output, found.run_id)}/run.json")

@@ -9,7 +9,7 @@ end.
 import logging
 from functools import partial
 
-from pipeline.labelling import publish, report, segment
+from pipeline.labelling import delta, publish, report, segment
 from pipeline.labelling.session import Job, Outcome
 from pipeline.labelling.watch import watched
 from pipeline.labelling.within_shards import telling
@@ -57,6 +57,8 @@ def label(job: Job) -> Outcome:
                     beside.saw(receipt)
                 beside.finish()
             asked = partial(report.as_html, run, num_pictures=job.settings.report_images)
-            manifest = publish.publish(run, partial(asked, history=job.history))
+            asked = partial(asked, history=job.history)
+            keep_up = partial(delta.keep_up, run, begin=job.settings.delta_log)
+            manifest = publish.publish(run, asked, keep_up)
         job.archive()
     return Outcome.of_run(run, manifest, watch.images_per_s)

@@ -1,4 +1,4 @@
-"""Publish: commit records -> the two tables, the manifest, the report, `_SUCCESS`.
+"""Publish: commit records -> the two tables, the manifest, Delta logs, the report, `_SUCCESS`.
 
 In: a run of which every shard has its commit. Out: its manifest.
 
@@ -27,12 +27,17 @@ _log = logging.getLogger(__name__)
 _RECORDS_IN_FLIGHT = 32
 
 
-def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
+def publish(
+    run: Run,
+    render: Callable[[Manifest], str],
+    keep_up: Callable[[Manifest], None] = lambda _: None,
+) -> Manifest:
     """Publish a run that is committed to the last shard: a record for every shard of the plan.
 
     Args:
         run: The run.
         render: Makes the report, as HTML. Whatever it raises costs the report alone.
+        keep_up: Brings what is derived from manifests up to this one.
 
     Returns:
         The manifest that stands in the output.
@@ -42,6 +47,7 @@ def publish(run: Run, render: Callable[[Manifest], str]) -> Manifest:
         InputError: A commit record is damaged.
     """
     manifest = run.manifest() or _publish_tables(run)
+    keep_up(manifest)
     run.storage.write(f"{run.folder}/report.html", _report(run, manifest, render))
     for folder in (run.masks_folder, run.folder, *map(run.table_folder, TABLES)):
         run.storage.remove_leftovers(folder)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.images.masks import UnreadableMask, decode_mask
 from pipeline.labelling.archive import read_archive
+from pipeline.labelling.delta import forget
 from pipeline.labelling.mask_tar import TornTarError, spans_of, tar_uri
 from pipeline.labelling.runs import Run, find_run, run_folder
 from pipeline.store.entry import Entry
@@ -106,16 +107,23 @@ def restore(storage: Storage, found: Sequence[Torn]) -> None:
             storage.write(torn.uri, torn.content)
 
 
-def remove(storage: Storage, found: Sequence[Torn]) -> int:
+def remove(storage: Storage, output: str, run_id: str, found: Sequence[Torn]) -> int:
     """Remove what has to go.
 
     Args:
         storage: Reads and writes the output.
-        found: Torn files of one run.
+        output: URI of its folder.
+        run_id: The name of the run.
+        found: Its torn files.
 
     Returns:
         How many files were removed.
+
+    Raises:
+        InputError: A Delta log is damaged.
     """
+    # Whoever finds the tables by a Delta log shall not miss what it names.
+    forget(storage, output, run_id)
     # What says that the run is done goes first, and what others name goes last.
     gone = dict.fromkeys(uri for torn in found for uri in torn.goes)
     for uri in sorted(gone, key=_order):

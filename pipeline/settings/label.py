@@ -389,9 +389,19 @@ class _PriceFields(NoSettings):
     )
 
 
+class _DeltaFields(NoSettings):
+    delta_log: bool = Field(
+        default=False,
+        description="make images and class_statistics Delta tables as well, from this run on: a "
+        "log beside them names the files of all finished runs. Where there is one, every run is "
+        "added to it",
+    )
+
+
 class LabelSettings(
     InputAccessFields,
     _PriceFields,
+    _DeltaFields,
     _RandomFields,
     _MaskFields,
     LabellingSettings,
