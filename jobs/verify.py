@@ -6,6 +6,7 @@ import os
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.archive import remove_archives
+from pipeline.labelling.delta import strays
 from pipeline.labelling.history import History
 from pipeline.labelling.repair import find_torn, remove, restore, unused
 from pipeline.labelling.runs import Run
@@ -50,7 +51,7 @@ def run(settings: VerifySettings) -> int:
         broken += sum(verdict.breaks.numbers.values())
         unfinished += not verdict.finished
     if settings.run_id is None:
-        orphans = history.orphans()
+        orphans = [*history.orphans(), *strays(history)]
         broken += len(orphans)
         for orphan in orphans[:10]:
             say(f"table of no known run: {orphan}")

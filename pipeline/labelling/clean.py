@@ -175,11 +175,12 @@ def remove_run(storage: Storage, output: str, found: Removable) -> bool:
         manifest_uri = f"{run_folder(output, found.run_id)}/manifest.json"
         if found.unfinished and storage.exists(manifest_uri):
             return False
+        # Archives and Delta logs hold what the run has said; after it, what was written meanwhile.
         forget(storage, output, found.run_id)
-        # Archives hold what the run has said; after it, those that were written meanwhile.
         remove_archives(storage, output)
         storage.remove(f"{run_folder(output, found.run_id)}/run.json")
         remove_archives(storage, output)
+        forget(storage, output, found.run_id)
         _remove_folders(storage, found)
     return True
 

@@ -6,10 +6,10 @@ is made up for by the next.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import ErrorCode, PipelineError, StoreError
+from pipeline.errors import ErrorCode, InputError, PipelineError, StoreError
 from pipeline.labelling.history import History
 from pipeline.labelling.records import Manifest, TablePart
 from pipeline.labelling.runs import TABLES, Run, run_folder
@@ -92,6 +92,21 @@ def contradictions(run: Run, manifest: Manifest) -> Iterator[str]:
                     yield f"{table.name} {what} {file.path} of {file.num_bytes} bytes"
 
 
+def strays(history: History) -> list[str]:
+    """Name the runs in the logs that are none of the output: their files are gone, or will be.
+
+    Args:
+        history: The output's runs.
+
+    Raises:
+        InputError: A record is damaged.
+        StoreError: The store did not answer.
+    """
+    known = {run.run_id for run in history.runs()}
+    tables = _tables(history.storage, history.output)
+    return [stray for table in tables for stray in table.strays(known)]
+
+
 @dataclass(frozen=True)
 class _Table:
     """One of `TABLES` of an output."""
@@ -124,6 +139,14 @@ class _Table:
             for part, size in zip(parts, sizes, strict=True)
             if size is not None
         ]
+
+    def strays(self, known: Collection[str]) -> list[str]:
+        """Name the runs in the log that are not known, or say why it can't be read."""
+        try:
+            found = {file.partition for file in self.log.files()} if self.log.exists() else set()
+        except InputError as error:
+            return [str(error)]
+        return [f"{self.name}/_delta_log: run={one}" for one in sorted(found - set(known))]
 
     def _difference(
         self, files: Iterable[TableFile], manifests: Mapping[str, Manifest], newest: str

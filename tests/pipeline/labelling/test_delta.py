@@ -228,12 +228,32 @@ def test_a_run_that_is_cleaned_leaves_the_log_first(
     assert main(["verify", str(tmp_path / "out"), "--all"]) == 0
 
 
-def test_a_run_whose_folders_were_removed_by_hand_leaves_with_the_next(
-    nights: list[Run], tmp_path: Path
+def test_a_run_that_a_driver_adds_while_it_is_cleaned_leaves_again(
+    nights: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """As `verify` advises for a run that is to be labelled again."""
+    """The driver had read the manifests before, and commits before the record goes."""
+    real, driver = Storage.remove, delta._published(nights[2], nights[2].manifest())
+
+    def commits(self: Storage, uri: str) -> None:
+        if uri.endswith("/runs/a/run.json"):
+            for table in delta._tables(self, f"file://{tmp_path}/out"):
+                table.name_files_of(driver, "c")
+        real(self, uri)
+
+    monkeypatch.setattr(Storage, "remove", commits)
+    assert main(["clean", str(tmp_path / "out"), "--keep-newest", "--no-dry-run"]) == 0
+    assert _versions(tmp_path) == 6
+    assert _agree(tmp_path)
+
+
+def test_a_run_whose_folders_were_removed_by_hand_leaves_with_the_next(
+    nights: list[Run], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """As `verify` advises for a run that is to be labelled again; until then it says so."""
     for place in ("runs/b", "masks/run=b", "images/run=b", "class_statistics/run=b"):
         shutil.rmtree(tmp_path / "out" / place)
+    assert main(["verify", str(tmp_path / "out")]) == BrokenPromise.exit_code
+    assert "table of no known run: images/_delta_log: run=b" in capfd.readouterr().out
     _night(tmp_path, "d", 0)
     assert _agree(tmp_path)
 
