@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.delta_log [NIGHTS ...]
 
-A log of made-up files in the S3 server of the tests, one commit for each night; the requests are
-counted, the server is on the same machine.
+A log of made-up files, one commit for each night but the last, is written on a disk by delta-rs and
+copied to the S3 server of the tests, on the same machine; then the last night is added to it there.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -14,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.transaction import AddAction
 
 from pipeline.store.delta_table import Change, DeltaLog, TableFile
 from pipeline.store.storage import Storage
@@ -26,6 +28,30 @@ _SCHEMA = pa.schema([("image_id", pa.string())])
 def _add(log: DeltaLog, night: int) -> None:
     file = TableFile(f"run={night:05d}/part-00000.parquet", f"{night:05d}", 1_000_000, 100_000)
     log.change(lambda _: Change([file]))
+
+
+def _commit_by_itself(folder: Path, nights: int) -> None:
+    """Go on as delta-rs does, with its checkpoints."""
+    table, columns = DeltaTable(folder), _SCHEMA.append(pa.field("run", pa.string()))
+    statistics = json.dumps({"numRecords": 100_000})
+    for night in range(2, nights + 1):
+        name = f"{night:05d}"
+        path = f"run={name}/part-00000.parquet"
+        action = AddAction(path, 1_000_000, {"run": name}, 0, data_change=True, stats=statistics)
+        written = CommitProperties(app_transactions=[Transaction(f"fcn:{name}", 1)])
+        table.create_write_transaction(
+            [action], "append", columns, ["run"], commit_properties=written
+        )
+        table.update_incremental()
+
+
+def _after(nights: int, storage: Storage, folder: str) -> DeltaLog:
+    with tempfile.TemporaryDirectory() as name:
+        _add(DeltaLog(Storage(), f"file://{name}", _SCHEMA, "run"), 1)
+        _commit_by_itself(Path(name), nights)
+        for path in Path(name, "_delta_log").iterdir():
+            storage.write(f"{folder}/_delta_log/{path.name}", path.read_bytes())
+    return DeltaLog(storage, folder, _SCHEMA, "run")
 
 
 def _report(log: DeltaLog, night: int, options: dict[str, str]) -> None:
@@ -45,19 +71,15 @@ def _report(log: DeltaLog, night: int, options: dict[str, str]) -> None:
 
 
 def main(nights: list[int]) -> None:
-    """Go through the nights, and measure some of them."""
+    """Measure some nights."""
     os.environ.update(CREDENTIALS)
     with tempfile.TemporaryDirectory() as name, moto_server(Path(name, "log")) as server:
         storage = Storage(s3_endpoint_url=server.endpoint_url)
-        folder = f"s3://{server.make_bucket()}/out/images"
-        log = DeltaLog(storage, folder, _SCHEMA, "run")
         options = {"aws_endpoint": server.endpoint_url, "allow_http": "true"}
-        for night in range(1, max(nights) + 1):
-            if night in nights:
-                _report(log, night, options)
-            else:
-                _add(log, night)
+        for night in nights:
+            folder = f"s3://{server.make_bucket()}/out/images"
+            _report(_after(night - 1, storage, folder), night, options)
 
 
 if __name__ == "__main__":
-    main([int(given) for given in sys.argv[1:]] or [1, 30, 199, 1000])
+    main([int(given) for given in sys.argv[1:]] or [2, 30, 199, 1000])
