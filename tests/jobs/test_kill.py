@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from jobs.__main__ import main
-from pipeline.labelling.runs import Run
+from pipeline.labelling.runs import TABLES, Run
 from pipeline.store.storage import Storage
 from tests.fault_proxy import Fault, fault_proxy
 from tests.product import draw_photographs, label, label_flags, mask_hashes, start, tables, the_run
@@ -25,7 +25,7 @@ from tests.servers import Server
 pytestmark = pytest.mark.runs
 
 _NUM_PHOTOGRAPHS = 40
-_FLAGS = ("--max-shard-images", 4, "--lock-lease-s", 2)
+_FLAGS = ("--max-shard-images", 4, "--lock-lease-s", 2, "--delta-log")
 # Ray is up after some 8 s; the moments of the random kills lie around its work.
 _RANDOM_SEEDS = (1, 2, 3, 4, 5)
 # A store without put-if-absent, where the lock alone keeps two commands apart.
@@ -93,6 +93,7 @@ _MOMENTS = {
     "after a commit": (r"/commits/shard-000003", "after"),
     "between tables and the record of their section": (r"/sections/00000", "before"),
     "between tables and manifest": (r"/manifest\.json", "before"),
+    "between the Delta logs of the tables": (r"/images/_delta_log/0", "after"),
     "before _SUCCESS": (r"/_SUCCESS", "before"),
 }
 # Done with every change; `make test-faults` does all.
@@ -149,6 +150,9 @@ def test_a_kill_at_a_named_moment_loses_nothing(
     storage = Storage(s3.endpoint_url)
     assert main(["verify", places[1], "--s3-endpoint-url", s3.endpoint_url]) == 0
     assert len(storage.children(f"{places[1]}/runs")) == 1
+    for table in TABLES:
+        commits = storage.children(f"{places[1]}/{table}/_delta_log")
+        assert len(commits) == (0 if store == "naive_s3" else 1)
     # The photographs are the same, in another place.
     assert_same(
         the_run(places[1], storage), undisturbed, but_for={"uri", "etag", "image_id", *_PLACES}
