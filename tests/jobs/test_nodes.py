@@ -40,7 +40,7 @@ from tests.servers import Server
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 _NUM_PHOTOGRAPHS = 40
-_FLAGS = ("--max-shard-images", 1, "--lock-lease-s", 2)
+_FLAGS = ("--max-shard-images", 1, "--lock-lease-s", 2, "--delta-log")
 # What differs between the photographs on a disk and the same ones in a bucket.
 _OF_PLACE = {"uri", "etag", "image_id"}
 # Or between masks as files and in tars.
