@@ -233,6 +233,10 @@ def replaced_files(storage: Storage, output: str) -> list[str]:
         storage: Reads the output.
         output: URI of its folder.
 
+    Returns:
+        In the order in which they are to go: an archive after the files that it names, so that
+        they are still named where a removal is cut off.
+
     Raises:
         InputError: One of the newest is damaged, so that it does not say what it needs.
         StoreError: The store did not answer.
@@ -244,7 +248,7 @@ def replaced_files(storage: Storage, output: str) -> list[str]:
     for uri in earlier:
         with suppress(InputError):
             parts.update(_parts_of(storage, uri))
-    return [*earlier, *(f"{history_folder(output)}/{part}" for part in sorted(parts - needed))]
+    return [*(f"{history_folder(output)}/{part}" for part in sorted(parts - needed)), *earlier]
 
 
 def _parts_of(storage: Storage, uri: str) -> Iterator[str]:

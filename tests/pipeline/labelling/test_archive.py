@@ -12,7 +12,7 @@ import pytest
 
 from jobs.__main__ import main
 from pipeline.labelling import archive as archive_module
-from pipeline.labelling.archive import read_archive, remove_archives
+from pipeline.labelling.archive import read_archive, remove_archives, replaced_files
 from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
@@ -301,6 +301,37 @@ def test_earlier_archives_are_cleaned_away(
         assert archive is not None
         assert {part for parts in archive.answers.values() for part in parts} <= left
     assert _said(_draft(tmp_path, _history(tmp_path))) == said
+
+
+def test_a_clean_that_was_cut_off_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it was cut off, the next one leaves what one that was not would have left."""
+    monkeypatch.setattr(archive_module, "_MAX_PARTS", 2)
+    for number in range(6):
+        _night(tmp_path, number)
+        _history(tmp_path).keep_archive(1)
+    shutil.copytree(tmp_path / "out", tmp_path / "before")
+    assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
+    left = _files(tmp_path)
+    real = Storage.remove
+    for allowed in range(len(replaced_files(Storage(), f"file://{tmp_path}/before"))):
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "before", tmp_path / "out")
+        removed: list[str] = []
+
+        def cut_off(self: Storage, uri: str, so_far: list[str] = removed) -> None:
+            if len(so_far) == allowed:  # noqa: B023 - called within this round
+                raise KeyboardInterrupt
+            so_far.append(uri)
+            real(self, uri)
+
+        monkeypatch.setattr(Storage, "remove", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            main(["clean", str(tmp_path / "out"), "--no-dry-run"])
+        monkeypatch.setattr(Storage, "remove", real)
+        assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
+        assert _files(tmp_path) == left
 
 
 def _files(folder: Path) -> set[str]:
