@@ -22,7 +22,7 @@ from pipeline.labelling.records import Manifest, NetworkRecord
 from pipeline.labelling.runs import Run
 from pipeline.settings.label import LabelSettings
 from pipeline.store.lock import Lock
-from pipeline.store.probe import writable_storage
+from pipeline.store.probe import refuse_file, writable_storage
 from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -251,9 +251,10 @@ def open_job(settings: LabelSettings) -> Job:
     """Check what can be checked without listing the input.
 
     Raises:
-        SettingError: The checkpoint is wrong, or the output can't be read.
+        SettingError: The checkpoint is wrong, or the output can't be read, or is a file.
         InputError: The record of a run is damaged.
     """
+    refuse_file("output", settings.output)
     storage = settings.storage()
     network = describe_network(storage, settings)
     try:

@@ -1,6 +1,7 @@
 """Whether an output can be written, and how safely."""
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from dataclasses import replace
 
 from pipeline.errors import SettingError, StoreError, UnsupportedError
 from pipeline.store.storage import Storage
-from pipeline.store.uri import BUCKETS
+from pipeline.store.uri import BUCKETS, local_path
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,27 @@ def writable_storage(storage: Storage, output: str) -> Storage:
             output,
         )
     return replace(storage, conditional_put=conditional_put)
+
+
+def refuse_file(setting: str, uri: str) -> None:
+    """Refuse a place on a disk where a file is, or that is below one; looks, and writes nothing.
+
+    Args:
+        setting: Its name.
+        uri: Its value, which is to be a folder.
+
+    Raises:
+        SettingError: No folder can be there.
+    """
+    if uri.startswith(BUCKETS):
+        return
+    there = local_path(uri)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if os.path.exists(there) and not os.path.isdir(there):
+        raise SettingError(
+            f"{setting}={uri!r}: {there} is a file, and a folder is wanted; name another"
+        )
 
 
 @contextmanager

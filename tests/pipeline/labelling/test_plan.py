@@ -23,6 +23,7 @@ from pipeline.labelling.plan import identity, run_to_continue
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run, read_shard
 from pipeline.labelling.schema import PLAN, ImageRow, ShardRow
+from pipeline.labelling.session import open_job
 from pipeline.labelling.verify import verify
 from pipeline.labelling.write import Write
 from pipeline.settings.label import LabelSettings
@@ -607,6 +608,15 @@ def _files(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize("output", ["a file", "a file/below"])
+def test_an_output_that_is_a_file_is_refused(output: str, tmp_path: Path) -> None:
+    """`plan` says so as `label` does, which finds it out by writing."""
+    _make(tmp_path, "1.jpg")
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(SettingError, match=r"output='file://.*/a file is a file, and a folder"):
+        open_job(make_settings(tmp_path, tmp_path / "in", output=str(tmp_path / output)))
 
 
 def test_a_draft_writes_nothing(tmp_path: Path) -> None:
