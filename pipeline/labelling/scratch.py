@@ -44,8 +44,10 @@ def no_room(error: Exception) -> SettingError:
     Args:
         error: What its writer says.
     """
+    # DuckDB goes on with settings of its own, which nobody can reach here.
+    reason = str(error).partition("\n")[0]
     return SettingError(
-        f"a temporary folder with room is needed: {error}; set the environment variable TMPDIR to "
+        f"a temporary folder with room is needed: {reason}; set the environment variable TMPDIR to "
         "a folder on a larger disk"
     )
 

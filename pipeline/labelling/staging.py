@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.errors import SettingError
 from pipeline.labelling.scratch import Scratch, no_room
 
 # Of DuckDB alone: the interpreter and one chunk of rows come on top.
@@ -26,6 +27,8 @@ _NO_ROOM = (
     duckdb.OutOfMemoryException,
     duckdb.TransactionException,  # the disk is full when a statement ends
 )
+# Of DuckDB, where its memory is full because the disk is: nothing can be moved there.
+_DISK_IS_FULL = "max_temp_directory_size"
 
 
 class Staging:
@@ -67,7 +70,7 @@ class Staging:
             tables: Its rows, some at a time.
 
         Raises:
-            SettingError: There is no room for them on the disk.
+            SettingError: There is no room for them on the disk, or too little memory.
         """
         with self._explained():
             self._database.from_arrow(schema.empty_table()).create(name)
@@ -123,4 +126,16 @@ class Staging:
         try:
             yield
         except _NO_ROOM as error:
+            short_of_memory = isinstance(error, duckdb.OutOfMemoryException)
+            if short_of_memory and _DISK_IS_FULL not in str(error):
+                raise _no_memory(error) from error
             raise no_room(error) from error
+
+
+def _no_memory(error: Exception) -> SettingError:
+    # What follows the first line are settings of DuckDB, which nobody can reach here.
+    reason = str(error).partition("\n")[0]
+    return SettingError(
+        f"more memory is needed: {reason}; end what else takes memory on this machine, take one "
+        "with more, or take the input in parts"
+    )

@@ -113,3 +113,27 @@ def test_a_full_disk_is_a_setting_error(small_disk: Path, monkeypatch: pytest.Mo
     with pytest.raises(SettingError, match="set the environment variable TMPDIR"):
         staged.fill("keys", _SCHEMA, _tables(10))
     staged.close()
+
+
+def test_memory_that_is_full_while_the_disk_is_not_is_named() -> None:
+    """No folder on a larger disk would help, and none of DuckDB's settings can be reached."""
+    staged = Staging(memory="10MB")
+    with pytest.raises(SettingError, match="more memory is needed") as raised:
+        staged.run("SELECT list(number) FROM range(10000000) AS numbers(number)")
+    staged.close()
+    assert "TMPDIR" not in str(raised.value)
+    assert "SET " not in str(raised.value)
+
+
+def test_memory_that_is_full_because_the_disk_is_names_the_folder(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB calls both the same; what is to be sorted found no room on the disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    staged = Staging(memory="50MB")
+    with pytest.raises(SettingError, match="set the environment variable TMPDIR"):
+        staged.run(
+            "SELECT count(*) FROM (SELECT hash(i) AS one, max(i::VARCHAR) FROM range(5000000) t(i) "
+            "GROUP BY one)"
+        )
+    staged.close()
