@@ -23,6 +23,7 @@ from pipeline.inputs.tars import is_tar
 from pipeline.store.bucket_answers import etag_of
 from pipeline.store.cells import image_columns
 from pipeline.store.extent import container_of
+from pipeline.store.uri import is_utf8
 
 MANIFEST_ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 
@@ -137,7 +138,7 @@ def _text_of(values: Row, column: str, manifest_uri: str, row: int) -> str:
         # As Parquet has texts whose writer did not say that they are.
         with suppress(UnicodeDecodeError):
             value = value.decode()
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or not is_utf8(value):
         raise InputError(f"manifest {manifest_uri}, row {row}: {column} is {value!r}, not a text")
     return value
 

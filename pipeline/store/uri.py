@@ -37,7 +37,7 @@ def normalise_uri(text: str, field: str) -> str:
     """
     if not text.strip():
         raise SettingError(f"{field} is empty; give {_PLACES}")
-    if "\0" in text or not _is_utf8(text):
+    if "\0" in text or not is_utf8(text):
         raise SettingError(f"{field}={text!r} is no text in UTF-8")
     if found := _AZURES.match(text):
         container, account, key = found.groups()
@@ -108,7 +108,8 @@ def local_path(uri: str) -> str:
     return uri.removeprefix("file://")
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written: JSON can name half of a pair of code units."""
     try:
         text.encode()
     except UnicodeEncodeError:
