@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _UNPUBLISHED = (
     "The run is published. Without its manifest its images count as not done until the same "
     "command has finished it again: with these weights and this version of the decoders, and "
-    "with the images of the torn masks' shards still there. Where that can't be, leave it as it is"
+    "with the images of these masks' shards still there. Where that can't be, leave it as it is"
 )
 
 
@@ -57,9 +57,9 @@ def run(settings: VerifySettings) -> int:
             say(f"table of no known run: {orphan}")
     if broken:
         raise BrokenPromise(
-            f"{broken} breaks in {output}. What a crash of the machine has cut off goes with "
-            "`fcn verify OUTPUT --repair`. To label all images of a run again, remove its folders "
-            "runs/RUN, masks/run=RUN, images/run=RUN and class_statistics/run=RUN and call label"
+            f"{broken} breaks in {output}. What files that are cut off or gone take with them, so "
+            "that label does their shards again, `fcn verify OUTPUT --repair --run-id RUN` names; "
+            "a file that is wrong otherwise counts as gone once you have removed it"
         )
     if unfinished:
         _log.warning("%d run(s) unfinished; run their command again to finish them", unfinished)
@@ -67,7 +67,7 @@ def run(settings: VerifySettings) -> int:
 
 
 def repair(settings: VerifySettings) -> int:
-    """Name what is torn in an output, and remove it unless the run is dry.
+    """Name what is torn in an output, or gone of one run, and what goes, unless it is dry.
 
     Args:
         settings: From file, environment and flags.
@@ -78,9 +78,9 @@ def repair(settings: VerifySettings) -> int:
     storage, output = settings.storage(), settings.output
     run_ids = storage.children(f"{output}/runs")
     for run_id in run_ids if settings.run_id is None else [settings.run_id]:
-        found = find_torn(storage, output, run_id, threads=_threads())
+        found = find_torn(storage, output, run_id, _threads(), also_gone=bool(settings.run_id))
         for torn in found:
-            say(f"torn: {torn.uri}: {torn.reason}")
+            say(f"broken: {torn.uri}: {torn.reason}")
         gone = {uri for torn in found for uri in torn.goes}
         anew = sum(torn.content is not None for torn in found)
         if anew and not settings.dry_run:
@@ -94,7 +94,7 @@ def repair(settings: VerifySettings) -> int:
             if any(uri.endswith("/manifest.json") for uri in gone):
                 say(f"  {_UNPUBLISHED}")
             again = "; --no-dry-run removes them" if gone else ""
-            say(f"run {run_id}: {len(found)} torn file(s), {len(gone)} to be removed{again}")
+            say(f"run {run_id}: {len(found)} such file(s), {len(gone)} to be removed{again}")
             continue
         with unused(storage, output, run_id):
             # Archives may hold what the run has said; after it, those that were written meanwhile.

@@ -1,8 +1,8 @@
 """Repair: find what a crash of the machine has cut off, and take it away.
 
-In: the runs of an output. Out: what is provably torn, and what has to go with it so that the same
-`label` command does it again. What is whole and says something else than it should is `verify`'s
-to find and a person's to judge.
+In: the runs of an output. Out: what is provably torn, or gone where one run is named, and what has
+to go with it so that the same `label` command does it again. What is whole and says something else
+than it should is `verify`'s to find and a person's to judge.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 from pipeline.images.masks import UnreadableMask, decode_mask
 from pipeline.labelling.archive import read_archive
 from pipeline.labelling.delta import forget
+from pipeline.labelling.gone import gone_files
 from pipeline.labelling.mask_tar import TornTarError, spans_of, tar_uri
 from pipeline.labelling.runs import Run, find_run, run_folder
 from pipeline.store.entry import Entry
@@ -30,7 +31,7 @@ _PUBLISHED = ("masks", "images", "class_statistics")
 
 @dataclass(frozen=True)
 class Torn:
-    """One damaged file.
+    """One damaged file, or one that is gone.
 
     Attributes:
         uri: The file.
@@ -45,7 +46,9 @@ class Torn:
     content: bytes | None = None
 
 
-def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[Torn]:
+def find_torn(
+    storage: Storage, output: str, run_id: str, threads: int, *, also_gone: bool = False
+) -> list[Torn]:
     """Find the torn files of a run.
 
     Args:
@@ -53,6 +56,7 @@ def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[
         output: URI of its folder.
         run_id: The name of the run.
         threads: Files read at a time.
+        also_gone: Whether files count that its records name and that are not there.
 
     Raises:
         StoreError: The store did not answer.
@@ -69,7 +73,8 @@ def find_torn(storage: Storage, output: str, run_id: str, threads: int) -> list[
             return [_torn_plan(storage, output, run_id, f"{uri}: {reason}")]
     with ThreadPoolExecutor(threads) as pool:
         torn = _torn_tars(run, pool) if run.masks_in_tars else _torn_masks(run, pool)
-        return [*torn, *_torn_commits(run), *_torn_tables(run)]
+        found = [*torn, *_torn_commits(run), *_torn_tables(run)]
+        return [*found, *_gone(run, pool)] if also_gone else found
 
 
 @contextmanager
@@ -252,6 +257,11 @@ def _torn_commits(run: Run) -> Iterator[Torn]:
         _, reason = _read(run.storage, uri)
         if reason:
             yield Torn(uri, reason, (*_unfinish(run), uri))
+
+
+def _gone(run: Run, pool: ThreadPoolExecutor) -> list[Torn]:
+    unfinish = _unfinish(run)
+    return [Torn(file.uri, "it is gone", (*unfinish, *file.goes)) for file in gone_files(run, pool)]
 
 
 def _torn_tables(run: Run) -> Iterator[Torn]:

@@ -36,8 +36,8 @@ class _RunFields(NoSettings):
 class _RepairFields(NoSettings):
     repair: bool = Field(
         default=False,
-        description="name what a crash of the machine has cut off, and what has to go so that the "
-        "same label command does it again",
+        description="name what a crash of the machine has cut off, and with run_id files that are "
+        "gone, and what has to go so that the same label command does it again",
     )
     dry_run: bool = Field(
         default=True, description="of repair: only name it; --no-dry-run removes it"

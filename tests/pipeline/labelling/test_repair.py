@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from pipeline.errors import InputError, SettingError
+from jobs.verify import run as verify_run
+from pipeline.errors import BrokenPromise, InputError, SettingError
 from pipeline.labelling.history import History
+from pipeline.labelling.mask_tar import pack, spans_of
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import Run, find_run
+from pipeline.settings.verify import VerifySettings
 from pipeline.store.storage import Storage
 from tests.disk_runs import draw_images, label_run, start_run
 from tests.product import mask_hashes, snapshot, tables
 
 
-def _published(folder: Path) -> Run:
-    run = start_run(folder, draw_images(folder, 6), max_shard_images=3)
+def _published(folder: Path, **fields: str) -> Run:
+    run = start_run(folder, draw_images(folder, 6), max_shard_images=3, **fields)
     label_run(run)
     publish(run, str)
     return run
@@ -76,6 +79,57 @@ def test_what_is_torn_goes_and_is_done_again(name: str, left: int, tmp_path: Pat
     publish(run, str)
     assert main(["verify", str(tmp_path / "out")]) == 0
     assert (tables(run), mask_hashes(run), _names(tmp_path)) == before
+
+
+def _tar(run: Run) -> Path:
+    return _path(f"{run.masks_folder}/shard-000001.tar")
+
+
+@pytest.mark.parametrize("name", ["mask", "tar", "commit", "table"])
+def test_what_is_gone_of_a_named_run_is_done_again(name: str, tmp_path: Path) -> None:
+    """One deleted mask costs its shard; where no run is named, somebody may have meant it."""
+    run = _published(tmp_path, masks="tar" if name == "tar" else "files")
+    before = tables(run), mask_hashes(run), _names(tmp_path)
+    gone = _tar(run) if name == "tar" else _FILES[name](run)
+    gone.unlink()
+    files, of_all = snapshot(tmp_path / "out"), ["verify", str(tmp_path / "out")]
+    of_one = [*of_all, "--repair", "--run-id", run.run_id]
+
+    with pytest.raises(BrokenPromise, match=r"files that are .* gone .* --repair --run-id RUN"):
+        verify_run(VerifySettings(output=run.output))
+    assert main([*of_all, "--repair", "--no-dry-run"]) == 0
+    assert main(of_one) == 0
+    assert snapshot(tmp_path / "out") == files
+    assert main([*of_one, "--no-dry-run"]) == 0
+
+    assert not run.finished()
+    assert len(run.missing()) == (name != "table")
+    label_run(run)
+    publish(run, str)
+    assert main(of_all) == 0
+    assert (tables(run), mask_hashes(run), _names(tmp_path)) == before
+
+
+def test_tars_of_a_shard_go_together(tmp_path: Path) -> None:
+    """Masks of a further tar would else lie in two: that of the first, done again, has all."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=3, masks="tar")
+    label_run(run)
+    first, further = _tar(run), _path(f"{run.masks_folder}/shard-000001-1.tar")
+    whole = first.read_bytes()
+    span = spans_of(whole)["image_4.png"]
+    first.write_bytes(pack({"image_4.png": whole[span.start : span.stop]}))
+    _commit(run).unlink()
+    label_run(run)
+    publish(run, str)
+    assert further.exists()
+    first.unlink()
+
+    of_one = ["verify", run.output, "--repair", "--run-id", run.run_id, "--no-dry-run"]
+    assert main(of_one) == 0
+    assert not further.exists()
+    label_run(run)
+    publish(run, str)
+    assert main(["verify", run.output]) == 0
 
 
 def test_a_whole_output_is_left_alone(tmp_path: Path) -> None:
