@@ -27,6 +27,8 @@ from pipeline.store.storage import Storage
 INVENTORY_NAME = "manifest.json"
 
 _ROWS_AT_A_TIME = 10_000
+_MAX_DIGITS = 18  # of a number of 64 bits
+_NEXT = "take the next inventory"
 _KEY, _SIZE, _ETAG = "key", "size", "e_tag"
 # Of a bucket with versions only what a reader would get counts.
 _LATEST, _DELETED = "is_latest", "is_delete_marker"
@@ -110,7 +112,9 @@ class _Table:
             "Parquet": self._parquet,
         }
         try:
-            yield from readers[file_format](data)
+            for batch in readers[file_format](data):
+                batch.validate(full=True)  # texts that are none would be errors of Python's
+                yield batch
         except (pa.ArrowException, OSError, EOFError) as error:
             raise InputError(f"{self.uri} can't be read: {error}") from error
 
@@ -162,11 +166,21 @@ def _entries(inventory: _Inventory, table: _Table, data: bytes) -> Iterator[Entr
         for key, size, etag, is_latest, is_deleted in rows:
             if _is("false", is_latest) or _is("true", is_deleted):
                 continue
+            if not isinstance(key, str):
+                raise InputError(f"{table.uri}: a key is {key!r}, not a text; {_NEXT}")
             uri = f"s3://{inventory.source_bucket}/{unquote_plus(key) if is_csv else key}"
             version = etag_of({"ETag": etag})
             if not version:
-                raise InputError(f"{table.uri}: {uri} has no ETag; take the next inventory")
-            yield Entry(uri, version, int(size or 0))
+                raise InputError(f"{table.uri}: {uri} has no ETag; {_NEXT}")
+            yield Entry(uri, version, _num_bytes(size, table, uri))
+
+
+def _num_bytes(size: object, table: _Table, uri: str) -> int:
+    """Read a size; what has none has no content. Raises InputError."""
+    text = "0" if size is None or size == "" else str(size)
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise InputError(f"{table.uri}: {uri} has {text[:40]!r} bytes, no number; {_NEXT}")
+    return int(text)
 
 
 def _is(word: str, value: str | bool | None) -> bool:  # noqa: FBT001 - a cell of a table

@@ -185,3 +185,34 @@ def test_a_file_that_can_not_be_read_is_refused(s3: Server, bucket: str):
 
     with pytest.raises(InputError, match=r"data/0 can't be read"):
         list(_sources(s3, manifest, bucket))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"size": [1.5]}, r"a.jpg has '1.5' bytes, no number"),
+        ({"size": [float("nan")]}, r"a.jpg has 'nan' bytes, no number"),
+        ({"size": [-1]}, r"a.jpg has '-1' bytes, no number"),
+        ({"size": ["9" * 5000]}, r"a.jpg has '9{40}' bytes, no number"),
+        ({"key": pa.array([None], pa.string())}, "a key is None, not a text"),
+        ({"key": [b"a.jpg"]}, "a key is b'a.jpg', not a text"),
+        ({"key": pa.array([b"\xff.jpg"]).view(pa.string())}, "can't be read: .*Invalid UTF8"),
+    ],
+)
+def test_cells_that_say_nothing_are_refused(
+    changed: dict[str, Any], words: str, s3: Server, bucket: str
+):
+    """What no inventory of AWS has, and a copy by other tools may have, ends with its place."""
+    columns = {"key": ["a.jpg"], "size": [1], "e_tag": ["e"], **changed}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    uri = _write(s3, bucket, "Parquet")
+    beside = uri.split("/")[2]
+    manifest = json.loads(Storage(s3_endpoint_url=s3.endpoint_url).read(uri))
+    file = manifest["files"][0]
+    s3.put(beside, file["key"], buffer.getvalue())
+    file["MD5checksum"] = hashlib.md5(buffer.getvalue()).hexdigest()
+    s3.put(beside, uri.split("/", 3)[3], json.dumps(manifest).encode())
+
+    with pytest.raises(InputError, match=words):
+        list(_sources(s3, uri, bucket))
