@@ -70,6 +70,7 @@ class Check:
             for part in piece.plan:
                 for row, broken in self._rows(part, piece, found, pool):
                     self._judge(row, broken, found, tables)
+                release_free_memory()
         if tables is not None:
             tables.end()
         return found
@@ -112,7 +113,6 @@ class Check:
         for start in range(0, commits.num_rows, _ROWS_AT_A_TIME):
             rows = commits.slice(start, _ROWS_AT_A_TIME).to_pylist()
             yield from zip(rows, pool.map(partial(self._check_row, tars), rows), strict=True)
-            release_free_memory()
 
     def _tars(self, commits: pa.Table, breaks: Breaks) -> TarMasks:
         places = commits.select(_PLACE_COLUMNS).to_pylist()
