@@ -13,6 +13,7 @@ _ERROR_DOCUMENT = re.compile(
     rb"\A\s*(<\?xml[^>]*>)?\s*<Error[ >].{0,2000}?<Code>([^<]{1,100})<", re.DOTALL
 )
 
+_IN_NO_HEADER = re.compile(r"[\x00-\x1f\x7f]")
 _NO_S3 = (
     "this is no S3 endpoint: it answers with a page (text/html); check s3_endpoint_url, "
     "AWS_ENDPOINT_URL and what proxies stand between"
@@ -20,9 +21,12 @@ _NO_S3 = (
 
 
 def etag_of(answer: Mapping[str, Any]) -> str:
-    """Return the ETag without quotes and mark of weakness; empty if there is none."""
+    """Return the ETag without quotes and mark of weakness; empty if there is none.
+
+    What no header can hold is none: nobody could ask for it.
+    """
     found: str = answer.get("ETag") or ""
-    return found.removeprefix("W/").strip('"')
+    return "" if _IN_NO_HEADER.search(found) else found.removeprefix("W/").strip('"')
 
 
 def timed_version(changed: datetime | None, num_bytes: int) -> str:

@@ -190,6 +190,10 @@ def _read_all(pieces: Iterator[bytes], timeout_s: float) -> bytes:
     return bytes(data)
 
 
+# Of Rust: no `Exception`, so that it would pass by whatever makes one image's row of an error.
+_PANIC = "PanicException"
+
+
 def asked(request: Callable[[], _Answered]) -> _Answered:
     """Make a request, and translate what goes wrong.
 
@@ -216,3 +220,7 @@ def _translating(request: Callable[[], _Answered]) -> _Answered:
         raise
     except OBSTORE_ERRORS as error:
         raise translated(error) from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise RuntimeError(f"obstore gave a request up: {error}") from error

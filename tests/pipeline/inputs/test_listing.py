@@ -582,6 +582,7 @@ def test_what_a_trusted_manifest_does_not_know_is_looked_up(ending: str, tmp_pat
             {"uri": "/a.jpg", "etag": "\ud800", "num_bytes": 1},
             r"row 0: etag is '\\ud800', not a te",
         ),
+        ({"uri": "/a.jpg", "etag": "a\nb", "num_bytes": 1}, r"row 0: etag is 'a\\nb', not a text"),
         ({"uri": "/a.jpg", "etag": "e", "num_bytes": True}, "row 0: num_bytes is True, no number"),
         ({"uri": "/a.jpg", "etag": "e", "num_bytes": 10**20}, "num_bytes is 1000.*, no number of"),
         ({"uri": "/a.jpg", "etag": "e", "num_bytes": -1}, "row 0: num_bytes is -1, no number of"),

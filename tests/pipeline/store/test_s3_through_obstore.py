@@ -69,6 +69,13 @@ def test_a_process_asks_with_obstore_from_the_second_request_on(s3: Server) -> N
     assert set(known.agents()) == {_THROUGH_OBSTORE}
 
 
+def test_what_obstore_gives_up_is_an_exception(known: Known) -> None:
+    """A panic of Rust is no `Exception`: it would end a run, where another error is a row."""
+    client = open_s3(known.proxy.endpoint_url, 2.0, Access())
+    with pytest.raises(RuntimeError, match="obstore gave a request up"):
+        client.get(known.uri, "no\nheader", None)
+
+
 @pytest.mark.parametrize("key", ["a//b", "/a", "a/./b", "a/../b", "a/b/", "a\tb", "a b+c%2F~ü^"])
 def test_every_key_is_itself(key: str, known: Known, s3: Server) -> None:
     """A key that obstore would take for another one, or refuses, is asked for through s3fs."""
