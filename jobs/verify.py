@@ -78,7 +78,7 @@ def repair(settings: VerifySettings) -> int:
     storage, output = settings.storage(), settings.output
     run_ids = storage.children(f"{output}/runs")
     for run_id in run_ids if settings.run_id is None else [settings.run_id]:
-        found = find_torn(storage, output, run_id, _threads(), also_gone=bool(settings.run_id))
+        found = find_torn(storage, output, run_id, _threads(), named=settings.run_id is not None)
         for torn in found:
             say(f"broken: {torn.uri}: {torn.reason}")
         gone = {uri for torn in found for uri in torn.goes}

@@ -13,7 +13,7 @@ from pipeline.labelling.cost import Work
 from pipeline.labelling.doubt import another_answers, refuse_a_store_that_fails
 from pipeline.labelling.mishaps import Mishaps
 from pipeline.labelling.reads import MAX_READ, Read, reads_of
-from pipeline.labelling.runs import planned_images
+from pipeline.labelling.runs import planned_images, read_plan
 from pipeline.labelling.schema import ImageRow, ShardGroup, ShardRow, ShardTask
 from pipeline.labelling.shards import tasks_of
 from pipeline.store.cells import OpenColumns
@@ -54,7 +54,7 @@ class Fetch:
         for task in tasks_of(group):
             work, storage = Work(), self._storage.counting()
             with work.timed("fetch"):
-                plan = storage.read(task["plan_uri"]) if plan is None else plan
+                plan = read_plan(storage, task["plan_uri"]) if plan is None else plan
             yield self._shard(task, plan, work, storage, columns)
 
     def shard(self, task: ShardTask) -> ShardRow:

@@ -68,6 +68,8 @@ def _published(run: Run) -> Iterator[Gone]:
     except InputError:
         return
     if manifest is None:
+        # Nobody goes on with a run that says it is finished.
+        yield from [Gone(run.manifest_uri)] if run.finished() else []
         return
     yield from (Gone(run.commit_uri(shard)) for shard in run.uncommitted())
     for part in (*manifest.images, *manifest.class_statistics):

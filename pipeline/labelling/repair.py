@@ -26,6 +26,7 @@ from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
 
 LEASE_S = 30.0
+_GONE = "it is gone"
 _PUBLISHED = ("masks", "images", "class_statistics")
 
 
@@ -47,7 +48,7 @@ class Torn:
 
 
 def find_torn(
-    storage: Storage, output: str, run_id: str, threads: int, *, also_gone: bool = False
+    storage: Storage, output: str, run_id: str, threads: int, *, named: bool = False
 ) -> list[Torn]:
     """Find the torn files of a run.
 
@@ -56,9 +57,11 @@ def find_torn(
         output: URI of its folder.
         run_id: The name of the run.
         threads: Files read at a time.
-        also_gone: Whether files count that its records name and that are not there.
+        named: Whether the user has named it: then files count, too, that it should have and that
+            are not there.
 
     Raises:
+        InputError: It was named, and there is no such run.
         StoreError: The store did not answer.
     """
     try:
@@ -66,15 +69,21 @@ def find_torn(
     except InputError as error:
         return [_torn_record(storage, output, run_id, error)]
     if run is None:
+        _refuse_no_run(storage, output, run_id, named=named)
         return []
     for uri in _plan_uris(run):
-        _, reason = _read(storage, uri)
-        if reason:
-            return [_torn_plan(storage, output, run_id, f"{uri}: {reason}")]
+        table, reason = _read(storage, uri)
+        if table is None and (reason or named):
+            return [_torn_plan(storage, output, run_id, f"{uri}: {reason or _GONE}")]
     with ThreadPoolExecutor(threads) as pool:
         torn = _torn_tars(run, pool) if run.masks_in_tars else _torn_masks(run, pool)
         found = [*torn, *_torn_commits(run), *_torn_tables(run)]
-        return [*found, *_gone(run, pool)] if also_gone else found
+        return [*found, *_gone(run, pool)] if named else found
+
+
+def _refuse_no_run(storage: Storage, output: str, run_id: str, *, named: bool) -> None:
+    if named and not storage.children(run_folder(output, run_id)):
+        raise InputError(f"output={output!r} holds no run {run_id!r}; `fcn runs OUTPUT` lists them")
 
 
 @contextmanager

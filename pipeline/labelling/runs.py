@@ -32,8 +32,8 @@ _COMMITS_IN_FLIGHT = 64
 TABLES = ("images", "class_statistics")
 _AFTER_THE_RECORD = {"commits", "marks", "sections", "manifest.json", "_SUCCESS", "report.html"}
 _REPAIR = (
-    "restore it, or let `fcn verify OUTPUT --repair` say what has to go, so that label does its "
-    "images again"
+    "restore it, or let `fcn verify OUTPUT --repair --run-id RUN` say what has to go, so that "
+    "label does its images again"
 )
 
 
@@ -182,7 +182,7 @@ class Run:
         if num_rows != planned:
             raise InputError(
                 f"{self.commit_uri(shard)} holds {num_rows} rows, its shard has {planned} images; "
-                f"{_REPAIR}"
+                "restore it, or remove it, so that label does its images again"
             )
 
     def published(self, manifest: Manifest, columns: list[str]) -> Iterator[pa.Table]:
@@ -268,7 +268,27 @@ def shard_of(name: str) -> int:
 
 def read_shard(storage: Storage, task: ShardTask) -> list[ImageRow]:
     """Read the images of one shard from the plan."""
-    return planned_images(task, storage.read(task["plan_uri"]))
+    return planned_images(task, read_plan(storage, task["plan_uri"]))
+
+
+def read_plan(storage: Storage, uri: str) -> bytes:
+    """Read a file of a plan.
+
+    Args:
+        storage: Reads the output.
+        uri: The URI of the file.
+
+    Raises:
+        InputError: It alone is gone, so that no rerun helps.
+        StoreError: The store did not answer, or all of the run is out of reach.
+    """
+    try:
+        return storage.read(uri)
+    except StoreError as error:
+        record = f"{uri.rpartition('/plan/')[0]}/run.json"
+        if error.code is not ErrorCode.NOT_FOUND or not storage.exists(record):
+            raise
+        raise damaged(uri, error) from error
 
 
 def planned_images(task: ShardTask, data: bytes) -> list[ImageRow]:

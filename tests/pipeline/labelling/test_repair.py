@@ -9,7 +9,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.verify import run as verify_run
-from pipeline.errors import BrokenPromise, InputError, SettingError
+from pipeline.errors import BrokenPromise, InputError, SettingError, StoreError
 from pipeline.labelling.history import History
 from pipeline.labelling.mask_tar import pack, spans_of
 from pipeline.labelling.publish import publish
@@ -108,6 +108,38 @@ def test_what_is_gone_of_a_named_run_is_done_again(name: str, tmp_path: Path) ->
     publish(run, str)
     assert main(of_all) == 0
     assert (tables(run), mask_hashes(run), _names(tmp_path)) == before
+
+
+def test_a_manifest_that_is_gone_is_written_again(tmp_path: Path) -> None:
+    """The mark of the end stands, so that no command would go on with the run: it goes."""
+    run = _published(tmp_path)
+    before = _names(tmp_path)
+    _path(run.manifest_uri).unlink()
+    of_one = ["verify", run.output, "--repair", "--run-id", run.run_id, "--no-dry-run"]
+    assert main(of_one) == 0
+    assert not run.finished()
+    publish(run, str)
+    assert main(["verify", run.output]) == 0
+    assert _names(tmp_path) == before
+
+
+def test_an_unfinished_run_whose_plan_is_gone_is_named_and_goes(tmp_path: Path) -> None:
+    """No rerun would help, so it is no 5; where all of the run is out of reach, it is."""
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=3)
+    _plan(run).unlink()
+    with pytest.raises(InputError, match=rf"{_plan(run).name} is damaged: .*--run-id RUN"):
+        label_run(run)
+    of_one = ["verify", run.output, "--repair", "--run-id", run.run_id, "--no-dry-run"]
+    assert main(of_one) == 0
+    assert not _names(tmp_path)
+    with pytest.raises(StoreError, match="does not exist"):
+        label_run(run)
+
+
+def test_a_run_that_is_not_there_is_not_whole(tmp_path: Path) -> None:
+    """A mistyped name is no run without damage: 3."""
+    run = _published(tmp_path)
+    assert main(["verify", run.output, "--repair", "--run-id", "no-such"]) == 3
 
 
 def test_tars_of_a_shard_go_together(tmp_path: Path) -> None:
