@@ -22,6 +22,7 @@ class _CleanFields(NoSettings):
     unfinished_days: float | None = Field(
         default=None,
         ge=1,
+        le=36_500,
         description="name also the runs that began so many days ago and were never finished: each "
         "costs every start some requests; their images count as not done already",
     )

@@ -254,6 +254,12 @@ def test_runs_that_nobody_has_finished_go(tmp_path: Path, capfd: pytest.CaptureF
     assert main(["verify", str(tmp_path / "out")]) == 0
 
 
+@pytest.mark.parametrize("days", ["0", "36501", "inf", "nan"])
+def test_days_that_lead_to_no_date_are_refused(days: str, tmp_path: Path):
+    """A mistyped number is a wrong setting, 2, and no bug."""
+    assert _clean(tmp_path, "--unfinished-days", days) == 2
+
+
 def test_a_run_that_is_finished_meanwhile_stays(tmp_path: Path):
     """Between the look and the removal its own command may have ended, and its lock is free."""
     draw_images(tmp_path, 2)
