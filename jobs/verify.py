@@ -57,8 +57,8 @@ def run(settings: VerifySettings) -> int:
             say(f"table of no known run: {orphan}")
     if broken:
         raise BrokenPromise(
-            f"{broken} breaks in {output}. What files that are cut off or gone take with them, so "
-            "that label does their shards again, `fcn verify OUTPUT --repair --run-id RUN` names; "
+            f"{broken} breaks in {output}. `fcn verify OUTPUT --repair --run-id RUN` names what "
+            "has to go with files that are cut off or gone, so that label does their shards again; "
             "a file that is wrong otherwise counts as gone once you have removed it"
         )
     if unfinished:
@@ -94,7 +94,7 @@ def repair(settings: VerifySettings) -> int:
             if any(uri.endswith("/manifest.json") for uri in gone):
                 say(f"  {_UNPUBLISHED}")
             again = "; --no-dry-run removes them" if gone else ""
-            say(f"run {run_id}: {len(found)} such file(s), {len(gone)} to be removed{again}")
+            say(f"run {run_id}: {len(found)} broken file(s), {len(gone)} to be removed{again}")
             continue
         with unused(storage, output, run_id):
             # Archives may hold what the run has said; after it, those that were written meanwhile.
