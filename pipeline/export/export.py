@@ -14,10 +14,11 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from pipeline.errors import ErrorCode, ImageError, InputError, SettingError, StoreError
+from pipeline.errors import ErrorCode, ImageError, InputError, StoreError
 from pipeline.export.form import About, Form
 from pipeline.export.items import is_of_one_image, read_item
 from pipeline.export.newest import Answers, Row
+from pipeline.export.place import refuse_folder
 from pipeline.export.unique_names import Names
 from pipeline.inputs.manifests import manifest_uris
 from pipeline.labelling.schema import OK
@@ -26,7 +27,7 @@ from pipeline.store.cells import OpenColumns
 from pipeline.store.object_file import open_object
 from pipeline.store.probe import naming_place
 from pipeline.store.storage import Storage
-from pipeline.store.uri import as_folder, normalise_uri
+from pipeline.store.uri import normalise_uri
 
 _log = logging.getLogger(__name__)
 
@@ -68,16 +69,16 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
 
     Raises:
         SettingError: The classes don't fit the form, its library is not installed, or the export
-            would lie among the images.
+            would lie where it could replace something.
         InputError: There is nothing to export, or a mask is damaged.
     """
-    _refuse_place_among_images(answers, settings.to)
+    refuse_folder(answers, settings.to)
     form = _form(answers, settings)
     _warn_of_what_is_there(storage, settings.to)
     wanted = None if settings.selection is None else _selected(storage, settings.selection)
     done, said_at = Exported(), time.monotonic()
     with ThreadPoolExecutor(settings.io_threads) as pool:
-        named = _named(answers, wanted, settings.to)
+        named = _named(answers, wanted)
         while some := list(islice(named, 2 * settings.io_threads)):
             for entry in pool.map(_writer(form, settings, storage), some):
                 _collect(form, entry, done, storage, settings.to)
@@ -99,20 +100,6 @@ def _form(answers: Answers, settings: ExportSettings) -> Form:
     )
     form: Form = getattr(import_module(module), name)(about)
     return form
-
-
-def _refuse_place_among_images(answers: Answers, to: str) -> None:
-    """Keep the next `label` from taking what is exported for photographs."""
-    for run, _ in answers.runs:
-        # Of a pattern, the folder below which it takes what fits at any depth.
-        places = (run.record.input.partition("**")[0], run.record.output)
-        in_input, in_output = (as_folder(to).startswith(as_folder(one)) for one in places)
-        # A listing of the input leaves the output out.
-        if in_input and not in_output:
-            raise SettingError(
-                f"to={to!r} lies in the input {run.record.input}, where the next label would take "
-                "it for photographs; name another folder"
-            )
 
 
 def _warn_of_what_is_there(storage: Storage, to: str) -> None:
@@ -143,21 +130,11 @@ def _selected(storage: Storage, selection: str) -> set[str]:
         raise
 
 
-def _named(answers: Answers, wanted: set[str] | None, to: str) -> Iterator[tuple[str, Row]]:
+def _named(answers: Answers, wanted: set[str] | None) -> Iterator[tuple[str, Row]]:
     with closing(Names()) as names:
         for row in answers.rows():
             if row["status"] == OK and (wanted is None or row["uri"] in wanted):
-                _refuse_place_above(row, to)
                 yield names.of(row), row
-
-
-def _refuse_place_above(row: Row, to: str) -> None:
-    """Keep files of an export, which have fixed names, from replacing what was labelled."""
-    if row["uri"].startswith(as_folder(to)):
-        raise SettingError(
-            f"to={to!r} holds {row['uri']}, which was labelled and which the export could "
-            "replace; name an empty folder"
-        )
 
 
 def _writer(

@@ -31,9 +31,11 @@ class Answers:
 
     Attributes:
         runs: Oldest first, each with its manifest.
+        others: Runs of the output that are not read; an unfinished one has no manifest.
     """
 
     runs: tuple[tuple[Run, Manifest], ...]
+    others: tuple[tuple[Run, Manifest | None], ...] = ()
 
     @staticmethod
     def of(history: History, run_id: str | None) -> "Answers":
@@ -62,7 +64,12 @@ class Answers:
                 "of the newest run's network; %d run(s) of others are left out, run_id names one",
                 len(finished) - len(same),
             )
-        return Answers(same)
+        return Answers(same, _others(history, {run.run_id for run, _ in same}))
+
+    @property
+    def every_run(self) -> tuple[tuple[Run, Manifest | None], ...]:
+        """All runs of the output, those first that are read."""
+        return (*self.runs, *self.others)
 
     @property
     def classes(self) -> list[ClassRecord]:
@@ -95,6 +102,11 @@ class Answers:
         for _, same_place in groupby(rows, key=itemgetter("place")):
             for row in _newest(same_place):
                 yield _as_it_lies_now(row, self.runs[row["run"]][0])
+
+
+def _others(history: History, read: Collection[str]) -> tuple[tuple[Run, Manifest | None], ...]:
+    others = [run for run in history.runs() if run.run_id not in read]
+    return tuple(zip(others, history.manifests(others), strict=True))
 
 
 def _newest(rows: Iterable[Row]) -> Iterable[Row]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, SettingError
 from pipeline.export.best import folder_of
 from pipeline.export.newest import Answers, Row
+from pipeline.export.place import refuse_file
 from pipeline.export.taken import Pictures, Taken
 from pipeline.images.masks import IGNORE_INDEX
 from pipeline.labelling.class_statistics import IGNORED
@@ -40,8 +41,10 @@ def select(answers: Answers, settings: SelectSettings, storage: Storage) -> Coun
 
     Raises:
         InputError: No image is as asked for.
-        SettingError: A class has a name that the network does not know.
+        SettingError: A class has a name that the network does not know, or the table would
+            replace what was labelled.
     """
+    refuse_file(answers, settings.to)
     chosen: Counter[str] = Counter()
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, SELECTION, compression="zstd") as writer:

@@ -456,7 +456,7 @@ def test_an_export_replaces_no_image(tmp_path: Path, form: str, caplog) -> None:
     label(on_disk(tmp_path), on_disk(images), "night-1")
     there = sorted(tmp_path.iterdir())
     _export(tmp_path, tmp_path, form, code=2)
-    assert "turned.jpg, which was labelled and which the export could replace" in caplog.text
+    assert "JPEGImages, of the images of run night-1, which could be replaced" in caplog.text
     assert images.joinpath("turned.jpg").read_bytes() == pictures(0)["turned.jpg"]
     assert sorted(tmp_path.iterdir()) == there
 
