@@ -29,7 +29,8 @@ from pipeline.store.storage import Storage
 from pipeline.store.uri import WEB
 
 _MIN_SCALE, _MAX_SCALE = 0.1, 8.0
-REPORT_IMAGES = 60
+# Four of each of 24 classes, beside the least confident and the random ones.
+REPORT_IMAGES = 120
 # Networks of torchvision's that label as they are, and what it calls their weights. torchvision
 # itself is not asked: planning runs without it.
 TORCHVISION_FAMILIES = {

@@ -83,7 +83,10 @@ def class_mix(classes: Sequence[ClassTotal], num_pixels: int, last: Mapping[str,
         pairs = zip(classes, shares, strict=True)
         ends = [max(share, last.get(label.name, 0.0)) for label, share in pairs]
         _write_at(axes, ends, [_percent(share) for share in shares])
-        axes.set_xlim(0, max([*ends, 1e-9]) * 1.22)
+        # There is room for the words beyond the longest bar, and no share beyond all.
+        width = max([*ends, 1e-9]) * 1.22
+        axes.set_xticks([tick for tick in _ticks().tick_values(0, width) if tick <= min(1, width)])
+        axes.set_xlim(0, width)
         axes.xaxis.set_major_formatter(_PER_CENT)
         _name_rows(axes, [label.name for label in classes])
         return as_svg(figure, "mix", "Share of the pixels by class")

@@ -4,6 +4,7 @@ import base64
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import quote
 
 from pipeline.errors import PipelineError
 from pipeline.images.likeness import is_near
@@ -15,6 +16,8 @@ from pipeline.labelling.page.reads import Deadline
 from pipeline.labelling.records import ClassTotal, Manifest
 from pipeline.labelling.runs import Run
 from pipeline.redact import redacted
+from pipeline.store.extent import Extent
+from pipeline.store.uri import local_path
 
 _log = logging.getLogger(__name__)
 
@@ -34,10 +37,13 @@ _MAX_BYTES = 1_650_000
 class Card:
     """One image on the page: photograph and overlay as `data:` addresses, and what is said of it.
 
-    `share` and `class_confidence` are of the class whose gallery it is in.
+    `address` is what a browser opens the photograph by, empty where it can't. `share` and
+    `class_confidence` are of the class whose gallery it is in.
     """
 
     key: str
+    uri: str
+    address: str
     photograph: str
     overlay: str
     mean_confidence: float | None
@@ -210,12 +216,23 @@ class _Hall:
         )
         return Card(
             key=row["key"],
+            uri=row["uri"],
+            address=_address(row),
             photograph=photograph,
             overlay=drawn,
             mean_confidence=row["mean_confidence"],
             share=row.get("share"),
             class_confidence=row.get("class_confidence"),
         )
+
+
+def _address(row: Row) -> str:
+    """Return what a browser finds a photograph by: on a disk, and not within another file."""
+    uri: str = row["uri"]
+    if not uri.startswith("file://") or not Extent.of_image(row).is_whole:
+        return ""
+    # A URI here is not percent-encoded, and a browser's is.
+    return "file://" + quote(local_path(uri))
 
 
 def _is_like_one(picture: Picture, others: Iterable[Picture]) -> bool:

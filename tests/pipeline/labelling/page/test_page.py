@@ -1,9 +1,11 @@
 """The page of a run: whole by itself, true, and safe whatever images and classes are called."""
 
+import html
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from pipeline.labelling.publish import publish
 from pipeline.labelling.records import ClassTotal, Manifest, NetworkRecord
 from pipeline.labelling.report import as_html
 from pipeline.labelling.runs import Run
+from pipeline.settings.label import REPORT_IMAGES
 from tests.disk_runs import draw_images, label_run, random_pixels, start_run
 from tests.pipeline.labelling.page.unsure_predictor import UnsurePredictor
 
@@ -56,7 +59,9 @@ def test_a_page_stands_alone(tmp_path: Path) -> None:
     assert "https://" not in page
     assert "<script" not in page
     assert "default-src 'none'" in page
-    assert set(re.findall(r'(?:src|href)="(\w*)[:#]', page)) == {"data", ""}
+    assert set(re.findall(r'src="(\w*)[:#]', page)) == {"data"}
+    # Places in the page, and photographs, which a browser opens only when asked to.
+    assert set(re.findall(r'href="(\w*)[:#]', page)) == {"", "file"}
     assert len(page) < 3_000_000
 
 
@@ -206,6 +211,36 @@ def test_one_image_is_no_plural(tmp_path: Path, number: int, words: str) -> None
     assert f"Chosen among {words} with a mask" in page
 
 
+@pytest.mark.parametrize("share", [0.3, 0.9, 1.0])
+def test_no_class_has_more_than_all_pixels(share: float) -> None:
+    """The axis of the class mix ends at 100 %, however much room the words beside a bar take."""
+    pixels = round(1000 * share)
+    classes = [
+        ClassTotal(id=at, name=name, color=(at, 0, 0), num_pixels=number, num_images=1)
+        for at, (name, number) in enumerate([("sky", pixels), ("road", 1000 - pixels)])
+    ]
+    drawn = charts.class_mix(classes, 1000, {})
+    ticks = [float(one) for one in re.findall(r">([\d.]+)%<", drawn)]
+    assert max(ticks) <= 100
+
+
+def test_a_picture_leads_to_its_photograph(tmp_path: Path) -> None:
+    """On a disk a browser follows its link, whatever the name; its whole place is the title."""
+    source = tmp_path / "in"
+    source.mkdir()
+    place = source / 'a b#"><i>%41?.png'
+    Image.fromarray(random_pixels(1, 9, 9, 3)).save(place)
+    run = start_run(tmp_path, source)
+    label_run(run)
+    manifest = publish(run, lambda _: "")
+
+    page = as_html(run, manifest, history=History(run.storage, run.output))
+
+    [link] = set(re.findall(r'<a href="(file:[^"]*)"', page))
+    assert Path(unquote(urlsplit(link).path)) == place
+    assert f'title="{html.escape(f"file://{place}").replace("&quot;", "&#34;")}"' in page
+
+
 def test_random_pictures_are_unlike_the_least_confident(tmp_path: Path) -> None:
     """A near-duplicate of what the first gallery shows is passed over in the second one, too."""
     source = draw_images(tmp_path, 4)
@@ -243,6 +278,11 @@ def test_a_page_says_how_many_pictures_its_classes_want(
     monkeypatch.setattr(page_of_a_run, "MAX_REPORT_IMAGES", 30)
     limited = as_html(run, manifest, history=history, num_pictures=20)
     assert "40 would be needed, and a page has 30 at most" in limited
+
+
+def test_each_of_21_classes_has_its_pictures_by_default() -> None:
+    """A page has room for PASCAL VOC's classes, four of each, beside 12 doubtful and 12 others."""
+    assert REPORT_IMAGES >= 12 + 12 + 4 * 21
 
 
 def test_the_gallery_begins_with_the_least_confident(tmp_path: Path) -> None:
