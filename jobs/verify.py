@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
@@ -12,6 +13,7 @@ from pipeline.labelling.repair import find_torn, remove, restore, unused
 from pipeline.labelling.runs import Run
 from pipeline.labelling.verify import CheckPieces, Verdict, here, verify
 from pipeline.settings.verify import VerifySettings
+from pipeline.wording import count
 
 _log = logging.getLogger(__name__)
 
@@ -61,9 +63,17 @@ def run(settings: VerifySettings) -> int:
             "has to go with files that are cut off or gone, so that label does their shards again; "
             "a file that is wrong otherwise counts as gone once you have removed it"
         )
+    _say_which(runs, asked_for)
     if unfinished:
         _log.warning("%d run(s) unfinished; run their command again to finish them", unfinished)
     return StoreError.exit_code if unfinished == len(asked_for) else EXIT_OK
+
+
+def _say_which(runs: Sequence[Run], asked_for: Sequence[Run]) -> None:
+    """Name the input where one run stands for many: it may be an evaluation's."""
+    if len(asked_for) < len(runs):
+        others = f"{count(len(runs) - 1, 'earlier run')} not checked, which --all checks"
+        _log.info("the newest run's input is %s; %s", runs[-1].record.input, others)
 
 
 def repair(settings: VerifySettings) -> int:

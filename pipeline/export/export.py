@@ -28,6 +28,7 @@ from pipeline.store.object_file import open_object
 from pipeline.store.probe import naming_place
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
+from pipeline.wording import count, there_are
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
     form = _form(answers, settings)
     _warn_of_what_is_there(storage, settings.to)
     wanted = None if settings.selection is None else _selected(storage, settings.selection)
+    _say_what_comes(answers)
     done, said_at = Exported(), time.monotonic()
     with ThreadPoolExecutor(settings.io_threads) as pool:
         named = _named(answers, wanted)
@@ -84,13 +86,27 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
                 _collect(form, entry, done, storage, settings.to)
             if time.monotonic() - said_at >= _SAID_EVERY_S:
                 said_at = time.monotonic()
-                _log.info("%d images are written", done.num_images)
+                _log.info("%s written", there_are(done.num_images, "image"))
     if not done.num_images:
         raise InputError(f"{settings.output} has no mask of what is asked for; nothing is exported")
     _put(storage, settings.to, form.finish())
     found = done.num_images + done.num_left_out + done.num_gone
     done.num_unknown = max(0, len(wanted or ()) - found)
+    _say_what_is_left_out(done)
     return done
+
+
+def _say_what_is_left_out(done: Exported) -> None:
+    if done.num_unknown:
+        unknown = count(done.num_unknown, "image")
+        _log.warning("the selection names %s without a mask in the output", unknown)
+    if done.num_gone:
+        _log.warning("%s left out: gone from the input", there_are(done.num_gone, "image"))
+    if done.num_left_out:
+        _log.error(
+            "%s left out: changed since labelled, or not to be read; label again and export anew",
+            there_are(done.num_left_out, "image"),
+        )
 
 
 def _form(answers: Answers, settings: ExportSettings) -> Form:
@@ -118,6 +134,12 @@ def _warn_of_what_is_there(storage: Storage, to: str) -> None:
             to,
             min(there),
         )
+
+
+def _say_what_comes(answers: Answers) -> None:
+    """Say how much there may be before the first image is read, which may take a while."""
+    rows = sum(manifest.num_ok for _, manifest in answers.runs)
+    _log.info("%s of %s to go through", count(rows, "mask"), count(len(answers.runs), "run"))
 
 
 def _selected(storage: Storage, selection: str) -> set[str]:

@@ -18,6 +18,7 @@ from pipeline.labelling.history import History
 from pipeline.labelling.mask_names import mask_key
 from pipeline.labelling.records import ClassRecord, Manifest
 from pipeline.labelling.runs import Run, masks_folder
+from pipeline.wording import there_are
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +61,13 @@ class Answers:
         newest = finished[-1][1].fingerprint
         same = tuple(one for one in finished if one[1].fingerprint == newest)
         if len(same) < len(finished):
+            # It may be a trial of a new network, on a few images, in the output of the old one.
+            newest_run = same[-1][0]
             _log.info(
-                "of the newest run's network; %d run(s) of others are left out, run_id names one",
-                len(finished) - len(same),
+                "what the newest run's network says is read: run %s of input %s; %s of other "
+                "networks and left out (run_id names one)",
+                *(newest_run.run_id, newest_run.record.input),
+                there_are(len(finished) - len(same), "run"),
             )
         return Answers(same, _others(history, {run.run_id for run, _ in same}))
 

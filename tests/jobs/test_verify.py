@@ -33,7 +33,10 @@ def test_the_newest_run_is_verified_unless_all_are_asked_for(
     _lose_a_mask(_run(tmp_path, "first", 2))
     _run(tmp_path, "second", 4)
     assert main(["verify", out]) == 0
-    assert capsys.readouterr().out == "run second: whole: 2 masks, tables and totals agree\n"
+    shown = capsys.readouterr()
+    assert shown.out == "run second: whole: 2 masks, tables and totals agree\n"
+    # A run of `evaluate` in the same output is the newest one, too.
+    assert f"input is file://{tmp_path}/in; 1 earlier run not checked, which --all" in shown.err
     assert main(["verify", out, "--all"]) == 1
     shown = capsys.readouterr().out.splitlines()
     assert [line for line in shown if line.startswith("run ")] == [

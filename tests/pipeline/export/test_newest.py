@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import InputError, StoreError
 from pipeline.export import by_place
 from pipeline.export.newest import Answers
+from pipeline.labelling.history import History
 from pipeline.labelling.mask_names import mask_key
 from pipeline.labelling.publish import publish
 from pipeline.labelling.records import Manifest, TablePart
@@ -21,7 +22,7 @@ from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES, SELECTION
 from pipeline.labelling.staging import Staging
 from pipeline.store.extent import place_of
 from pipeline.store.storage import Storage
-from tests.disk_runs import draw_images, label_run, start_run
+from tests.disk_runs import draw_images, label_run, network_record, start_run
 
 _WRITTEN_TO = "s3://where/it/was"
 _MOMENTS = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
@@ -252,6 +253,24 @@ def test_a_table_in_another_order_is_refused(real: Finished, tmp_path: Path) -> 
     other = _finish(real, tmp_path, "night-1", images[:2], [])
     with pytest.raises(InputError, match=r"s3://b/b.jpg is not in order"):
         list(Answers((other, (run, manifest))).rows())
+
+
+def test_another_network_s_run_says_what_is_read(tmp_path: Path, caplog) -> None:
+    """A trial of a new network in the output of the old one is told by its run and its input."""
+    caplog.set_level("INFO")
+    (tmp_path / "trial").mkdir()
+    for place, weights in ((tmp_path, "random:0"), (tmp_path / "trial", "random:1")):
+        source = draw_images(place, 2)
+        run = start_run(tmp_path, source, network_record(weights), run_id=weights.replace(":", "-"))
+        label_run(run)
+        publish(run, lambda _: "")
+    history = History(Storage(), f"file://{tmp_path}/out")
+    assert len(list(Answers.of(history, None).rows())) == 2
+    assert f"network says is read: run random-1 of input file://{tmp_path}/trial" in caplog.text
+    assert "1 run is of other networks and left out" in caplog.text
+    caplog.clear()
+    assert len(list(Answers.of(history, "random-0").rows())) == 2
+    assert not caplog.messages
 
 
 def test_runs_without_images_give_no_rows(real: Finished, tmp_path: Path) -> None:
