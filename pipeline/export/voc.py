@@ -71,7 +71,9 @@ def labelmap(classes: Sequence[ClassRecord]) -> str:
     pairs = [*((label.name, label.color) for label in classes), (ignore, IGNORE_COLOR)]
     owners: dict[tuple[int, int, int], str] = {}
     for name, colour in pairs:
-        if ":" in name or "\n" in name or name.startswith("#") or name != name.strip():
+        # Readers differ in what they take for the end of a line.
+        torn = name.splitlines() != [name] or name != name.strip()
+        if torn or ":" in name or name.startswith("#"):
             raise SettingError(f"format=voc: a class can't be called {name!r} in labelmap.txt")
         if colour in owners:
             raise SettingError(

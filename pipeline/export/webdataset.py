@@ -1,12 +1,13 @@
 """WebDataset: tar files of samples: the image, its mask in grey, and what is known of them.
 
-A sample's key ends at its first dot, so dots in names become %2E. The masks are grey (mode L),
-since decode("pil") makes colours of a palette; their values are the class indices. The library
-itself is not used: importing it loads torch, and a shard is a plain tar file.
+A sample's key ends at its first dot, so dots in names become %2E, and a %2E becomes %252E. The
+masks are grey (mode L), since decode("pil") makes colours of a palette; their values are the class
+indices. The library itself is not used: importing it loads torch, and a shard is a plain tar file.
 """
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -20,6 +21,9 @@ from pipeline.images.masks import decode_mask
 _SAMPLES_PER_FILE = 10_000
 _BYTES_PER_FILE = 128 << 20
 _KNOWN = ("uri", "key", "image_id", "mean_confidence", "height", "width", "run_id", "fingerprint")
+
+# What already looks like a dot, or like that in turn.
+_DOT = re.compile(r"%(?=(?:25)*2E)")
 
 # The key, and its files by ending.
 _Sample = tuple[str, Mapping[str, bytes]]
@@ -46,7 +50,7 @@ class WebDataset:
             "mask.png": as_png(decode_mask(item.mask)),
             "json": known.encode(),
         }
-        return Written((), (item.name.replace(".", "%2E"), files))
+        return Written((), (_key(item.name), files))
 
     def collect(self, entry: _Sample) -> Iterable[File]:
         """Take up a sample."""
@@ -56,6 +60,11 @@ class WebDataset:
         """Write the last samples, and the classes."""
         yield from self._parts.close()
         yield "classes.json", classes_json(self._classes)
+
+
+def _key(name: str) -> str:
+    """Write a name without dots, so that no two names have one key."""
+    return _DOT.sub("%25", name).replace(".", "%2E")
 
 
 def _tar(samples: Iterable[_Sample]) -> bytes:

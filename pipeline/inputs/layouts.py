@@ -19,6 +19,7 @@ Layouts, told by what lies in the folder:
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 from pipeline.errors import InputError, StoreError
@@ -48,6 +49,8 @@ _OUTPUT_FOLDERS = {"images", "masks", "runs"}
 # Where files of samples may lie: Hugging Face's `data`, or a folder for each split.
 _PACKED_BELOW = ("data", "train", "val", "valid", "validation", "dev", "test")
 _MAX_SHOWN = 5
+# As text files are read everywhere; other marks of Unicode may stand in names.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def find_labelled(storage: Storage, uri: str) -> Labelled:
@@ -219,8 +222,8 @@ def _voc(storage: Storage, uri: str) -> Labelled:
     image_of = _voc_images(storage, f"{uri}/JPEGImages") if "JPEGImages" in names else {}
     splits = {}
     for name in storage.children(lists):
-        # A line is a name, which may have spaces in it.
-        lines = storage.read(f"{lists}/{name}").decode("utf-8-sig").splitlines()
+        # A line is a name, which may have spaces in it, and what Unicode ends lines with.
+        lines = _LINE_END.split(storage.read(f"{lists}/{name}").decode("utf-8-sig"))
         stems = sorted(line.strip() for line in lines if line.strip())
         splits[os.path.splitext(name)[0]] = [
             Sample(
