@@ -57,7 +57,8 @@ _FORBIDDEN = {
     *("UserProjectMissing", "UserProjectAccessDenied"),
 }
 _NO_CREDENTIALS = {
-    "s3": "no AWS credentials found",
+    "s3": "no AWS credentials found (AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, a profile in "
+    "~/.aws, `aws sso login`, or the role of a machine or pod)",
     "gs": "no Google credentials found (GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth "
     "application-default login`, or the metadata server of a machine or pod)",
     "az": "no Azure credentials found (AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, "

@@ -65,4 +65,6 @@ def _raise_http(error: Exception, shown: str) -> NoReturn:
     reason = getattr(error, "message", "") or str(error) or type(error).__name__
     if _is_refusal(error):
         raise StoreError(ErrorCode.FORBIDDEN, f"{shown}: {reason}") from error
-    raise StoreError(ErrorCode.TIMEOUT, f"{shown}: no answer: {reason}") from error
+    elsewhere = "where this machine reaches no such place, bring the file here and name its path"
+    message = f"{shown}: no answer: {reason}; {elsewhere}"
+    raise StoreError(ErrorCode.TIMEOUT, message) from error

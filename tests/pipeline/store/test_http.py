@@ -65,5 +65,6 @@ def test_a_server_that_never_recovers_does_not_answer(web: str) -> None:
     storage = Storage(attempts=2)
     with pytest.raises(StoreError, match="no answer") as caught:
         storage.read(f"{web}/503/a")
+    assert "bring the file here and name its path" in caught.value.message
     assert caught.value.code is ErrorCode.TIMEOUT
     assert storage.requests == {"read": 2}
