@@ -12,6 +12,8 @@ from pipeline.labelling.scratch import Scratch, no_room
 
 # Lists of names have one a line, and comments: what they can't hold is percent-encoded.
 _UNLISTABLE = re.compile(r"\A[#\s]|\s\Z|[\r\n]")
+# A folder that is called like a file of an export, beside which it could not lie on a disk.
+_LIKE_A_FILE = re.compile(r"\.(?=(?:jpg|png)/)", re.IGNORECASE)
 _NUM_BYTES = 8
 
 
@@ -48,6 +50,7 @@ class Names:
         full = (mask_key(key, "full").removesuffix(".png") for key in (row["key"], place))
         for name in (row["mask_key"].removesuffix(".png"), *full):
             listable = _UNLISTABLE.sub(lambda found: quote(found[0], safe=""), name)
+            listable = _LIKE_A_FILE.sub("%2E", listable)
             if self._is_new(listable):
                 return listable
         raise InputError(f"{row['uri']}: another image has its name, {row['key']!r}; use run_id")

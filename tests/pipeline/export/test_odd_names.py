@@ -24,6 +24,8 @@ _NAMES = (
     # What some take for the end of a line.
     *("a\u2028b.jpg", "a\x85b.jpg", "a\x0bb.jpg", "a\x1cb.jpg", "a\nb.jpg", "a\rb.jpg"),
     *(" a .jpg", "#a.jpg", "tab\tbed.jpg", "\"quoted'.jpg", "back\\slash.jpg", "a;b,c|d&e.jpg"),
+    # A file, and a folder of the name that the file would get.
+    *("x.jpeg", "x.jpg/b.jpg", "X.JPG/c.jpg"),
     *("-rf.jpg", "deep/default.jpg", "deep/.hidden.jpg", "\u202egpj.jpg", "A.B.jpg"),
 )
 
