@@ -12,6 +12,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import PipelineError
+from pipeline.labelling.page.before import COLUMNS, Before
 from pipeline.labelling.page.reads import Deadline, Reads, in_a_hurry
 from pipeline.labelling.records import Manifest, TablePart
 from pipeline.labelling.runs import Run, damaged, masks_folder
@@ -43,6 +45,8 @@ class Candidates:
 
     Attributes:
         least_confident: The lowest mean confidence first.
+        less_sure: Of which the network of the run before was surer, with `change` of the mean
+            confidence, the greatest loss first.
         random: The lowest image_id first, which is a hash.
         of_class: By class id: rows with `share` and `class_confidence` of the class.
         num_images: Images with a mask that were looked at.
@@ -50,13 +54,20 @@ class Candidates:
     """
 
     least_confident: list[Row] = field(default_factory=list)
+    less_sure: list[Row] = field(default_factory=list)
     random: list[Row] = field(default_factory=list)
     of_class: dict[int, list[Row]] = field(default_factory=dict)
     num_images: int = 0
     notes: list[str] = field(default_factory=list)
 
 
-def find_candidates(run: Run, manifest: Manifest, number: int, deadline: Deadline) -> Candidates:
+def find_candidates(
+    run: Run,
+    manifest: Manifest,
+    number: int,
+    deadline: Deadline,
+    before: Manifest | None = None,
+) -> Candidates:
     """Find candidates for a page.
 
     Args:
@@ -64,6 +75,7 @@ def find_candidates(run: Run, manifest: Manifest, number: int, deadline: Deadlin
         manifest: Of it.
         number: Candidates of each kind, at most.
         deadline: Until when tables are read; half of the time is for those of the classes.
+        before: Of the run before, if another network made it.
 
     Raises:
         StoreError: A table can't be read.
@@ -75,10 +87,12 @@ def find_candidates(run: Run, manifest: Manifest, number: int, deadline: Deadlin
     of_class = _of_classes(tables.read(manifest.class_statistics, _OF_CLASSES, halfway), number)
     wanted = pa.array({row["image_id"] for rows in of_class.values() for row in rows}, pa.string())
     known: dict[str, Row] = {}
+    earlier = _earlier(tables, before.images if before else [], halfway, found.notes)
     for table in tables.read(manifest.images, _COLUMNS, deadline):
         labelled = table.filter(pc.equal(table["status"], OK))
         found.num_images += labelled.num_rows
         _keep(found.least_confident, labelled, ("mean_confidence", "uri"), number)
+        _keep(found.less_sure, earlier.less_sure(labelled), ("change", "uri"), number)
         _keep(found.random, labelled, ("image_id", "uri"), number)
         chosen = labelled.filter(pc.is_in(labelled["image_id"], wanted))
         known |= {row["image_id"]: row for row in chosen.to_pylist()}
@@ -86,8 +100,20 @@ def find_candidates(run: Run, manifest: Manifest, number: int, deadline: Deadlin
         class_id: [{**known[row["image_id"]], **row} for row in rows if row["image_id"] in known]
         for class_id, rows in of_class.items()
     }
-    _move_masks(run, [*found.least_confident, *found.random, *_all(found.of_class)])
+    shown = (found.least_confident, found.less_sure, found.random, *found.of_class.values())
+    _move_masks(run, [row for rows in shown for row in rows])
     return found
+
+
+def _earlier(
+    tables: "_Tables", parts: list[TablePart], deadline: Deadline, notes: list[str]
+) -> Before:
+    """Read what the run before said, without which this one's pictures stand."""
+    try:
+        return Before(tables.read(parts, COLUMNS, deadline))
+    except PipelineError as error:
+        notes.append(f"images are not compared with the run before: {error}")
+        return Before(())
 
 
 def _of_classes(tables: Iterable[pa.Table], number: int) -> dict[int, list[Row]]:
@@ -173,11 +199,6 @@ def _columns_of(uri: str, data: bytes, columns: list[str]) -> pa.Table:
         return read_parquet(data, columns)
     except DAMAGE as error:
         raise damaged(uri, error) from error
-
-
-def _all(of_class: dict[int, list[Row]]) -> Iterator[Row]:
-    for rows in of_class.values():
-        yield from rows
 
 
 def _move_masks(run: Run, rows: list[Row]) -> None:

@@ -37,6 +37,7 @@ _MAX_BYTES = 1_650_000
 class Card:
     """One image on the page: photograph and overlay as `data:` addresses, and what is said of it.
 
+    `change` is how much surer this network is than the last run's, where that is shown.
     `address` is what a browser opens the photograph by, empty where it can't. `share` and
     `class_confidence` are of the class whose gallery it is in.
     """
@@ -49,6 +50,7 @@ class Card:
     mean_confidence: float | None
     share: float | None = None
     class_confidence: float | None = None
+    change: float | None = None
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Galleries:
 
     Attributes:
         least_confident: The most doubtful image first.
+        less_sure: Of which the network of the run before was surer, the greatest loss first.
         random: Others, at random.
         of_class: For each class some images that have it, at random.
         num_looked_at: Images with a mask among which was chosen.
@@ -68,6 +71,7 @@ class Galleries:
     """
 
     least_confident: list[Card] = field(default_factory=list)
+    less_sure: list[Card] = field(default_factory=list)
     random: list[Card] = field(default_factory=list)
     of_class: list[tuple[ClassTotal, list[Card]]] = field(default_factory=list)
     num_looked_at: int = 0
@@ -78,10 +82,12 @@ class Galleries:
 
     def __bool__(self) -> bool:
         """Return whether there is a picture."""
-        return bool(self.least_confident or self.random or self.of_class)
+        return bool(self.least_confident or self.less_sure or self.random or self.of_class)
 
 
-def make_galleries(run: Run, manifest: Manifest, number: int, deadline: Deadline) -> Galleries:
+def make_galleries(
+    run: Run, manifest: Manifest, number: int, deadline: Deadline, before: Manifest | None = None
+) -> Galleries:
     """Read and draw the pictures of a page. Raises nothing: what can't be read is a note.
 
     Args:
@@ -89,11 +95,12 @@ def make_galleries(run: Run, manifest: Manifest, number: int, deadline: Deadline
         manifest: Of it.
         number: Images on the page, at most; 0 reads none.
         deadline: After which nothing more is waited for.
+        before: Of the run before, if another network made it.
     """
     if not number or not manifest.num_ok:
         return Galleries()
     try:
-        return _hung(run, manifest, number, deadline)
+        return _hung(run, manifest, number, deadline, before)
     except PipelineError as error:
         return Galleries(notes=[str(error)])
     except Exception as error:  # noqa: BLE001 - whatever it is, the page stands without them
@@ -101,12 +108,14 @@ def make_galleries(run: Run, manifest: Manifest, number: int, deadline: Deadline
         return Galleries(notes=[redacted(f"{type(error).__name__}: {error}")])
 
 
-def _hung(run: Run, manifest: Manifest, number: int, deadline: Deadline) -> Galleries:
+def _hung(
+    run: Run, manifest: Manifest, number: int, deadline: Deadline, before: Manifest | None
+) -> Galleries:
     soon = deadline.within(_TO_CHOOSE * deadline.left)
-    candidates = find_candidates(run, manifest, _MORE * number, soon)
+    candidates = find_candidates(run, manifest, _MORE * number, soon, before)
     turns = _turns(manifest.classes, candidates)
     # What a page has no use for would be taken from the bytes of the others.
-    number = min(number, 2 * _PER_GALLERY + len(turns))
+    number = min(number, _num_of_all(candidates) + len(turns))
     side = _SIDE if number <= _MANY else _SIDE_OF_MANY
     with Pictures(run, side, deadline) as pictures:
         hall = _Hall(pictures, manifest.classes, turns, number)
@@ -141,20 +150,24 @@ class _Hall:
 
     def hang(self, candidates: Candidates) -> Galleries:
         """Fill all galleries."""
-        each = min(_PER_GALLERY, -(-self._number // 2))
+        of_all = _num_of_all(candidates)
+        each = min(_PER_GALLERY, -(-self._number * _PER_GALLERY // of_all))
         least = self._fill(candidates.least_confident, each)
-        random = self._fill(candidates.random, min(each, self._number - len(least)))
-        left = self._number - len(least) - len(random)
+        less_sure = self._fill(candidates.less_sure, each)
+        left = self._number - len(least) - len(less_sure)
+        random = self._fill(candidates.random, min(each, left))
+        left -= len(random)
         of_class = self._by_class(candidates, self._turns[:left])
         return Galleries(
             least_confident=[self._card(picture) for picture in least],
+            less_sure=[self._card(picture) for picture in less_sure],
             random=[self._card(picture) for picture in random],
             of_class=[
                 (label, [self._card(picture, label) for picture in chosen])
                 for label, chosen in of_class
             ],
             num_looked_at=candidates.num_images,
-            num_for_classes=0 if left >= len(self._turns) else 2 * _PER_GALLERY + len(self._turns),
+            num_for_classes=0 if left >= len(self._turns) else of_all + len(self._turns),
         )
 
     def _by_class(
@@ -223,6 +236,7 @@ class _Hall:
             mean_confidence=row["mean_confidence"],
             share=row.get("share"),
             class_confidence=row.get("class_confidence"),
+            change=row.get("change"),
         )
 
 
@@ -233,6 +247,11 @@ def _address(row: Row) -> str:
         return ""
     # A URI here is not percent-encoded, and a browser's is.
     return "file://" + quote(local_path(uri))
+
+
+def _num_of_all(candidates: Candidates) -> int:
+    """Return how many images the galleries show that are not of one class."""
+    return (3 if candidates.less_sure else 2) * _PER_GALLERY
 
 
 def _is_like_one(picture: Picture, others: Iterable[Picture]) -> bool:

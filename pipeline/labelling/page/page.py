@@ -73,7 +73,8 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
     last_shares = class_shares(last.manifest) if last else {}
     soon = deadline.within(_FOR_NIGHTS)
     this = Night(_with_confidences(run, manifest, soon), same_network=True)
-    galleries = make_galleries(run, manifest, num_pictures, deadline)
+    other = None if last is None or last.same_network else last.manifest
+    galleries = make_galleries(run, manifest, num_pictures, deadline, other)
     return _template().render(
         run=run,
         manifest=manifest,
@@ -107,6 +108,7 @@ def _template() -> jinja2.Template:
         "percent": numbers.percent,
         "points": numbers.points,
         "three": numbers.three,
+        "change": partial(numbers.signed, decimals=3),
         "moment": _moment,
         "duration": numbers.duration,
     }

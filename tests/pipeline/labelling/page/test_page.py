@@ -22,7 +22,7 @@ from pipeline.labelling.records import ClassTotal, Manifest, NetworkRecord
 from pipeline.labelling.report import as_html
 from pipeline.labelling.runs import Run
 from pipeline.settings.label import REPORT_IMAGES
-from tests.disk_runs import draw_images, label_run, random_pixels, start_run
+from tests.disk_runs import draw_images, label_run, network_record, random_pixels, start_run
 from tests.pipeline.labelling.page.unsure_predictor import UnsurePredictor
 
 _HOSTILE = "<img src=http://evil/x onerror=alert(1)>"
@@ -298,6 +298,48 @@ def test_the_gallery_begins_with_the_least_confident(tmp_path: Path) -> None:
     least = page[page.index("The least confident") : page.index("At random")]
     shown = re.findall(r"<bdi>(.*?)</bdi>.*?<b>(.*?)</b>", least, flags=re.DOTALL)
     assert shown == [(row["key"], f"{row['mean_confidence']:.3f}") for row in rows[:5]]
+
+
+def test_a_table_of_the_run_before_that_is_gone_costs_no_picture(tmp_path: Path) -> None:
+    """Where another network's run can't be read, this one's pictures are there, and a note."""
+    source = draw_images(tmp_path, 3)
+    runs = [
+        _labelled(start_run(tmp_path, source, network_record(f"random:{at}"), run_id=f"night-{at}"))
+        for at in range(2)
+    ]
+    manifests = [publish(run, lambda _: "") for run in runs]
+    (tmp_path / "out" / manifests[0].images[0].file).unlink()
+
+    page = as_html(runs[1], manifests[1], history=History(runs[1].storage, runs[1].output))
+
+    assert "images are not compared with the run before: " in page
+    assert page.count('alt="photograph"') >= 3
+
+
+def test_images_that_another_network_was_surer_of_are_shown(tmp_path: Path) -> None:
+    """The greatest loss comes first, with its change; a run of the same network shows none."""
+    source = draw_images(tmp_path, 6)
+    first = start_run(tmp_path, source, run_id="night-1")
+    # It is half sure of each.
+    label_run(first)
+    publish(first, lambda _: "")
+    second = start_run(tmp_path, source, network_record("random:1"), run_id="night-2")
+    label_run(second, UnsurePredictor())
+    manifest = publish(second, lambda _: "")
+    [table] = second.published(manifest, ["key", "mean_confidence"])
+    rows = sorted(table.to_pylist(), key=lambda row: row["mean_confidence"])
+    lost = [row for row in rows if row["mean_confidence"] < 0.5]
+
+    page = as_html(second, manifest, history=History(second.storage, second.output), num_pictures=3)
+
+    gallery = page[page.index("Less sure than") : page.index("At random")]
+    shown = re.findall(r"<bdi>(.*?)</bdi>.*?(\u2212[\d.]+) <b>", gallery, flags=re.DOTALL)
+    # The most doubtful one is in the first gallery already.
+    assert shown == [(lost[1]["key"], f"\u2212{0.5 - lost[1]['mean_confidence']:.3f}")]
+    alone = as_html(
+        first, publish(first, lambda _: ""), history=History(first.storage, first.output)
+    )
+    assert "Less sure than" not in alone
 
 
 def test_the_page_is_compared_with_the_last_run_of_its_input(tmp_path: Path) -> None:
