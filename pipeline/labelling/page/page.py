@@ -184,7 +184,7 @@ def _class_mix(shown: Sequence[ClassTotal], manifest: Manifest, last: Mapping[st
         "Class mix",
         charts.class_mix(shown, manifest.num_pixels, last),
         "Share of all pixels of this run's masks." + _how_many(shown, manifest),
-        "mark" if last else "",
+        _key_of_marks(shown, last),
     )
 
 
@@ -196,8 +196,13 @@ def _class_confidence(shown: Sequence[ClassTotal], last: Sequence[ClassTotal]) -
         charts.class_confidence(shown, sure),
         "Mean confidence over the pixels of each class. A class far to the left is one that the "
         "network has seen too little of, or confuses with another.",
-        "mark" if sure else "",
+        _key_of_marks(shown, sure),
     )
+
+
+def _key_of_marks(shown: Sequence[ClassTotal], last: Mapping[str, float]) -> str:
+    """Explain marks of the last run where there are any: another network has other classes."""
+    return "mark" if any(label.name in last for label in shown) else ""
 
 
 def _how_many(shown: Sequence[ClassTotal], manifest: Manifest) -> str:

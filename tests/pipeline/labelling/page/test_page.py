@@ -342,6 +342,20 @@ def test_images_that_another_network_was_surer_of_are_shown(tmp_path: Path) -> N
     assert "Less sure than" not in alone
 
 
+def test_marks_are_explained_where_there_are_any(tmp_path: Path) -> None:
+    """Of a last run whose network has other classes no mark is in the charts, and none said."""
+    source = draw_images(tmp_path, 2)
+    first = _labelled(start_run(tmp_path, source, run_id="night-1"))
+    publish(first, lambda _: "")
+    second = _labelled(start_run(tmp_path, source, _hostile_network(), run_id="night-2"))
+    manifest = publish(second, lambda _: "")
+
+    page = as_html(second, manifest, history=History(second.storage, second.output))
+
+    assert "another network" in page
+    assert 'class="tick"' not in page
+
+
 def test_the_page_is_compared_with_the_last_run_of_its_input(tmp_path: Path) -> None:
     """Changes are against the run before of the same input; another network is marked."""
     _run(tmp_path, 3, run_id="first")
