@@ -1,4 +1,4 @@
-"""Where an export may not lie: in the input, among what labels lie in, or around any image.
+"""Where an export may not lie: in the input, in an output's own folders, or around any image.
 
 Files of an export have fixed names, and replace what has them. So before anything is written, all
 runs of the output are asked where their images are: finished or not, exported or not.
