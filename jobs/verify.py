@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jobs.logs.output import say
 from pipeline.errors import EXIT_OK, BrokenPromise, StoreError
 from pipeline.labelling.archive import remove_archives
-from pipeline.labelling.delta import strays
+from pipeline.labelling.delta import contradictions
 from pipeline.labelling.history import History
 from pipeline.labelling.repair import find_torn, remove, restore, unused
 from pipeline.labelling.runs import Run
@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 _UNPUBLISHED = (
     "The run is published. Without its manifest its images count as not done until the same "
     "command has finished it again: with these weights and this version of the decoders, and "
-    "with the images of these masks' shards still there. Where that can't be, leave it as it is"
+    "with the images of these masks' shards still there, unchanged. Where that can't be, leave it "
+    "as it is"
 )
 
 
@@ -52,11 +53,7 @@ def run(settings: VerifySettings) -> int:
             say(f"  It was written to {one.record.output}; the tables' mask_uri point there.")
         broken += sum(verdict.breaks.numbers.values())
         unfinished += not verdict.finished
-    if settings.run_id is None:
-        orphans = [*history.orphans(), *strays(history)]
-        broken += len(orphans)
-        for orphan in orphans[:10]:
-            say(f"table of no known run: {orphan}")
+    broken += _breaks_of_output(history, asked_for, every=settings.run_id is None)
     if broken:
         raise BrokenPromise(
             f"{broken} breaks in {output}. `fcn verify OUTPUT --repair --run-id RUN` names what "
@@ -74,6 +71,18 @@ def _say_which(runs: Sequence[Run], asked_for: Sequence[Run]) -> None:
     if len(asked_for) < len(runs):
         others = f"{count(len(runs) - 1, 'earlier run')} not checked, which --all checks"
         _log.info("the newest run's input is %s; %s", runs[-1].record.input, others)
+
+
+def _breaks_of_output(history: History, asked_for: list[Run], *, every: bool) -> int:
+    """Say what is broken beside the runs themselves; returns how much."""
+    history.refresh()  # others may have published meanwhile
+    orphans = history.orphans() if every else []
+    for orphan in orphans[:10]:
+        say(f"table of no known run: {orphan}")
+    found = contradictions(history, asked_for)
+    for said in found[:10]:
+        say(f"Delta log: {said}; label with --delta-log brings it up to the runs")
+    return len(orphans) + len(found)
 
 
 def repair(settings: VerifySettings) -> int:

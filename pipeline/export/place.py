@@ -57,16 +57,15 @@ def refuse_file(answers: Answers, to: str) -> None:
     for run, _ in answers.every_run:
         named = run.record.input
         # A manifest may be a folder of parts.
-        parts = (as_folder(named),) if named.lower().endswith(MANIFEST_ENDINGS) else ()
-        if to == named or to.startswith(parts):
+        in_parts = named.lower().endswith(MANIFEST_ENDINGS) and _lies_below(to, named)
+        if _is(to, named) or in_parts:
             raise SettingError(f"to={to!r} is the input of run {run.run_id}; name another file")
     _refuse_around_images(answers, f"{to}!/", to)
 
 
 def _refuse_own_folders(answers: Answers, to: str) -> None:
     output = answers.runs[-1][0].output
-    own = tuple(f"{output}/{name}/" for name in _OWN)
-    if to == output or as_folder(to).startswith(own):
+    if _is(to, output) or any(_lies_below(to, f"{output}/{name}") for name in _OWN):
         raise SettingError(
             f"to={to!r} holds what label has written; name another folder, as in {output}/exports"
         )
@@ -101,12 +100,13 @@ def _first_below(run: Run, manifest: Manifest | None, begins: str) -> str | None
         folder = re.split(r"[*?\[]", lists, maxsplit=1)[0]
         if _lies_below(folder, begins):
             return folder
-        if not begins.startswith(folder):
+        if not any(one.startswith(folder) for one in _ways(begins)):
             return None
     for table in _uris(run, manifest):
-        found = table["uri"].filter(pc.starts_with(table["uri"], begins))
-        if len(found):
-            return str(found[0])
+        for one in _ways(begins):
+            found = table["uri"].filter(pc.starts_with(table["uri"], one))
+            if len(found):
+                return str(found[0])
     return None
 
 
@@ -115,13 +115,20 @@ def _uris(run: Run, manifest: Manifest | None) -> Iterator[pa.Table]:
     return run.plan() if manifest is None else run.published(manifest, ["uri"])
 
 
+def _is(place: str, other: str) -> bool:
+    """Return whether two places are one, also by way of links."""
+    return not _ways(place).isdisjoint(_ways(other))
+
+
 def _lies_below(place: str, folder: str) -> bool:
     """Return whether a place lies below a folder, or is it, also by way of links."""
-    pairs = ((place, folder), (_without_links(place), _without_links(folder)))
-    return any(as_folder(one).startswith(as_folder(other)) for one, other in pairs)
+    folders = tuple(map(as_folder, _ways(folder)))
+    return any(as_folder(one).startswith(folders) for one in _ways(place))
 
 
-def _without_links(uri: str) -> str:
+def _ways(uri: str) -> set[str]:
+    """Name a place as it is called, and as it is called without links; a slash at its end stays."""
     if not uri.startswith("file://"):
-        return uri
-    return "file://" + os.path.realpath(local_path(uri))
+        return {uri}
+    end = "/" if uri.endswith("/") else ""
+    return {uri, "file://" + os.path.realpath(local_path(uri)).rstrip("/") + end}

@@ -169,7 +169,7 @@ def remove_run(storage: Storage, output: str, found: Removable) -> bool:
     if found.identity is None:
         # Since it was found, the name may have been used again.
         if is_left_over(storage, output, found.run_id):
-            _remove_folders(storage, found)
+            _remove_folders(storage, output, found)
         return True
     with Lock(storage, f"{output}/locks/{found.identity}", LEASE_S):
         manifest_uri = f"{run_folder(output, found.run_id)}/manifest.json"
@@ -180,16 +180,19 @@ def remove_run(storage: Storage, output: str, found: Removable) -> bool:
         remove_archives(storage, output)
         storage.remove(f"{run_folder(output, found.run_id)}/run.json")
         remove_archives(storage, output)
-        forget(storage, output, found.run_id)
-        _remove_folders(storage, found)
+        _remove_folders(storage, output, found)
     return True
 
 
-def _remove_folders(storage: Storage, found: Removable) -> None:
+def _remove_folders(storage: Storage, output: str, found: Removable) -> None:
     *published, folder = found.folders
-    # The rest of the run's folder tells that there is something left.
-    for one in (*published, f"{folder}/plan", folder):
+    forget(storage, output, found.run_id)
+    for one in (*published, f"{folder}/plan"):
         storage.remove_folder(one)
+    # A driver may have known the run before, and have added it meanwhile.
+    forget(storage, output, found.run_id)
+    # The rest of the run's folder tells that there is something left.
+    storage.remove_folder(folder)
 
 
 def _folders(output: str, run_id: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ is made up for by the next.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, InputError, PipelineError, StoreError
@@ -14,6 +14,7 @@ from pipeline.labelling.history import History
 from pipeline.labelling.records import Manifest, TablePart
 from pipeline.labelling.runs import TABLES, Run, run_folder
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
+from pipeline.redact import redacted
 from pipeline.store.delta_table import Change, DeltaLog, TableFile
 from pipeline.store.in_flight import answers_of
 from pipeline.store.storage import Storage
@@ -36,24 +37,45 @@ def keep_up(run: Run, manifest: Manifest, *, begin: bool) -> None:
         manifest: Its manifest, which stands in the output.
         begin: Whether to begin logs where there are none.
     """
+    _keep_up(run.storage, run.output, {run.run_id: manifest}, begin=begin)
+
+
+def catch_up(storage: Storage, output: str) -> None:
+    """Bring the logs up to the finished runs, and begin them where there are none, as `keep_up`.
+
+    Args:
+        storage: Writes the output.
+        output: URI of its folder.
+    """
+    _keep_up(storage, output, {}, begin=True)
+
+
+def _keep_up(storage: Storage, output: str, newest: Mapping[str, Manifest], *, begin: bool) -> None:
+    said = f"the Delta log of {output} lacks run(s)"
     try:
-        tables = _tables(run.storage, run.output)
+        tables = _tables(storage, output)
         if not begin and not any(table.log.exists() for table in tables):
             return
-        if not run.storage.conditional_put:
-            raise StoreError(ErrorCode.FAILED, "the store has no put-if-absent, which it needs")
-        published = _published(run, manifest)
-        for table in tables:
-            table.name_files_of(published, run.run_id)
+        if not storage.conditional_put:
+            _log.warning("%s, since the store has no put-if-absent, which it needs", said)
+            return
+        published = {**_published(storage, output), **newest}
     except PipelineError as error:
-        _log.warning(
-            "the Delta log of %s has no run %s: %s; the next run that is published adds it",
-            *(run.output, run.run_id, error),
-        )
+        _log.warning("%s until the next one is published: %s", said, error)
+        return
+    for table in tables:
+        try:
+            table.name_files_of(published, frozenset(newest))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is done
+            _log.warning(
+                "%s in table %s until the next one is published, or this command is run again "
+                "with --delta-log: %s",
+                *(said, table.name, redacted(str(error))),
+            )
 
 
 def forget(storage: Storage, output: str, run_id: str) -> None:
-    """Take a run out of the logs, before its files are removed.
+    """Take a run out of the logs: before its files are removed, and after, since others add runs.
 
     Args:
         storage: Reads and writes the output.
@@ -61,7 +83,7 @@ def forget(storage: Storage, output: str, run_id: str) -> None:
         run_id: The name of the run.
 
     Raises:
-        InputError: A log is damaged.
+        InputError: A log is damaged, or another program's by now.
         StoreError: The store did not answer.
     """
     for table in _tables(storage, output):
@@ -69,42 +91,22 @@ def forget(storage: Storage, output: str, run_id: str) -> None:
             table.log.change(lambda files: Change(removed=_of_run(files, run_id)))
 
 
-def contradictions(run: Run, manifest: Manifest) -> Iterator[str]:
-    """Compare the logs, where there are some, with the manifest of a finished run.
+def contradictions(history: History, runs: Sequence[Run]) -> list[str]:
+    """Compare the logs, where there are some, with finished runs and with what runs there are.
 
     Args:
-        run: The run.
-        manifest: Its manifest.
+        history: The output's runs, as they are now.
+        runs: Of these the files are compared.
 
-    Yields:
-        What a log says, and the manifest does not, or the other way round.
-
-    Raises:
-        InputError: A log is damaged.
-        StoreError: The store did not answer.
-    """
-    for table in _tables(run.storage, run.output):
-        if table.log.exists():
-            named = set(_of_run(table.log.files(), run.run_id))
-            published = set(table.files_of(run.run_id, manifest))
-            for what, files in (("lacks", published - named), ("names", named - published)):
-                for file in sorted(files, key=lambda one: one.path):
-                    yield f"{table.name} {what} {file.path} of {file.num_bytes} bytes"
-
-
-def strays(history: History) -> list[str]:
-    """Name the runs in the logs that are none of the output: their files are gone, or will be.
-
-    Args:
-        history: The output's runs.
+    Returns:
+        What a log says otherwise, or why it can't be read.
 
     Raises:
-        InputError: A record is damaged.
+        InputError: A record or manifest is damaged.
         StoreError: The store did not answer.
     """
-    known = {run.run_id for run in history.runs()}
     tables = _tables(history.storage, history.output)
-    return [stray for table in tables for stray in table.strays(known)]
+    return [said for table in tables for said in table.contradictions(history, runs)]
 
 
 @dataclass(frozen=True)
@@ -121,54 +123,83 @@ class _Table:
         folder = f"{self.output}/{self.name}"
         return DeltaLog(self.storage, folder, _SCHEMAS[self.name], _PARTITION)
 
-    def name_files_of(self, manifests: Mapping[str, Manifest], newest: str) -> None:
+    def name_files_of(self, manifests: Mapping[str, Manifest], newest: frozenset[str]) -> None:
         """Name the files of published runs, and no others.
 
         Args:
             manifests: By run.
-            newest: The run whose files may have been written anew.
+            newest: Runs whose files may have been written anew.
         """
         self.log.change(lambda files: self._difference(files, manifests, newest))
 
-    def files_of(self, run_id: str, manifest: Manifest) -> list[TableFile]:
-        """Look up the files that a manifest names; those that are gone are left out."""
-        parts = self._parts_of(manifest)
-        sizes = answers_of(self._size_of, parts, _LOOKED_UP_AT_A_TIME)
-        return [
-            TableFile(self._path_of(part), run_id, size, part.num_rows)
-            for part, size in zip(parts, sizes, strict=True)
-            if size is not None
+    def files_of(self, manifests: Mapping[str, Manifest]) -> set[TableFile]:
+        """Look up the files that manifests name, by run; those that are gone are left out."""
+        named = [
+            (run_id, part)
+            for run_id, manifest in manifests.items()
+            for part in self._parts_of(manifest)
         ]
+        sizes = answers_of(lambda one: self._size_of(one[1]), named, _LOOKED_UP_AT_A_TIME)
+        return {
+            TableFile(self._path_of(part), run_id, size, part.num_rows)
+            for (run_id, part), size in zip(named, sizes, strict=True)
+            if size is not None
+        }
 
-    def strays(self, known: Collection[str]) -> list[str]:
-        """Name the runs in the log that are not known, or say why it can't be read."""
+    def contradictions(self, history: History, runs: Sequence[Run]) -> Iterator[str]:
+        """Say what the log says otherwise than runs do."""
+        if not self.log.exists():
+            return
         try:
-            found = {file.partition for file in self.log.files()} if self.log.exists() else set()
+            named = _by_run(self.log.files())
         except InputError as error:
-            return [str(error)]
-        return [f"{self.name}/_delta_log: run={one}" for one in sorted(found - set(known))]
+            yield str(error)
+            return
+        manifests = zip(runs, history.manifests(runs), history.finished(runs), strict=True)
+        for run, manifest, finished in manifests:
+            if manifest is not None and finished:
+                yield from self._contradictions(run, manifest, named.get(run.run_id, set()))
+        for run_id in sorted(named.keys() - {run.run_id for run in history.runs()}):
+            yield f"{self.name} names files of run {run_id}, which is none of this output"
+
+    def _contradictions(self, run: Run, manifest: Manifest, named: set[TableFile]) -> Iterator[str]:
+        published = self.files_of({run.run_id: manifest})
+        for what, files in (("lacks", published - named), ("names", named - published)):
+            for file in _sorted(files):
+                yield f"{self.name} {what} {file.path} of {file.num_bytes} bytes"
 
     def _difference(
-        self, files: Iterable[TableFile], manifests: Mapping[str, Manifest], newest: str
+        self,
+        files: Iterable[TableFile],
+        manifests: Mapping[str, Manifest],
+        newest: frozenset[str],
     ) -> Change:
-        named: dict[str, set[TableFile]] = {}
-        for file in files:
-            named.setdefault(file.partition, set()).add(file)
-        added: set[TableFile] = set()
-        removed: set[TableFile] = set()
-        for run_id, manifest in manifests.items():
-            here = named.pop(run_id, set())
-            if run_id != newest and self._paths_of(manifest) == {file.path for file in here}:
-                continue
-            there = set(self.files_of(run_id, manifest))
-            paths = {file.path for file in there}
-            added |= there - here
-            removed |= {file for file in here if file.path not in paths}
-        for run_id, here in named.items():
-            # It is gone, or somebody has published it since the manifests were read.
-            if not self.storage.exists(f"{run_folder(self.output, run_id)}/manifest.json"):
-                removed |= here
-        return Change(_sorted(added), _sorted(removed))
+        named = _by_run(files)
+        others = {
+            run_id
+            for run_id in {*named, *manifests} - newest
+            if run_id not in manifests
+            or self._paths_of(manifests[run_id]) != {file.path for file in named.get(run_id, ())}
+        }
+        published = {*newest, *self._published_now(others)}
+        there = self.files_of({one: manifests[one] for one in published if one in manifests})
+        # Of another run that somebody has published meanwhile the log is right.
+        judged = (others - published) | (published & manifests.keys())
+        here = {file for run_id in judged for file in named.get(run_id, ())}
+        paths = {file.path for file in there}
+        return Change(_sorted(there - here), _sorted(one for one in here if one.path not in paths))
+
+    def _published_now(self, run_ids: Iterable[str]) -> set[str]:
+        """Ask the store which runs are published: many at first, and few of a night."""
+        asked = sorted(run_ids)
+        answers = answers_of(self._is_published, asked, _LOOKED_UP_AT_A_TIME)
+        return {run_id for run_id, there in zip(asked, answers, strict=True) if there}
+
+    def _is_published(self, run_id: str) -> bool:
+        """Ask the store, now; a run that is being removed loses its record first."""
+        folder = run_folder(self.output, run_id)
+        names = ("run.json", "manifest.json")
+        return all(self.storage.exists(f"{folder}/{name}") for name in names)
 
     def _parts_of(self, manifest: Manifest) -> Sequence[TablePart]:
         return manifest.images if self.name == "images" else manifest.class_statistics
@@ -192,14 +223,20 @@ def _tables(storage: Storage, output: str) -> list[_Table]:
     return [_Table(storage, output, name) for name in TABLES]
 
 
-def _published(run: Run, manifest: Manifest) -> dict[str, Manifest]:
-    """Read the manifests of all finished runs as they are now, and add one."""
-    history = History.with_archive(run.storage, run.output)
+def _published(storage: Storage, output: str) -> dict[str, Manifest]:
+    """Read the manifests of all finished runs as they are now."""
+    history = History.with_archive(storage, output)
     runs = history.runs()
     finished = [one for one, done in zip(runs, history.finished(runs), strict=True) if done]
     manifests = zip(finished, history.manifests(finished), strict=True)
-    found = {one.run_id: its for one, its in manifests if its is not None}
-    return {**found, run.run_id: manifest}
+    return {one.run_id: its for one, its in manifests if its is not None}
+
+
+def _by_run(files: Iterable[TableFile]) -> dict[str, set[TableFile]]:
+    found: dict[str, set[TableFile]] = {}
+    for file in files:
+        found.setdefault(file.partition, set()).add(file)
+    return found
 
 
 def _of_run(files: Iterable[TableFile], run_id: str) -> list[TableFile]:

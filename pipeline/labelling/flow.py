@@ -30,6 +30,7 @@ def label(job: Job) -> Outcome:
     """
     found = job.look()
     if (done := job.nothing_left(found)) is not None:
+        job.catch_up()
         return done
     job = job.checked()
     # Ray takes seconds to import, which what is refused or done already must not wait for.

@@ -136,12 +136,17 @@ def remove(storage: Storage, output: str, run_id: str, found: Sequence[Torn]) ->
     Raises:
         InputError: A Delta log is damaged.
     """
-    # Whoever finds the tables by a Delta log shall not miss what it names.
-    forget(storage, output, run_id)
     # What says that the run is done goes first, and what others name goes last.
     gone = dict.fromkeys(uri for torn in found for uri in torn.goes)
+    unpublished = any(uri.endswith("/manifest.json") for uri in gone)
+    # Whoever finds the tables by a Delta log shall not miss what it names, nor if a driver that
+    # knew the run has added it meanwhile.
+    if unpublished:
+        forget(storage, output, run_id)
     for uri in sorted(gone, key=_order):
         storage.remove(uri)
+    if unpublished:
+        forget(storage, output, run_id)
     return len(gone)
 
 
@@ -203,8 +208,8 @@ def _torn_masks(run: Run, pool: ThreadPoolExecutor) -> Iterator[Torn]:
         reason = "" if data is None else _torn(data)
         if not reason:
             return None
-        commit = (*_unfinish(run), run.commit_uri(row["shard"]))
-        return Torn(uri, reason, (*(commit if row["shard"] in commits else ()), uri))
+        commit = [run.commit_uri(row["shard"])] if row["shard"] in commits else []
+        return Torn(uri, reason, (*_unfinish(run), *commit, uri))
 
     for uri in _plan_uris(run):
         table, _ = _read(run.storage, uri)
@@ -220,8 +225,8 @@ def _torn_tars(run: Run, pool: ThreadPoolExecutor) -> Iterator[Torn]:
         found = _tars(run, shard)
         if not any(reason for _, reason in found):
             return []
-        commit = (*_unfinish(run), run.commit_uri(shard)) if shard in commits else ()
-        goes = (*commit, *(uri for uri, _ in found))
+        commit = [run.commit_uri(shard)] if shard in commits else []
+        goes = (*_unfinish(run), *commit, *(uri for uri, _ in found))
         return [Torn(uri, reason, goes) for uri, reason in found if reason]
 
     for part in run.record.plan:

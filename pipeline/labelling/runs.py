@@ -150,7 +150,7 @@ class Run:
         """Read the plan, file by file."""
         for part in self.record.plan:
             uri = f"{self.folder}/plan/{part.file}"
-            yield _table(uri, self.storage.read(uri))
+            yield _table(uri, read_plan(self.storage, uri))
 
     def commit(self, shard: int) -> pa.Table:
         """Read a shard's commit record. Raises InputError if it is damaged."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import PipelineError, SettingError, StoreError
 from pipeline.gpus import check_gpus
 from pipeline.labelling import plan
+from pipeline.labelling.delta import catch_up
 from pipeline.labelling.draft import Draft, draft
 from pipeline.labelling.history import History
 from pipeline.labelling.network import (
@@ -199,6 +200,11 @@ class Job:
             assert found.draft is not None, "either a run or a draft"
             run = plan.start_run(self.storage, self.settings, self.record, found.draft)
         return replace(run, storage=self.storage, attempt=attempt)
+
+    def catch_up(self) -> None:
+        """Bring Delta logs up where that is asked for and nothing is left to be published."""
+        if self.settings.delta_log:
+            catch_up(writable_storage(self.storage, self.output), self.output)
 
     def archive(self) -> None:
         """Add finished runs to the archive, now and then; the work is done without it."""

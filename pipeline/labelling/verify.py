@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pipeline.errors import InputError
 from pipeline.labelling.breaks import Breaks
 from pipeline.labelling.check_piece import Check, Checked
-from pipeline.labelling.delta import contradictions
 from pipeline.labelling.mask_names import MASK_ENDING
 from pipeline.labelling.pieces import Piece, pieces_of
 from pipeline.labelling.records import Manifest
@@ -74,7 +73,6 @@ def verify(run: Run, threads: int, share: float = 1.0, check_pieces: CheckPieces
     if manifest is not None:
         check_manifest(run, manifest, found.count, breaks)
         _check_no_others(run, manifest, breaks)
-        _check_delta_logs(run, manifest, breaks)
         if missing:
             breaks.add("manifest in spite of missing commits", f"{len(missing)} shards")
     finished = manifest is not None and run.finished()
@@ -82,15 +80,6 @@ def verify(run: Run, threads: int, share: float = 1.0, check_pieces: CheckPieces
     num_strays = _num_masks_there(run) - num_ok if finished and share == 1 else 0
     numbers = (found.count.num_read, num_ok, len(missing))
     return Verdict(breaks, *numbers, finished, max(0, num_strays))
-
-
-def _check_delta_logs(run: Run, manifest: Manifest, breaks: Breaks) -> None:
-    """Compare the logs with the manifest; the next publication brings them up to it."""
-    try:
-        for said in contradictions(run, manifest) if run.finished() else ():
-            breaks.add("Delta log and manifest differ", said)
-    except InputError as error:
-        breaks.add("Delta log is unreadable", str(error))
 
 
 def _num_masks_there(run: Run) -> int:

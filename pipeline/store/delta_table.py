@@ -7,6 +7,7 @@ File, Transaction Identifiers, and Checkpoints.
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,15 +19,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipeline.errors import ErrorCode, InputError, SettingError, StoreError
+from pipeline.errors import ErrorCode, InputError, PipelineError, StoreError
 from pipeline.store.in_flight import answers_of
 from pipeline.store.storage import Storage
 
 if TYPE_CHECKING:
-    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+    from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties
     from deltalake.transaction import AddAction, RemoveAction
 
+_log = logging.getLogger(__name__)
+
 _LOG = "_delta_log"
+# Of Rust, and no `Exception`.
+_PANIC = "PanicException"
+# Of the protocol: later ones may delete rows of a file, or call columns otherwise.
+_READER, _WRITER = 1, 2
 _LAST_CHECKPOINT = "_last_checkpoint"
 _OF_A_VERSION = re.compile(r"(\d{20})\.[^/]*(json|parquet)")
 _READ_AT_A_TIME = 32
@@ -114,6 +121,10 @@ class DeltaLog:
         for _ in range(_ATTEMPTS):
             with self._copy() as copy:
                 table = self._opened(copy)
+                if table is not None and (lacking := self._lacking(table)):
+                    table.alter.add_columns(lacking, post_commithook_properties=_hooks())
+                    self._put(copy, table.version())
+                    continue
                 found = find([] if table is None else self._files_of(table))
                 if not found.partitions or self._put(copy, self._commit(copy, table, found)):
                     return
@@ -128,7 +139,7 @@ class DeltaLog:
     @contextmanager
     def _copy(self) -> Iterator[Path]:
         """Copy what tells the state of the table: the last checkpoint, and the commits since."""
-        with TemporaryDirectory(prefix="fcn-delta-") as folder, _naming(self._uri):
+        with _naming(self._uri), TemporaryDirectory(prefix="fcn-delta-") as folder:
             copy = Path(folder, _LOG)
             copy.mkdir()
             names = self._names_since_checkpoint()
@@ -140,16 +151,38 @@ class DeltaLog:
             yield Path(folder)
 
     def _names_since_checkpoint(self) -> list[str]:
-        last = self.storage.find(f"{self._uri}/{_LAST_CHECKPOINT}")
-        first = 0 if last is None else int(json.loads(last)["version"])
-        found = map(_OF_A_VERSION.fullmatch, self.storage.children(self._uri))
-        names = [one.string for one in found if one is not None and int(one[1]) >= first]
-        return names if last is None else [_LAST_CHECKPOINT, *names]
+        found = [*map(_OF_A_VERSION.fullmatch, self.storage.children(self._uri))]
+        versions = {one.string: int(one[1]) for one in found if one is not None}
+        summed_up = [versions[name] for name in versions if ".checkpoint." in name]
+        last = _version_of(self.storage.find(f"{self._uri}/{_LAST_CHECKPOINT}"))
+        if last not in summed_up:  # it is a hint, and may be damaged
+            return list(versions)
+        names = [name for name, version in versions.items() if version >= last]
+        return [_LAST_CHECKPOINT, *names]
 
     def _opened(self, copy: Path) -> "DeltaTable | None":
+        """Open the copy, if it is of the protocol that is written here: nothing else is undone."""
         from deltalake import DeltaTable  # noqa: PLC0415 - few commands need it
 
-        return DeltaTable(copy) if any((copy / _LOG).iterdir()) else None
+        if not any((copy / _LOG).iterdir()):
+            return None
+        table = DeltaTable(copy)
+        protocol = table.protocol()
+        if protocol.min_reader_version > _READER or protocol.min_writer_version > _WRITER:
+            raise ValueError(
+                f"another program has made it a table for readers of version "
+                f"{protocol.min_reader_version} and writers of version "
+                f"{protocol.min_writer_version}; here {_READER} and {_WRITER} are written"
+            )
+        return table
+
+    def _lacking(self, table: "DeltaTable") -> "list[Field]":
+        """List the columns that were not thought of when the table was made."""
+        from deltalake import Schema  # noqa: PLC0415 - as above
+
+        there = {field.name for field in table.schema().fields}
+        fields = Schema.from_arrow(self._columns).fields
+        return [field for field in fields if field.name not in there]
 
     def _files_of(self, table: "DeltaTable") -> list[TableFile]:
         found = pa.table(table.get_add_actions(flatten=True))
@@ -170,7 +203,15 @@ class DeltaLog:
             commit_properties=_properties(found, table),
             post_commithook_properties=_hooks(),
         )
-        return table.version() + 1  # the handle stays at what it was opened with
+        table.update_incremental()
+        self._check(table, found)
+        return table.version()
+
+    def _check(self, table: "DeltaTable", found: Change) -> None:
+        """Refuse a commit that does nothing, as of paths that another writer spells in his way."""
+        there = set(self._files_of(table))
+        if not there.issuperset(found.added) or not there.isdisjoint(found.removed):
+            raise ValueError("it holds files of another program, which can't be changed here")
 
     def _create(self, copy: Path, found: Change) -> None:
         from deltalake import Schema  # noqa: PLC0415 - as above
@@ -191,8 +232,11 @@ class DeltaLog:
         if not self.storage.create(f"{self._uri}/{commit}", (copy / _LOG / commit).read_bytes()):
             return False
         sums = sorted((copy / _LOG).glob(f"{version:020d}.checkpoint*"))
-        for path in (*sums, copy / _LOG / _LAST_CHECKPOINT) if sums else ():
-            self.storage.write(f"{self._uri}/{path.name}", path.read_bytes())
+        try:
+            for path in (*sums, copy / _LOG / _LAST_CHECKPOINT) if sums else ():
+                self.storage.write(f"{self._uri}/{path.name}", path.read_bytes())
+        except StoreError as error:  # it is committed all the same, and the next hundred sums it up
+            _log.warning("%s has no checkpoint of version %d: %s", self._uri, version, error)
         return True
 
     @property
@@ -231,18 +275,34 @@ class DeltaLog:
 
 @contextmanager
 def _naming(uri: str) -> Iterator[None]:
-    """Say of which log something is true that delta-rs says of its copy."""
-    from deltalake.exceptions import DeltaError  # noqa: PLC0415 - as above
-
+    """Say of which log something is true that libraries say of its copy, whatever they raise."""
     try:
         yield
+    except PipelineError:
+        raise
     except OSError as error:
-        raise SettingError(
+        raise StoreError(
+            ErrorCode.FAILED,
             f"{uri} is copied to a temporary folder, which has no room or can't be written: "
-            f"{error}; set the environment variable TMPDIR to a folder on a larger disk"
+            f"{error}; set the environment variable TMPDIR to a folder on a larger disk",
         ) from error
-    except (DeltaError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{uri} can't be used: {error}") from error
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
+        said = str(error).partition("\n")[0]
+        raise InputError(
+            f"{uri} can't be used: {said}; to begin it anew, remove the folders _delta_log of both "
+            "tables and call label with --delta-log"
+        ) from error
+
+
+def _version_of(last_checkpoint: bytes | None) -> int | None:
+    try:
+        found = json.loads(last_checkpoint or b"{}")
+    except (ValueError, RecursionError):
+        return None
+    version = found.get("version") if isinstance(found, dict) else None
+    return version if isinstance(version, int) else None
 
 
 def _properties(found: Change, table: "DeltaTable | None") -> "CommitProperties":

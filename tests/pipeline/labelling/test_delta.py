@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -153,7 +154,7 @@ def test_what_a_driver_could_not_write_the_next_one_adds(
     run = _night(tmp_path, "b", 0)
     monkeypatch.undo()
     assert run.finished()
-    assert "has no run b" in caplog.text
+    assert "lacks run(s) in table images" in caplog.text
     assert "not allowed" in caplog.text
     assert main(["verify", str(tmp_path / "out")]) == BrokenPromise.exit_code
 
@@ -228,21 +229,115 @@ def test_a_run_that_is_cleaned_leaves_the_log_first(
     assert main(["verify", str(tmp_path / "out"), "--all"]) == 0
 
 
+def _driver(folder: Path) -> Callable[[Storage], None]:
+    """Return a driver of another run, which has read the manifests and has still to commit."""
+    known = delta._published(Storage(), f"file://{folder}/out")
+
+    def commit(storage: Storage) -> None:
+        for table in delta._tables(storage, f"file://{folder}/out"):
+            table.name_files_of(known, frozenset())
+
+    return commit
+
+
+@pytest.mark.parametrize(
+    ("call", "ending"),
+    [("remove", "/runs/a/run.json"), ("remove_folder", "/masks/run=a"),
+     ("remove_folder", "/class_statistics/run=a")],
+)  # fmt: skip
 def test_a_run_that_a_driver_adds_while_it_is_cleaned_leaves_again(
-    nights: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nights: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, ending: str
 ):
-    """The driver had read the manifests before, and commits before the record goes."""
-    real, driver = Storage.remove, delta._published(nights[2], nights[2].manifest())
+    """The driver had read the manifests before; whenever it commits, no gone file is named."""
+    real, commit = getattr(Storage, call), _driver(tmp_path)
 
     def commits(self: Storage, uri: str) -> None:
-        if uri.endswith("/runs/a/run.json"):
-            for table in delta._tables(self, f"file://{tmp_path}/out"):
-                table.name_files_of(driver, "c")
+        if uri.endswith(ending):
+            commit(self)
+        real(self, uri)
+
+    monkeypatch.setattr(Storage, call, commits)
+    assert main(["clean", str(tmp_path / "out"), "--keep-newest", "--no-dry-run"]) == 0
+    assert not (tmp_path / "out/images/run=a").exists()
+    assert _agree(tmp_path)
+
+
+def test_a_run_that_a_driver_adds_while_it_is_repaired_leaves_again(
+    nights: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So it is with a repair, whose removal begins with what says that the run is done."""
+    [part] = (tmp_path / "out/images/run=c").iterdir()
+    part.write_bytes(part.read_bytes()[:-9])
+    real, commit = Storage.remove, _driver(tmp_path)
+
+    def commits(self: Storage, uri: str) -> None:
+        if uri.endswith("/_SUCCESS"):
+            commit(self)
         real(self, uri)
 
     monkeypatch.setattr(Storage, "remove", commits)
-    assert main(["clean", str(tmp_path / "out"), "--keep-newest", "--no-dry-run"]) == 0
-    assert _versions(tmp_path) == 6
+    assert main(["verify", str(tmp_path / "out"), "--repair", "--no-dry-run"]) == 0
+    assert _agree(tmp_path)
+
+
+def test_what_is_left_of_a_run_leaves_the_log(nights: list[Run], tmp_path: Path):
+    """Of a removal by an earlier version, or by hand, that was cut off behind the record."""
+    (tmp_path / "out/runs/a/run.json").unlink()
+    assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
+    assert _agree(tmp_path)
+    (tmp_path / "out/runs/b/run.json").unlink()
+    shutil.rmtree(tmp_path / "out/images/run=b")
+    _night(tmp_path, "d", 0)
+    assert _agree(tmp_path)
+
+
+def test_logs_are_begun_and_mended_where_nothing_is_left_to_do(tmp_path: Path):
+    """`--delta-log` over an input that is finished, which no publication would come to."""
+    draw_images(tmp_path, 2)
+    run = _night(tmp_path, "a", begin=False)
+    delta.catch_up(run.storage, run.output)
+    assert _agree(tmp_path)
+    delta.catch_up(run.storage, run.output)
+    assert _versions(tmp_path) == 1
+
+
+def test_nothing_that_befalls_a_log_costs_a_run_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A temporary folder that is gone is a warning, too, and the next run makes up for it."""
+    draw_images(tmp_path, 2)
+    run = _labelled(tmp_path, "a")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    _publish(run)
+    assert run.finished()
+    assert "set the environment variable TMPDIR" in caplog.text
+    monkeypatch.undo()
+    _night(tmp_path, "b", 0)
+    assert _agree(tmp_path)
+
+
+def test_one_table_is_kept_whatever_befalls_the_other(
+    nights: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A torn log of one says how to begin anew, and the other has all runs."""
+    newest = max((tmp_path / "out/images/_delta_log").glob("*.json"))
+    newest.write_bytes(newest.read_bytes()[:-30])
+    _night(tmp_path, "d", 0)
+    rows = _by_manifests(tmp_path, "class_statistics")
+    assert _by_log(tmp_path, "class_statistics") == rows
+    for table in TABLES:
+        shutil.rmtree(tmp_path / "out" / table / "_delta_log")
+    delta.catch_up(nights[0].storage, nights[0].output)
+    assert _agree(tmp_path)
+
+
+def test_columns_that_a_later_version_has_are_seen(nights: list[Run], tmp_path: Path):
+    """A log of a version whose tables had a column less gets it with the next run."""
+    for table in TABLES:
+        shutil.rmtree(tmp_path / "out" / table / "_delta_log")
+    folder, fewer = f"file://{tmp_path}/out/images", IMAGES.remove(len(IMAGES) - 1)
+    DeltaLog(Storage(), folder, fewer, "run").change(lambda _: Change([_file(1)]))
+    _night(tmp_path, "d", 0)
     assert _agree(tmp_path)
 
 
@@ -253,7 +348,7 @@ def test_a_run_whose_folders_were_removed_by_hand_leaves_with_the_next(
     for place in ("runs/b", "masks/run=b", "images/run=b", "class_statistics/run=b"):
         shutil.rmtree(tmp_path / "out" / place)
     assert main(["verify", str(tmp_path / "out")]) == BrokenPromise.exit_code
-    assert "table of no known run: images/_delta_log: run=b" in capfd.readouterr().out
+    assert "Delta log: images names files of run b" in capfd.readouterr().out
     _night(tmp_path, "d", 0)
     assert _agree(tmp_path)
 
@@ -401,10 +496,15 @@ def test_a_thousand_nights_are_read_from_the_last_checkpoint(tmp_path: Path):
         log.change(_add(number))
     assert (tmp_path / "images/_delta_log/_last_checkpoint").exists()
     assert len(log.files()) == 105
+    hint = tmp_path / "images/_delta_log/_last_checkpoint"
     reader = replace(log, storage=storage.counting())
     assert len(reader.files()) == 105
     assert reader.storage.requests.total() <= 10
     assert DeltaTable(tmp_path / "images").version() == 104
+    # It is a hint, and may be damaged.
+    for content in (b"", b"[]", b'{"version": 1e999}', b"[" * 200_000, b'{"version": 777}'):
+        hint.write_bytes(content)
+        assert len(log.files()) == 105
 
 
 def test_a_log_that_others_write_without_end_is_given_up(
