@@ -182,3 +182,27 @@ def test_an_unfinished_run_s_images_are_not_replaced(tmp_path: Path, caplog) -> 
     there = _files(tmp_path)
     assert _export(tmp_path, tmp_path / "to", "voc") == 2
     assert _files(tmp_path) == there
+
+
+@pytest.mark.parametrize("lies", ["the images", "the run's masks"])
+def test_a_link_to_a_place_is_that_place(tmp_path: Path, lies: str, caplog) -> None:
+    """A folder by another name is refused as by its own: around images, and in an output."""
+    images = _photos(tmp_path / "photos", "JPEGImages/x.jpg")
+    label(on_disk(tmp_path), _manifest(tmp_path, *images), "night-1")
+    place = {"the images": "photos", "the run's masks": "out/masks/run=night-1"}[lies]
+    (tmp_path / "link").symlink_to(tmp_path / place)
+    there = _files(tmp_path)
+    assert _export(tmp_path, tmp_path / "link", "voc") == 2
+    assert _files(tmp_path) == there
+    assert "could be replaced" in caplog.text or "what label has written" in caplog.text
+
+
+def test_a_selection_does_not_replace_the_manifest_behind_a_link(tmp_path: Path) -> None:
+    """The input of the run is refused, by whatever way it is named."""
+    images = _photos(tmp_path / "photos", "x.jpg")
+    label(on_disk(tmp_path), _manifest(tmp_path, *images), "night-1")
+    (tmp_path / "link").symlink_to(tmp_path)
+    there = _files(tmp_path)
+    command = ["select", str(tmp_path / "out"), "--random", "1"]
+    assert main([*command, "--to", str(tmp_path / "link/list.csv")]) == 2
+    assert _files(tmp_path) == there
