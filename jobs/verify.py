@@ -23,6 +23,10 @@ _UNPUBLISHED = (
     "with the images of these masks' shards still there, unchanged. Where that can't be, leave it "
     "as it is"
 )
+_LOGS_ANEW = (
+    "The tables are whole without it. `label` with --delta-log adds what a log lacks; to begin "
+    "both anew, remove the folders _delta_log before"
+)
 
 
 def run(settings: VerifySettings) -> int:
@@ -81,7 +85,9 @@ def _breaks_of_output(history: History, asked_for: list[Run], *, every: bool) ->
         say(f"table of no known run: {orphan}")
     found = contradictions(history, asked_for)
     for said in found[:10]:
-        say(f"Delta log: {said}; label with --delta-log brings it up to the runs")
+        say(f"Delta log: {said}")
+    if found:
+        say(f"  {_LOGS_ANEW}")
     return len(orphans) + len(found)
 
 
