@@ -58,7 +58,7 @@ def _named(run: Run, shard: int) -> list[str]:
         rows = read_parquet(data, ["mask_uri"]).to_pylist() if data is not None else []
     except DAMAGE:
         return []
-    return list(dict.fromkeys(place_of_mask(run, row).uri for row in rows if row["mask_uri"]))
+    return list(dict.fromkeys(place_of_mask(run, row).uri for row in rows if row.get("mask_uri")))
 
 
 def _published(run: Run) -> Iterator[Gone]:
