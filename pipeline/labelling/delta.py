@@ -102,7 +102,7 @@ def contradictions(history: History, runs: Sequence[Run]) -> list[str]:
         What a log says otherwise, or why it can't be read.
 
     Raises:
-        InputError: A record or manifest is damaged.
+        InputError: A record is damaged.
         StoreError: The store did not answer.
     """
     tables = _tables(history.storage, history.output)
@@ -155,9 +155,9 @@ class _Table:
         except InputError as error:
             yield str(error)
             return
-        manifests = zip(runs, history.manifests(runs), history.finished(runs), strict=True)
-        for run, manifest, finished in manifests:
-            if manifest is not None and finished:
+        for run, finished in zip(runs, history.finished(runs), strict=True):
+            manifest = _readable(history, run) if finished else None
+            if manifest is not None:
                 yield from self._contradictions(run, manifest, named.get(run.run_id, set()))
         for run_id in sorted(named.keys() - {run.run_id for run in history.runs()}):
             yield f"{self.name} names files of run {run_id}, which is none of this output"
@@ -230,6 +230,14 @@ def _published(storage: Storage, output: str) -> dict[str, Manifest]:
     finished = [one for one, done in zip(runs, history.finished(runs), strict=True) if done]
     manifests = zip(finished, history.manifests(finished), strict=True)
     return {one.run_id: its for one, its in manifests if its is not None}
+
+
+def _readable(history: History, run: Run) -> Manifest | None:
+    """Read a manifest; None if it is damaged, which is for others to say."""
+    try:
+        return history.manifests([run])[0]
+    except InputError:
+        return None
 
 
 def _by_run(files: Iterable[TableFile]) -> dict[str, set[TableFile]]:

@@ -396,6 +396,16 @@ def test_verify_compares_the_log_with_the_manifest(
     assert "Delta log" in capfd.readouterr().out
 
 
+def test_a_manifest_that_is_torn_is_the_runs_break(
+    nights: list[Run], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """What the logs are compared with being damaged, verify ends with its verdict all the same."""
+    path = tmp_path / "out/runs/c/manifest.json"
+    path.write_text(path.read_text()[:-50])
+    assert main(["verify", str(tmp_path / "out")]) == BrokenPromise.exit_code
+    assert "manifest is unreadable" in capfd.readouterr().out
+
+
 def test_a_store_without_put_if_absent_gets_no_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
