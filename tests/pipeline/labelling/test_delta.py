@@ -451,7 +451,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         }
         bucket = server.make_bucket()
         bucket = bucket if "://" in bucket else f"s3://{bucket}"
-        storage = Storage(timeout_s=5.0, patience_s=10.0, **where)
+        storage = Storage(timeout_s=5.0, patience_s=60.0, **where)
         yield Place(storage, f"{bucket}/out 1%20é/images", proxy.faults, proxy.requests)
 
 

@@ -10,13 +10,13 @@ from tests.product import REPOSITORY
 _PROGRAM = """
 import ctypes, time
 from pipeline.labelling.watchdog import Watchdog
-dog = Watchdog(1.0)
+dog = Watchdog(2.0)
 for _ in range(3):  # overlapping and after each other
-    with dog.awake(), dog.awake(), dog.limit("nothing", 1.0):
-        time.sleep(0.4)
-time.sleep(2)  # nothing is being done
+    with dog.awake(), dog.awake(), dog.limit("nothing", 2.0):
+        time.sleep(0.8)
+time.sleep(2.5)  # nothing is being done
 print("well", flush=True)
-with dog.awake(), dog.limit("the picture", 1.0):
+with dog.awake(), dog.limit("the picture", 2.0):
     {hang}
 """
 

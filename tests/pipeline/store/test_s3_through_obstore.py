@@ -46,7 +46,8 @@ def known(s3: Server) -> Iterator[Known]:
     bucket = s3.make_bucket()
     s3.put(bucket, "in/object", b"content")
     with fault_proxy(s3.endpoint_url) as proxy:
-        known = Known(proxy, Storage(proxy.endpoint_url, timeout_s=2.0, patience_s=3.0), bucket)
+        storage = Storage(proxy.endpoint_url, timeout_s=2.0, patience_s=60.0, attempts=5)
+        known = Known(proxy, storage, bucket)
         known.storage.read(known.uri)
         known.agents()
         yield known
