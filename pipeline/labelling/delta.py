@@ -7,6 +7,7 @@ is made up for by the next.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.errors import ErrorCode, InputError, PipelineError, StoreError
@@ -155,15 +156,14 @@ class _Table:
         except InputError as error:
             yield str(error)
             return
-        for run, finished in zip(runs, history.finished(runs), strict=True):
-            manifest = _readable(history, run) if finished else None
-            if manifest is not None:
-                yield from self._contradictions(run, manifest, named.get(run.run_id, set()))
+        manifests = _readable(history, runs)
+        published = _by_run(self.files_of(manifests))
+        for run_id in manifests:
+            yield from self._contradictions(published.get(run_id, set()), named.get(run_id, set()))
         for run_id in sorted(named.keys() - {run.run_id for run in history.runs()}):
             yield f"{self.name} names files of run {run_id}, which is none of this output"
 
-    def _contradictions(self, run: Run, manifest: Manifest, named: set[TableFile]) -> Iterator[str]:
-        published = self.files_of({run.run_id: manifest})
+    def _contradictions(self, published: set[TableFile], named: set[TableFile]) -> Iterator[str]:
         for what, files in (("lacks", published - named), ("names", named - published)):
             for file in _sorted(files):
                 yield f"{self.name} {what} {file.path} of {file.num_bytes} bytes"
@@ -232,12 +232,15 @@ def _published(storage: Storage, output: str) -> dict[str, Manifest]:
     return {one.run_id: its for one, its in manifests if its is not None}
 
 
-def _readable(history: History, run: Run) -> Manifest | None:
-    """Read a manifest; None if it is damaged, which is for others to say."""
-    try:
-        return history.manifests([run])[0]
-    except InputError:
-        return None
+def _readable(history: History, runs: Sequence[Run]) -> dict[str, Manifest]:
+    """Read the manifests of finished runs; those that are damaged are for others to say."""
+    found: dict[str, Manifest] = {}
+    for run, finished in zip(runs, history.finished(runs), strict=True):
+        with suppress(InputError):
+            [manifest] = history.manifests([run]) if finished else [None]
+            if manifest is not None:
+                found[run.run_id] = manifest
+    return found
 
 
 def _by_run(files: Iterable[TableFile]) -> dict[str, set[TableFile]]:

@@ -275,7 +275,7 @@ def _torn_commits(run: Run) -> Iterator[Torn]:
 
 def _gone(run: Run, pool: ThreadPoolExecutor) -> list[Torn]:
     unfinish = _unfinish(run)
-    return [Torn(file.uri, "it is gone", (*unfinish, *file.goes)) for file in gone_files(run, pool)]
+    return [Torn(file.uri, _GONE, (*unfinish, *file.goes)) for file in gone_files(run, pool)]
 
 
 def _torn_tables(run: Run) -> Iterator[Torn]:

@@ -203,8 +203,12 @@ class Job:
 
     def catch_up(self) -> None:
         """Bring Delta logs up where that is asked for and nothing is left to be published."""
-        if self.settings.delta_log:
+        if not self.settings.delta_log:
+            return
+        try:
             catch_up(writable_storage(self.storage, self.output), self.output)
+        except PipelineError as error:
+            _log.warning("the Delta logs could not be brought up to the finished runs: %s", error)
 
     def archive(self) -> None:
         """Add finished runs to the archive, now and then; the work is done without it."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from pipeline.errors import ErrorCode, InputError, PipelineError, StoreError
 from pipeline.store.in_flight import answers_of
+from pipeline.store.panics import is_panic
 from pipeline.store.storage import Storage
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _LOG = "_delta_log"
-# Of Rust, and no `Exception`.
-_PANIC = "PanicException"
 # Of the protocol: later ones may delete rows of a file, or call columns otherwise.
 _READER, _WRITER = 1, 2
 _LAST_CHECKPOINT = "_last_checkpoint"
@@ -287,7 +286,7 @@ def _naming(uri: str) -> Iterator[None]:
             f"{error}; set the environment variable TMPDIR to a folder on a larger disk",
         ) from error
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
         said = str(error).partition("\n")[0]
         raise InputError(

@@ -15,6 +15,7 @@ from pipeline.store.bucket_answers import check_span
 from pipeline.store.bucket_errors import BodyBrokeError, UnclearError
 from pipeline.store.entry import check_size
 from pipeline.store.obstore_errors import OBSTORE_ERRORS, translated
+from pipeline.store.panics import is_panic
 from pipeline.store.speed import SLOWEST_BYTES_PER_S, Speed
 
 if TYPE_CHECKING:
@@ -190,10 +191,6 @@ def _read_all(pieces: Iterator[bytes], timeout_s: float) -> bytes:
     return bytes(data)
 
 
-# Of Rust: no `Exception`, so that it would pass by whatever makes one image's row of an error.
-_PANIC = "PanicException"
-
-
 def asked(request: Callable[[], _Answered]) -> _Answered:
     """Make a request, and translate what goes wrong.
 
@@ -221,6 +218,7 @@ def _translating(request: Callable[[], _Answered]) -> _Answered:
     except OBSTORE_ERRORS as error:
         raise translated(error) from error
     except BaseException as error:
-        if type(error).__name__ != _PANIC:
+        if not is_panic(error):
             raise
+        # An `Exception`, so that whatever makes one image's row of an error finds it.
         raise RuntimeError(f"obstore gave a request up: {error}") from error

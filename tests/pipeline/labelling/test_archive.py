@@ -21,6 +21,7 @@ from pipeline.labelling.schema import ImageRow, ShardRow
 from pipeline.labelling.session import RUNS_APART, open_job
 from pipeline.labelling.write import Write
 from pipeline.store.storage import Storage
+from tests.cut_off import cut_off
 from tests.disk_runs import NUM_CLASSES, make_settings, network_record, start_run
 
 _CODES = (None, "timeout", "corrupt", "too_many_bytes", "too_slow")
@@ -314,22 +315,11 @@ def test_a_clean_that_was_cut_off_is_ended_by_the_next(
     shutil.copytree(tmp_path / "out", tmp_path / "before")
     assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
     left = _files(tmp_path)
-    real = Storage.remove
     for allowed in range(len(replaced_files(Storage(), f"file://{tmp_path}/before"))):
         shutil.rmtree(tmp_path / "out")
         shutil.copytree(tmp_path / "before", tmp_path / "out")
-        removed: list[str] = []
-
-        def cut_off(self: Storage, uri: str, so_far: list[str] = removed) -> None:
-            if len(so_far) == allowed:  # noqa: B023 - called within this round
-                raise KeyboardInterrupt
-            so_far.append(uri)
-            real(self, uri)
-
-        monkeypatch.setattr(Storage, "remove", cut_off)
-        with pytest.raises(KeyboardInterrupt):
+        with cut_off("remove", allowed):
             main(["clean", str(tmp_path / "out"), "--no-dry-run"])
-        monkeypatch.setattr(Storage, "remove", real)
         assert main(["clean", str(tmp_path / "out"), "--no-dry-run"]) == 0
         assert _files(tmp_path) == left
 

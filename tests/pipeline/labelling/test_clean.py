@@ -15,6 +15,7 @@ from pipeline.labelling.records import NetworkRecord
 from pipeline.labelling.runs import Run
 from pipeline.store.lock import Lock
 from pipeline.store.storage import Storage
+from tests.cut_off import cut_off
 from tests.disk_runs import draw_images, label_run, network_record, random_pixels, start_run
 
 
@@ -111,32 +112,19 @@ def test_an_unfinished_run_stays(nights: list[Run], tmp_path: Path):
     assert _replaced(tmp_path) == []
 
 
-def test_a_removal_that_was_cut_off_is_ended_by_the_next(
-    nights: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_removal_that_was_cut_off_is_ended_by_the_next(nights: list[Run], tmp_path: Path):
     """From its first step on the run counts as none; what is left of it is found and goes."""
     storage, output = Storage(), f"file://{tmp_path}/out"
     [found] = find_replaced(History(storage, output), of_any_network=False)
-    real = Storage.remove_folder
 
     for allowed in range(len(found.folders) + 1):
-        removed: list[str] = []
-
-        def cut_off(self: Storage, uri: str, so_far: list[str] = removed) -> None:
-            if len(so_far) == allowed:  # noqa: B023 - called within this round
-                raise KeyboardInterrupt
-            so_far.append(uri)
-            real(self, uri)
-
-        monkeypatch.setattr(Storage, "remove_folder", cut_off)
-        with pytest.raises(KeyboardInterrupt):
+        with cut_off("remove_folder", allowed):
             remove_run(storage, output, found)
         assert [run.run_id for run in History(storage, output).runs()] == [
             run.run_id for run in nights[1:]
         ]
         assert [one.run_id for one in find_left(storage, output)] == [found.run_id]
 
-    monkeypatch.undo()
     assert _clean(tmp_path, "--no-dry-run") == 0
     assert find_left(storage, output) == []
     assert not [path for path in tmp_path.rglob("*") if found.run_id in path.name]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,15 +20,15 @@ from deltalake.transaction import AddAction
 from PIL import Image
 
 from jobs.__main__ import main
-from pipeline.errors import BrokenPromise, ErrorCode, InputError, StoreError
-from pipeline.labelling import delta
+from pipeline.errors import BrokenPromise, ErrorCode, InputError, SettingError, StoreError
+from pipeline.labelling import delta, session
 from pipeline.labelling.history import History
 from pipeline.labelling.publish import publish
 from pipeline.labelling.runs import TABLES, Run
 from pipeline.labelling.schema import CLASS_STATISTICS, IMAGES
 from pipeline.store.delta_table import Change, DeltaLog, TableFile
 from pipeline.store.storage import Storage
-from tests.disk_runs import draw_images, label_run, random_pixels, start_run
+from tests.disk_runs import draw_images, label_run, make_settings, random_pixels, start_run
 from tests.fault_proxy import Fault, fault_proxy
 from tests.servers import CloudServer, Server
 
@@ -299,6 +300,33 @@ def test_logs_are_begun_and_mended_where_nothing_is_left_to_do(tmp_path: Path):
     assert _agree(tmp_path)
     delta.catch_up(run.storage, run.output)
     assert _versions(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [SettingError("may not be written"), StoreError(ErrorCode.TIMEOUT, "is away")]
+)
+def test_an_output_that_takes_no_log_costs_a_finished_input_a_warning(
+    error: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    """A start that has nothing to do ends well, though it can't bring the logs up."""
+    draw_images(tmp_path, 2)
+    run = _night(tmp_path, "a", begin=False)
+    monkeypatch.setattr(session, "writable_storage", Mock(side_effect=error))
+    settings = make_settings(tmp_path, tmp_path / "in", delta_log=True)
+    job = session.Job(
+        settings,
+        run.storage,
+        run.output,
+        Mock(),
+        run.record.network,
+        History(run.storage, run.output),
+    )
+    job.catch_up()
+    assert f"could not be brought up to the finished runs: {error}" in caplog.text
+    assert not (tmp_path / "out/images/_delta_log").exists()
 
 
 def test_nothing_that_befalls_a_log_costs_a_run_its_end(
