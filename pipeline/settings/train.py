@@ -328,11 +328,12 @@ class _LimitFields(NoSettings):
 class _TrackerFields(NoSettings):
     group = Group.LOG
 
-    tracker: NotDeciding[Literal["mlflow"] | None] = Field(
+    tracker: NotDeciding[Literal["mlflow", "wandb"] | None] = Field(
         None,
         description="where evaluations are shown beside TensorBoard's files: mlflow, at "
-        "MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME (fcn-pipeline); needs "
-        "fcn-pipeline[mlflow]",
+        "MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME (fcn-pipeline), or wandb, "
+        "by WANDB_API_KEY or WANDB_MODE=offline, in the project WANDB_PROJECT (fcn-pipeline); "
+        "needs fcn-pipeline[mlflow] or fcn-pipeline[wandb]",
     )
 
 

@@ -1,42 +1,57 @@
-"""MLflow: what a training measures is shown there as well.
+"""Trackers: what a training measures is shown by another program as well.
 
 The run's own files are the truth. A server that does not answer costs a warning, and no training.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from pipeline.errors import SettingError
+from pipeline.training.mlflow_run import MlflowRun
 from pipeline.training.plan import TrainingPlan
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from pipeline.training.wandb_run import WandbRun
 
 _log = logging.getLogger(__name__)
-
-_EXPERIMENT = "fcn-pipeline"
-_RUN, _FINGERPRINT = "fcn.run", "fcn.fingerprint"
-# MLflow's limits on values of parameters.
-_MAX_CHARACTERS = 500
 
 Track = Callable[[Mapping[str, Any]], None]
 
 
+class Tracker(Protocol):
+    """A training as a run of another program; called by one thread, and may raise anything."""
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        """Take what is trained, on what, and how; nothing is asked of a server yet."""
+
+    @staticmethod
+    def check() -> None:
+        """Find out whether it can be used. Raises SettingError."""
+
+    def begin(self) -> None:
+        """Begin a run, or go on with the one that an earlier command has begun."""
+
+    def add(self, numbers: Mapping[str, float], step: int) -> None:
+        """Keep the numbers of an evaluation, at its step."""
+
+    def end(self, *, failed: bool) -> None:
+        """Say how the training has ended."""
+
+
+_TRACKERS: Mapping[str, type[Tracker]] = {"mlflow": MlflowRun, "wandb": WandbRun}
+
+
 def check_tracker(tracker: str | None) -> None:
-    """Refuse a tracker whose package is not installed.
+    """Refuse a tracker whose package is not installed, or that lacks its credentials.
 
     Args:
         tracker: As the setting has it.
 
     Raises:
-        SettingError: It is not.
+        SettingError: It is not, or does.
     """
     if tracker is not None:
-        _client_class()
+        _TRACKERS[tracker].check()
 
 
 @contextmanager
@@ -52,20 +67,21 @@ def tracking(plan: TrainingPlan) -> Iterator[Track]:
     if plan.settings.tracker is None:
         yield _ignore
         return
-    tracked = _Tracked(plan)
+    tracked = _Tracked(plan.settings.tracker, plan)
     # Requests wait for their server, which the training must not.
     with ThreadPoolExecutor(1, thread_name_prefix="tracker") as pool:
-
-        def later(work: Callable[..., None], *arguments: object) -> None:
-            pool.submit(tracked.attempt, work, *arguments)
-
-        later(tracked.begin)
+        pool.submit(tracked.attempt, tracked.run.begin)
         try:
-            yield lambda line: later(tracked.add, line)
+            yield lambda line: _later(pool, tracked, line)
         except BaseException:
-            later(tracked.end, "FAILED")
+            pool.submit(tracked.attempt, lambda: tracked.run.end(failed=True))
             raise
-        later(tracked.end, "FINISHED")
+        pool.submit(tracked.attempt, lambda: tracked.run.end(failed=False))
+
+
+def _later(pool: ThreadPoolExecutor, tracked: "_Tracked", line: Mapping[str, Any]) -> None:
+    numbers, step = _numbers(line), line["total_steps"]
+    pool.submit(tracked.attempt, lambda: tracked.run.add(numbers, step))
 
 
 def _ignore(_: Mapping[str, Any]) -> None:
@@ -73,74 +89,33 @@ def _ignore(_: Mapping[str, Any]) -> None:
 
 
 class _Tracked:
-    """A run of MLflow; called by one thread."""
+    """A run, until something of it fails."""
 
-    def __init__(self, plan: TrainingPlan) -> None:
-        self._plan = plan
-        self._client = _client_class()()
-        self._run_id = ""
+    def __init__(self, name: str, plan: TrainingPlan) -> None:
+        self.run = _TRACKERS[name](plan)
+        self._name = name
         self._failed = False
 
-    def attempt(self, work: Callable[..., None], *arguments: object) -> None:
+    def attempt(self, work: Callable[[], None]) -> None:
         """Do some work; after the first that fails nothing more is done."""
         if self._failed:
             return
         try:
-            work(*arguments)
+            work()
         except Exception as error:  # noqa: BLE001 - whatever a server or a library of it says
             self._failed = True
             _log.warning(
-                "tracker=mlflow: the training goes on untracked, since MLflow says: %s; "
-                "metrics.jsonl has all of it",
+                "tracker=%s: the training goes on untracked: %s; metrics.jsonl has all of it",
+                self._name,
                 str(error).splitlines()[0] if str(error) else type(error).__name__,
             )
 
-    def begin(self) -> None:
-        """Find the run that an earlier command has begun, or begin one."""
-        experiment_id = self._experiment_id()
-        tags = {_RUN: self._plan.folder, _FINGERPRINT: self._plan.fingerprint}
-        asked = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        found = self._client.search_runs([experiment_id], asked, max_results=1)
-        if found:
-            self._run_id = found[0].info.run_id
-            self._client.update_run(self._run_id, status="RUNNING")
-            return
-        name = self._plan.settings.run_name
-        self._run_id = self._client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
-        for key, value in self._plan.settings.model_dump(mode="json").items():
-            if value is not None:
-                self._client.log_param(self._run_id, key, str(value)[:_MAX_CHARACTERS])
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Keep the numbers of an evaluation."""
-        of_classes = {f"class_iu/{name}": iu for name, iu in line.get("class_iu", {}).items()}
-        for name, value in {**line, **of_classes}.items():
-            if isinstance(value, int | float) and name not in ("stage", "total_steps"):
-                self._client.log_metric(
-                    self._run_id, _name(name), float(value), step=line["total_steps"]
-                )
-
-    def end(self, status: str) -> None:
-        """Say how the training has ended."""
-        self._client.set_terminated(self._run_id, status)
-
-    def _experiment_id(self) -> str:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
-        found = self._client.get_experiment_by_name(name)
-        return self._client.create_experiment(name) if found is None else found.experiment_id
-
-
-def _name(metric: str) -> str:
-    """Write a name with the characters that MLflow takes."""
-    return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in metric)
-
-
-def _client_class() -> "type[MlflowClient]":
-    try:
-        # An extra, which takes seconds to import.
-        from mlflow import MlflowClient  # noqa: PLC0415
-    except ImportError as error:
-        raise SettingError(
-            "tracker=mlflow needs MLflow's client: pip install 'fcn-pipeline[mlflow]'"
-        ) from error
-    return MlflowClient
+def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """Take the numbers out of the line of an evaluation, and those of its classes by name."""
+    of_classes = {f"class_iu/{name}": iu for name, iu in line.get("class_iu", {}).items()}
+    return {
+        name: float(value)
+        for name, value in {**line, **of_classes}.items()
+        if isinstance(value, int | float) and name not in ("stage", "total_steps")
+    }

@@ -1,11 +1,17 @@
-"""MLflow beside a training: what it shows, and that it can't cost one."""
+"""MLflow and W&B beside a training: what they show, and that they can't cost one."""
 
+import json
+import struct
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from mlflow import MlflowClient
+from wandb.proto.wandb_internal_pb2 import Record
 
 from pipeline.errors import SettingError
 from pipeline.training.tracker import check_tracker, tracking
@@ -27,9 +33,10 @@ class _Settings:
     run_name: str = "tonight"
     tracker: str | None = "mlflow"
 
-    def model_dump(self, mode: str) -> dict[str, Any]:
+    def model_dump(self, mode: str, *, exclude_none: bool = False) -> dict[str, Any]:
         assert mode == "json"
-        return {"run_name": self.run_name, "width": 8, "weights": None}
+        dumped = {"run_name": self.run_name, "width": 8, "weights": None}
+        return {name: one for name, one in dumped.items() if not (exclude_none and one is None)}
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,100 @@ def test_mlflow_that_fails_costs_a_warning(
     assert "nobody there" in caplog.text
 
 
-def test_without_the_package_the_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def wandb_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return where W&B writes when it is offline; the process's own state of it is forgotten."""
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    yield tmp_path / "wandb"
+    wandb.teardown()
+
+
+def _records(folder: Path) -> list[Record]:
+    """Read what W&B would send to its server, once its process has written it down."""
+    wandb.teardown()
+    [path] = folder.glob("offline-run-*/run-*.wandb")
+    return [Record.FromString(data) for data in _log_records(path.read_bytes())]
+
+
+def _log_records(log: bytes) -> Iterator[bytes]:
+    """Read a log of LevelDB's format (doc/log_format.md there), behind W&B's own seven bytes."""
+    place, data = 7, b""
+    while place + 7 <= len(log):
+        length, kind = struct.unpack_from("<4xHB", log, place)
+        data += log[place + 7 : place + 7 + length]
+        place += 7 + length
+        if -place % 32768 < 7:  # what is left of a block has no room for a record
+            place += -place % 32768
+        if kind in (1, 4):  # whole, or its end
+            yield data
+            data = b""
+
+
+def test_wandb_has_evaluations_by_their_step(wandb_folder: Path) -> None:
+    """A run of the training's name, with its settings, its numbers, and how it ended."""
+    plan: Any = _Plan(settings=_Settings(tracker="wandb"))
+    check_tracker("wandb")
+    _train(plan, _LINE, {**_LINE, "total_steps": 60, "mean_iu": 0.5})
+
+    records = _records(wandb_folder)
+    [run] = [one.run for one in records if one.HasField("run")]
+    assert (run.project, run.display_name, run.resumed) == ("fcn-pipeline", "tonight", False)
+    config = {one.key: json.loads(one.value_json) for one in run.config.update}
+    assert {"run_name": "tonight", "width": 8}.items() <= config.items()
+    rows = [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in one.item}
+        for one in (record.history for record in records if record.HasField("history"))
+    ]
+    shown = [(row["_step"], row["mean_iu"], row["class_iu/sky"]) for row in rows]
+    assert shown == [(30, 0.25, 0.75), (60, 0.5, 0.75)]
+    assert [one.exit.exit_code for one in records if one.HasField("exit")] == [0]
+
+
+def test_wandb_knows_a_resumed_training_by_its_id(wandb_folder: Path) -> None:
+    """The same training has the same run, and another one another."""
+    runs = []
+    for fingerprint in ("abc", "abc", "another"):
+        plan: Any = _Plan(fingerprint=fingerprint, settings=_Settings(tracker="wandb"))
+        with pytest.raises(RuntimeError, match="a worker died"):
+            _train(plan, _LINE, error=RuntimeError("a worker died"))
+        ids = {path.name.split("-")[3] for path in wandb_folder.glob("offline-run-*")}
+        runs.append(len(ids))
+    assert runs == [1, 1, 2]
+
+
+def test_wandb_without_a_key_is_refused_before_any_work(
+    wandb_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked at a terminal; the message names what there is to set."""
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(SettingError, match="set WANDB_API_KEY, or WANDB_MODE=offline"):
+        check_tracker("wandb")
+
+
+@pytest.mark.runs  # W&B tries for ten seconds
+def test_a_wandb_server_that_is_away_costs_a_warning(
+    wandb_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The training goes on, and says so once."""
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+    check_tracker("wandb")
+    _train(_Plan(settings=_Settings(tracker="wandb")), _LINE, _LINE)
+    assert caplog.text.count("goes on untracked") == 1
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_without_the_package_the_setting_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is missing is named before any work; without the setting nothing is looked for."""
-    monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
+    monkeypatch.setitem(sys.modules, name, None)
     check_tracker(None)
-    with pytest.raises(SettingError, match=r"pip install 'fcn-pipeline\[mlflow\]'"):
-        check_tracker("mlflow")
+    with pytest.raises(SettingError, match=rf"pip install 'fcn-pipeline\[{name}\]'"):
+        check_tracker(name)
