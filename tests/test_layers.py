@@ -26,6 +26,7 @@ _HEAVY = frozenset(
             "cluster.last_step",
             "cluster.mailbox",
             "cluster.raylet_lines",
+            "export.write_in_tasks",
             "labelling.verify_in_tasks",
         ),
         *("cluster.nodes", "cluster.ray_errors", "cluster.reservation", "cluster.tasks"),

@@ -16,6 +16,7 @@ from pipeline.errors import SettingError
 from pipeline.redact import holds_secret
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.evaluate import EvaluateSettings
+from pipeline.settings.export import ExportSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.shared import RUN_ID_PATTERN, RUN_ID_WORDS, NoSettings
 from pipeline.settings.train import TrainSettings
@@ -27,6 +28,7 @@ _COMMANDS: dict[str, tuple[type[NoSettings], str | None]] = {
     "evaluate": (EvaluateSettings, "run-id"),
     "train": (TrainSettings, "run-name"),
     "verify": (VerifySettings, None),
+    "export": (ExportSettings, None),
     "doctor": (DoctorSettings, None),
 }
 

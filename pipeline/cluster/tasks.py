@@ -1,17 +1,26 @@
-"""Tasks of Ray Data: one for each row."""
+"""Tasks: one for each row of what is in memory, by Ray Data, or for each item of what is not."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+import ray
 import ray.data
 
 from pipeline.cluster.data_context import set_switches
 from pipeline.cluster.reservation import give_back, wait_for_room
+from pipeline.errors import WaitedTooLong
 from pipeline.settings.shared import ConnectionFields
+
+_Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
 
 # What Ray sets aside for a task: less than a worker of a training of any size, so that they never
 # fuse, and small enough that two fit beside a worker on two cores.
 TASK_CPUS = 0.5
+# Beyond those that run, so that none waits for this process; a cluster that grows is asked for so
+# many at first. What is done waits in Ray's object store.
+_LEAST_IN_FLIGHT, _MOST_IN_FLIGHT = 8, 512
 
 
 def wait_for_a_task(settings: ConnectionFields) -> None:
@@ -26,6 +35,7 @@ def in_tasks(
     rows: Sequence[Mapping[str, Any]],
     work: Callable[[Any], Mapping[str, Any]],
     max_wait_minutes: float | None,
+    environment: Mapping[str, str] | None = None,
 ) -> Any:
     """Lay out work on rows as a dataset, which does it when it is read, in the order of the rows.
 
@@ -33,10 +43,58 @@ def in_tasks(
         rows: At least one.
         work: Done on each of them; travels to tasks.
         max_wait_minutes: Without any progress; None where somebody else minds it.
+        environment: Variables of the processes that do it, which are started for them.
     """
     # Ray types every row as a class of its own.
     source: Any = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows))
-    done = source.map(work, num_cpus=TASK_CPUS)
+    runtime_env = {"env_vars": dict(environment)} if environment else None
+    done = source.map(work, num_cpus=TASK_CPUS, runtime_env=runtime_env)
     done.context.execution_options.preserve_order = True
     set_switches(done.context, max_wait_minutes)
     return done
+
+
+def in_order(
+    items: Iterable[_Item], work: Callable[[_Item], _Done], max_wait_minutes: float
+) -> Iterator[_Done]:
+    """Do work on items in tasks, some ahead of what is taken, and give its results in their order.
+
+    Ray Data would have all items in memory first.
+
+    Args:
+        items: Each is taken when there is room for it.
+        work: Done on each of them; travels to tasks as it is now.
+        max_wait_minutes: Without the next result.
+
+    Raises:
+        WaitedTooLong: There was none in that time.
+    """
+    # Ray's types know functions with types alone.
+    task: Any = ray.remote(num_cpus=TASK_CPUS)(_do)
+    shared, ahead = ray.put(work), deque[Any]()
+    for item in items:
+        ahead.append(task.remote(shared, item))
+        if len(ahead) >= _num_in_flight():
+            yield _result(ahead.popleft(), max_wait_minutes)
+    while ahead:
+        yield _result(ahead.popleft(), max_wait_minutes)
+
+
+def _do(work: Callable[[_Item], _Done], item: _Item) -> _Done:
+    return work(item)
+
+
+def _num_in_flight() -> int:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
+    slots = int(resources.get("CPU", 0) / TASK_CPUS)
+    return min(max(_LEAST_IN_FLIGHT, 2 * slots), _MOST_IN_FLIGHT)
+
+
+def _result(task: Any, max_wait_minutes: float) -> Any:
+    try:
+        return ray.get(task, timeout=60 * max_wait_minutes)
+    except ray.exceptions.GetTimeoutError as error:
+        raise WaitedTooLong(
+            f"no task has ended for {max_wait_minutes:g} minutes (max_wait_minutes): they wait "
+            "for nodes or hang; see `ray status`"
+        ) from error

@@ -6,33 +6,28 @@ The same output gives the same files.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import islice
 from typing import Any
 
 from pipeline.errors import ErrorCode, ImageError, InputError, StoreError
 from pipeline.export.form import About, Form
-from pipeline.export.items import is_of_one_image, read_item
-from pipeline.export.newest import Answers, Row
+from pipeline.export.newest import Answers
 from pipeline.export.place import refuse_folder
 from pipeline.export.unique_names import Names
+from pipeline.export.writer import Named, WriteAll, Writer, here, put
 from pipeline.inputs.manifests import manifest_uris
 from pipeline.labelling.schema import OK
 from pipeline.settings.export import ExportSettings
-from pipeline.store.cells import OpenColumns
 from pipeline.store.object_file import open_object
-from pipeline.store.probe import naming_place
 from pipeline.store.storage import Storage
 from pipeline.store.uri import normalise_uri
 from pipeline.wording import count, there_are
 
 _log = logging.getLogger(__name__)
 
-_SAID_EVERY_S = 30.0
 # A format's module is imported by its name, since each has a library of its own.
 _FORMS = {
     "voc": ("pipeline.export.voc", "Voc"),
@@ -60,13 +55,16 @@ class Exported:
     num_unknown: int = 0
 
 
-def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Exported:
+def export(
+    answers: Answers, settings: ExportSettings, storage: Storage, write_all: WriteAll = here
+) -> Exported:
     """Write images and masks in another program's form.
 
     Args:
         answers: What is exported.
         settings: In which form, where to, and which of it.
         storage: Reads and writes all of it.
+        write_all: Where images are written.
 
     Raises:
         SettingError: The classes don't fit the form, its library is not installed, or the export
@@ -79,17 +77,15 @@ def export(answers: Answers, settings: ExportSettings, storage: Storage) -> Expo
     wanted = None if settings.selection is None else _selected(storage, settings.selection)
     _say_what_comes(answers)
     done, said_at = Exported(), time.monotonic()
-    with ThreadPoolExecutor(settings.io_threads) as pool:
-        named = _named(answers, wanted)
-        while some := list(islice(named, 2 * settings.io_threads)):
-            for entry in pool.map(_writer(form, settings, storage), some):
-                _collect(form, entry, done, storage, settings.to)
-            if time.monotonic() - said_at >= _SAID_EVERY_S:
-                said_at = time.monotonic()
-                _log.info("%s written", there_are(done.num_images, "image"))
+    writer = Writer(form, storage, settings.to, settings.io_threads)
+    for entry in write_all(writer, _named(answers, wanted)):
+        _collect(form, entry, done, storage, settings.to)
+        if time.monotonic() - said_at >= settings.log_interval_s:
+            said_at = time.monotonic()
+            _log.info("%s written", there_are(done.num_images, "image"))
     if not done.num_images:
         raise InputError(f"{settings.output} has no mask of what is asked for; nothing is exported")
-    _put(storage, settings.to, form.finish())
+    put(storage, settings.to, form.finish())
     found = done.num_images + done.num_left_out + done.num_gone
     done.num_unknown = max(0, len(wanted or ()) - found)
     _say_what_is_left_out(done)
@@ -152,44 +148,18 @@ def _selected(storage: Storage, selection: str) -> set[str]:
         raise
 
 
-def _named(answers: Answers, wanted: set[str] | None) -> Iterator[tuple[str, Row]]:
+def _named(answers: Answers, wanted: set[str] | None) -> Iterator[Named]:
     with closing(Names()) as names:
         for row in answers.rows():
             if row["status"] == OK and (wanted is None or row["uri"] in wanted):
                 yield names.of(row), row
 
 
-def _writer(
-    form: Form, settings: ExportSettings, storage: Storage
-) -> Callable[[tuple[str, Row]], Any]:
-    columns = OpenColumns(behind=2 * settings.io_threads)
-
-    def write(named: tuple[str, Row]) -> Any:
-        """Write one image; gives what is collected of it, or why it can't be read any more."""
-        try:
-            item = read_item(storage, *named, with_image=form.with_images, columns=columns)
-        except (ImageError, StoreError) as error:
-            if not is_of_one_image(error):
-                raise
-            _log.warning("left out, since it can't be read any more: %s", error)
-            return error
-        written = form.write(item)
-        _put(storage, settings.to, written.files)
-        return written.entry
-
-    return write
-
-
 def _collect(form: Form, entry: Any, done: Exported, storage: Storage, to: str) -> None:
     if isinstance(entry, ImageError | StoreError):
+        _log.warning("left out, since it can't be read any more: %s", entry)
         done.num_gone += entry.code is ErrorCode.NOT_FOUND
         done.num_left_out += entry.code is not ErrorCode.NOT_FOUND
         return
     done.num_images += 1
-    _put(storage, to, form.collect(entry))
-
-
-def _put(storage: Storage, to: str, files: Iterable[tuple[str, bytes]]) -> None:
-    with naming_place("to", to):
-        for place, data in files:
-            storage.write(f"{to}/{place}", data)
+    put(storage, to, form.collect(entry))

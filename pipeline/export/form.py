@@ -31,7 +31,7 @@ class Form(Protocol):
     with_images: bool
 
     def write(self, item: Item) -> Written:
-        """Bring one image into the format; called in several threads at a time."""
+        """Bring one image into the format; changes nothing here, and may be called elsewhere."""
 
     def collect(self, entry: Any) -> Iterable[File]:
         """Take up what is said of an image among others, in order; gives files as they get full."""

@@ -6,7 +6,7 @@ Images are not copied: Label Studio loads them from their addresses.
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -27,6 +27,14 @@ _TASKS_PER_FILE = 1_000
 _BYTES_PER_FILE = 64 << 20
 # Of images that most browsers do not show.
 _NOT_SHOWN = (".tif", ".tiff", ".bigtiff", ".jp2", ".heic", ".heif")
+
+
+class _Task(NamedTuple):
+    """A task, and where its image is: in a browser, and as it was labelled."""
+
+    json: str
+    address: str
+    uri: str
 
 
 class LabelStudio:
@@ -62,12 +70,17 @@ class LabelStudio:
             "result": list(self._brushes(item)),
         }
         known = {name: row[name] for name in ("uri", "key", "image_id")}
-        data = {_IMAGE: self._address(item), **known}
-        return Written((), json.dumps({"data": data, "predictions": [prediction]}))
+        address = self._address(item)
+        task = {"data": {_IMAGE: address, **known}, "predictions": [prediction]}
+        return Written((), _Task(json.dumps(task), address, row["uri"]))
 
-    def collect(self, entry: str) -> Iterable[File]:
+    def collect(self, entry: _Task) -> Iterable[File]:
         """Take up a task."""
-        return self._parts.add(entry, len(entry))
+        if entry.address.startswith("file:"):
+            self._on_a_disk = entry.address
+        if entry.uri.lower().endswith(_NOT_SHOWN):
+            self._not_shown = entry.uri
+        return self._parts.add(entry.json, len(entry.json))
 
     def finish(self) -> Iterator[File]:
         """Write the last tasks, and the configuration of a project for them."""
@@ -93,10 +106,6 @@ class LabelStudio:
     def _address(self, item: Item) -> str:
         prefix = self._about.image_url_prefix
         address: str = item.row["uri"] if prefix is None else prefix + quote(item.row["key"])
-        if address.startswith("file:"):
-            self._on_a_disk = address
-        if item.row["uri"].lower().endswith(_NOT_SHOWN):
-            self._not_shown = item.row["uri"]
         return address
 
     def _brushes(self, item: Item) -> Iterator[dict[str, Any]]:

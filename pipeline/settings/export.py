@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings.select import AnsweredFields, ReadingFields
-from pipeline.settings.shared import InputAccessFields, StoreSettings, Uri
+from pipeline.settings.shared import ConnectionFields, InputAccessFields, StoreSettings, Uri
 from pipeline.store.storage import Storage
 
 FormatName = Literal["voc", "coco", "label-studio", "webdataset", "hf"]
@@ -38,7 +38,9 @@ class _ExportFields(AnsweredFields):
     )
 
 
-class ExportSettings(InputAccessFields, StoreSettings, ReadingFields, _ExportFields):
+class ExportSettings(
+    InputAccessFields, StoreSettings, ReadingFields, ConnectionFields, _ExportFields
+):
     """Write images and masks in another program's form."""
 
     @field_validator("to")

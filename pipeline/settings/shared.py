@@ -260,7 +260,7 @@ class ConnectionFields(LogFields):
     ray_address: NotDeciding[str | None] = Field(
         None,
         description="Ray cluster to use; default: RAY_ADDRESS, as ray job submit sets it, else "
-        "a Ray started for this run on this machine (`verify` then does without)",
+        "a Ray started for this run on this machine (`verify` and `export` then do without)",
     )
     max_wait_minutes: NotDeciding[float] = Field(
         1440.0,

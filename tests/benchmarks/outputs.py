@@ -5,7 +5,7 @@
 Each output has two finished runs, the second of half of the images; or a run for each night, all of
 so many images of its own, whose names lie between those of the other nights. The rows are made; of
 masks there are 50 (drawn scenes of 360 x 480), which the rows share. Images are not copied, and
-after many nights only those of a selection are exported.
+after many nights only those of a selection are exported. What Ray's tasks take is not counted.
 """
 
 import argparse
@@ -41,11 +41,18 @@ from jobs.__main__ import main
 assert main(sys.argv[1:]) == 0
 print(time.process_time(), re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
+# A task asks for half a CPU.
+_WITH_RAY = """
+import logging, ray
+ray.init(num_cpus=1, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+"""
+_IN_TASKS = ["--ray-address", "auto"]
 _COMMANDS = {
     "runs": ["runs"],
     "select --class-share": ["select", "--class-share", "class_1", "0.2.."],
     "select --least-confident": ["select", "--least-confident", "1000", "--max-per-folder", "20"],
     "export --format coco": ["export", "--format", "coco", "--no-copy-images"],
+    "export, in two tasks": ["export", "--format", "coco", "--no-copy-images", *_IN_TASKS],
 }
 
 
@@ -109,11 +116,15 @@ def _write_run(
 
 
 def _measure(name: str, arguments: list[str], folder: Path) -> None:
-    to = [] if name == "runs" else ["--to", str(folder / name.split(maxsplit=1)[0] / "to.parquet")]
-    command = [arguments[0], str(folder / "out"), *arguments[1:], *to]
+    places = {
+        "select": ["--to", str(folder / "chosen.parquet")],
+        "export": ["--to", str(folder / name)],
+    }
+    command = [arguments[0], str(folder / "out"), *arguments[1:], *places.get(arguments[0], [])]
     start = time.perf_counter()
+    program = (_WITH_RAY if "--ray-address" in command else "") + _PROGRAM
     ended = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *command], check=True, capture_output=True, text=True
+        [sys.executable, "-c", program, *command], check=True, capture_output=True, text=True
     )
     seconds = time.perf_counter() - start
     cpu, peak = map(float, ended.stdout.splitlines()[-1].split())
@@ -139,7 +150,7 @@ def main(numbers: list[int], nights: int | None) -> None:
             for run_id, of_run in runs.items():
                 _write_run(first, manifest, masks, run_id, of_run)
             print(f"{len(runs)} runs of {number:,} images, {sum(map(len, runs.values())):,} rows")
-            chosen = [] if nights is None else ["--selection", str(folder / "select/to.parquet")]
+            chosen = [] if nights is None else ["--selection", str(folder / "chosen.parquet")]
             for words, arguments in _COMMANDS.items():
                 _measure(words, arguments + (chosen if "export" in arguments else []), folder)
 
