@@ -29,9 +29,10 @@ def run(settings: CleanSettings) -> int:
         0, or 7 where somebody is at work on a run's input and network.
 
     Raises:
-        InputError: A table is damaged.
+        InputError: It is no output, or a table is damaged.
     """
     storage, output = settings.storage(), settings.output
+    History(storage, output).require_output()
     found = find_left(storage, output)
     if settings.keep_newest:
         found += find_replaced(History(storage, output), of_any_network=settings.any_network)

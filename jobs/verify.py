@@ -98,9 +98,11 @@ def repair(settings: VerifySettings) -> int:
         settings: From file, environment and flags.
 
     Raises:
+        InputError: It is no output, or holds no such run.
         LockHeld: Somebody is at work there.
     """
     storage, output = settings.storage(), settings.output
+    History(storage, output).require_output()
     run_ids = storage.children(f"{output}/runs")
     for run_id in run_ids if settings.run_id is None else [settings.run_id]:
         found = find_torn(storage, output, run_id, _threads(), named=settings.run_id is not None)

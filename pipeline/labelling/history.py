@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 _READ_THREADS = 16
 # Runs that a message names.
 _MAX_NAMED = 3
+# What an output has from its first command on, and keeps when all of its runs are gone.
+_OWN = frozenset({"runs", "locks", "history"})
 _Answer = TypeVar("_Answer")
 
 
@@ -145,8 +147,22 @@ class History:
         runs = self.runs() if run_id is None else [named] if named else []
         if not runs:
             what = "no run" if run_id is None else f"no run {run_id!r}"
-            raise InputError(f"output={self.output!r} holds {what}; {self._remedy(run_id)}")
+            raise self._holds_no(what, run_id)
         return runs
+
+    def require_output(self) -> None:
+        """Refuse what is no output: of a mistyped one nobody shall hear that nothing is to do.
+
+        Raises:
+            InputError: `label` has never been at work there.
+        """
+        if self.storage.children(f"{self.output}/runs"):
+            return
+        if _OWN.isdisjoint(self.storage.children(self.output)):
+            raise self._holds_no("no run", None)
+
+    def _holds_no(self, what: str, run_id: str | None) -> InputError:
+        return InputError(f"output={self.output!r} holds {what}; {self._remedy(run_id)}")
 
     def _remedy(self, run_id: str | None) -> str:
         there = self.storage.children(f"{self.output}/runs")
@@ -154,8 +170,7 @@ class History:
         if begun:
             return f"of {', '.join(begun[:_MAX_NAMED])} the plan was never finished; label again"
         if run_id is None or not there:
-            is_there = bool(self.storage.children(self.output))
-            return "`label` makes runs" if is_there else "nothing is there; is its name right?"
+            return _what_is_there(self.storage.children(self.output))
         close = get_close_matches(run_id, there, _MAX_NAMED) or there[-_MAX_NAMED:]
         return f"it holds {count(len(there), 'run')}, such as {', '.join(close)}"
 
@@ -213,3 +228,12 @@ class History:
             with ThreadPoolExecutor(_READ_THREADS) as pool:
                 known.update(zip(new, pool.map(ask, new), strict=True))
         return [known[name] for name in names]
+
+
+def _what_is_there(names: Sequence[str]) -> str:
+    """Say what a place without runs holds, and what to do."""
+    if not names:
+        return "nothing is there; is its name right?"
+    if _OWN.isdisjoint(names):
+        return f"what is there, such as {names[0]}, is not of `label`; is its name right?"
+    return "`label` makes runs"

@@ -100,10 +100,41 @@ def test_the_page_of_a_run_is_written_anew(nights: Path, capfd: _Captured) -> No
     assert "night-6 is unfinished and has no report yet" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["runs", "report"])
-def test_an_output_without_runs_is_refused(
-    tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture
+_READERS = [
+    ["runs"],
+    ["report"],
+    ["verify"],
+    ["verify", "--repair"],
+    ["clean"],
+    ["clean", "--keep-newest", "--no-dry-run"],
+    ["select", "--to", "chosen.parquet"],
+    ["export", "--format", "voc", "--to", "exported"],
+]
+
+
+@pytest.mark.parametrize("words", _READERS, ids=" ".join)
+def test_a_place_that_is_no_output_is_refused(
+    tmp_path: Path, words: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where there is no run the exit code is 3, and a sentence says so."""
-    assert main([command, str(tmp_path)]) == 3
-    assert "holds no run" in caplog.text
+    """Every command ends with 3 and asks for the name, where nothing is and where other things are.
+
+    A mistyped output would else look like one in which nothing is to do.
+    """
+    command, *flags = words
+    assert main([command, str(tmp_path / "ouptut"), *flags]) == 3
+    said = f"output='file://{tmp_path}/ouptut' holds no run; nothing is there; is its name right?"
+    assert said in caplog.text
+    (tmp_path / "images").mkdir()
+    assert main([command, str(tmp_path), *flags]) == 3
+    assert "such as images, is not of `label`; is its name right?" in caplog.text
+
+
+@pytest.mark.parametrize("words", [["clean"], ["verify", "--repair"]], ids=" ".join)
+@pytest.mark.parametrize("left", ["locks/0123", "history", "runs"])
+def test_an_output_without_runs_is_cleaned_and_repaired(
+    tmp_path: Path, words: list[str], left: str
+) -> None:
+    """Where all runs are gone, or none is begun, there is nothing to do, and that is no mistake."""
+    (tmp_path / left).mkdir(parents=True)
+    command, *flags = words
+    assert main([command, str(tmp_path), *flags]) == 0
