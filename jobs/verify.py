@@ -157,8 +157,9 @@ def _describe(verdict: Verdict) -> str:
 def _strays(verdict: Verdict, run: Run) -> str:
     if not verdict.num_strays:
         return ""
+    kind = "tar(s) of masks" if run.masks_in_tars else "mask(s)"
     return (
-        f"\n  {verdict.num_strays} more mask(s) lie in {run.masks_folder} that no row names: what "
+        f"\n  {verdict.num_strays} more {kind} lie in {run.masks_folder} that no row names: what "
         "a kill left of images that then could not be read. The tables say what counts"
     )
 

@@ -102,24 +102,25 @@ class Check:
                 _check_plan(self.run, commits, expected, found.breaks)
                 work = Work.of_metadata(commits.schema.metadata)
                 found.count.work.add(work, commits.num_rows)
-                yield from self._checked(commits, pool, found.breaks)
+                yield from self._checked(commits, pool, found)
             for planned in expected.values():
                 found.breaks.add("planned image without a row", str(planned["key"]))
 
     def _checked(
-        self, commits: pa.Table, pool: ThreadPoolExecutor, breaks: Breaks
+        self, commits: pa.Table, pool: ThreadPoolExecutor, found: Checked
     ) -> Iterator[tuple[dict[str, Any], list[tuple[str, str]]]]:
-        tars = self._tars(commits, breaks) if self.run.masks_in_tars else None
+        tars = self._tars(commits, found) if self.run.masks_in_tars else None
         for start in range(0, commits.num_rows, _ROWS_AT_A_TIME):
             rows = commits.slice(start, _ROWS_AT_A_TIME).to_pylist()
             yield from zip(rows, pool.map(partial(self._check_row, tars), rows), strict=True)
 
-    def _tars(self, commits: pa.Table, breaks: Breaks) -> TarMasks:
+    def _tars(self, commits: pa.Table, found: Checked) -> TarMasks:
         places = commits.select(_PLACE_COLUMNS).to_pylist()
         read = [row for row in places if row["mask_uri"] and self._reads(row)]
         tars = TarMasks(self.run, read, whole=self.share == 1)
+        found.count.num_tars += len(tars)
         for uri, reason in tars.torn:
-            breaks.add("tar is unreadable", f"{uri}: {reason}")
+            found.breaks.add("tar is unreadable", f"{uri}: {reason}")
         return tars
 
     def _reads(self, row: dict[str, Any]) -> bool:

@@ -56,6 +56,10 @@ class TarMasks:
             except TornTarError as error:
                 self.torn.append((uri, str(error)))
 
+    def __len__(self) -> int:
+        """Return the number of tars that the rows name."""
+        return len(self._pieces)
+
     def find(self, place: Extent) -> bytes | None:
         """Return a mask's file; None if there is no tar, less than it has if that is cut off."""
         piece = self._pieces.get(place.uri)

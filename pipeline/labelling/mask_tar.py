@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Mapping
 from urllib.parse import unquote
 
+TAR_ENDING = ".tar"
 _ENDING = ".png"
 _NAME = re.compile(r"shard-(\d{6,})(?:-[1-9]\d*)?\.tar")
 # POSIX: a tar ends with two empty blocks; tarfile fills it up to a whole record.
@@ -31,7 +32,7 @@ def tar_uri(masks_folder: str, shard: int, number: int = 0) -> str:
         number: 0, or how many there are before it: see `put_masks.put_tar`.
     """
     further = f"-{number}" if number else ""
-    return f"{masks_folder}/shard-{shard:06d}{further}.tar"
+    return f"{masks_folder}/shard-{shard:06d}{further}{TAR_ENDING}"
 
 
 def is_tar_of(uri: str, masks_folder: str, shard: int) -> bool:

@@ -19,6 +19,7 @@ class Recount(BaseModel):
     num_images: int = 0
     num_ok: int = 0
     num_read: int = 0
+    num_tars: int = 0
     num_pixels: int = 0
     num_statistics: int = 0
     num_retried: int = 0
@@ -60,6 +61,7 @@ class Recount(BaseModel):
         self.num_images += other.num_images
         self.num_ok += other.num_ok
         self.num_read += other.num_read
+        self.num_tars += other.num_tars
         self.num_pixels += other.num_pixels
         self.num_statistics += other.num_statistics
         self.num_retried += other.num_retried

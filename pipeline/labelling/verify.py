@@ -11,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.labelling.breaks import Breaks
 from pipeline.labelling.check_piece import Check, Checked
 from pipeline.labelling.mask_names import MASK_ENDING
+from pipeline.labelling.mask_tar import TAR_ENDING
 from pipeline.labelling.pieces import Piece, pieces_of
 from pipeline.labelling.records import Manifest
 from pipeline.labelling.recount import check_manifest
@@ -30,8 +31,8 @@ class Verdict:
         num_ok: Images with a mask; more than `num_masks` where a sample was read.
         num_missing: Shards without a commit; a run with some is unfinished, which is no break.
         finished: Whether the run is published to the end.
-        num_strays: Masks in a finished run's folder that no row names, as a kill leaves them where
-            the image can't be read any more; counted where all masks were read.
+        num_strays: Masks in a finished run's folder that no row names, or tars of them, as a kill
+            leaves them where the image can't be read any more; counted where all were read.
     """
 
     breaks: Breaks
@@ -77,17 +78,18 @@ def verify(run: Run, threads: int, share: float = 1.0, check_pieces: CheckPieces
             breaks.add("manifest in spite of missing commits", f"{len(missing)} shards")
     finished = manifest is not None and run.finished()
     num_ok = found.count.num_ok
-    num_strays = _num_masks_there(run) - num_ok if finished and share == 1 else 0
+    num_named = found.count.num_tars if run.masks_in_tars else num_ok
+    num_strays = _num_there(run) - num_named if finished and share == 1 else 0
     numbers = (found.count.num_read, num_ok, len(missing))
     return Verdict(breaks, *numbers, finished, max(0, num_strays))
 
 
-def _num_masks_there(run: Run) -> int:
-    """Count the masks in a run's folder; in tars nothing lies beside those of a row."""
-    if run.masks_in_tars or not run.storage.children(run.masks_folder):
+def _num_there(run: Run) -> int:
+    """Count the masks in a run's folder, or the tars of them."""
+    if not run.storage.children(run.masks_folder):
         return 0
-    found = run.storage.walk(run.masks_folder)
-    return sum(entry.uri.endswith(MASK_ENDING) for entry in found)
+    ending = TAR_ENDING if run.masks_in_tars else MASK_ENDING
+    return sum(entry.uri.endswith(ending) for entry in run.storage.walk(run.masks_folder))
 
 
 def _read_manifest(run: Run, breaks: Breaks) -> Manifest | None:

@@ -304,6 +304,23 @@ def test_every_damage_is_found(name: str, tmp_path: Path) -> None:
     assert dict(verify(run, 2).breaks.numbers) == kinds
 
 
+def test_tars_that_no_row_names_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reads all tars of the folder is told of those that do not count; no promise is broken."""
+    run = _start(tmp_path)
+    put_tar(run.storage, run.masks_folder, 0, {"image_0.png": _mask(1)})
+    label_run(run)
+    publish(run, str)
+    further = _tar(run, 0, "-1")
+    assert (further.exists(), verify(run, 2).num_strays) == (True, 0)
+    shutil.copy(further, further.with_name("shard-000000-2.tar"))
+    (further.parent / "notes.txt").write_text("theirs")
+    assert (verify(run, 2).num_strays, verify(run, 2, share=0.5).num_strays) == (1, 0)
+    assert main(["verify", run.output]) == 0
+    assert f"1 more tar(s) of masks lie in {run.masks_folder}" in capsys.readouterr().out
+
+
 def test_verify_asks_once_for_each_tar(tmp_path: Path) -> None:
     """Beside what it reads of a run anyway; so it does of a sample, between its first and last."""
     run = _published(tmp_path, 12)
