@@ -21,6 +21,7 @@ from pipeline.labelling.sections import Section, sections_of
 from pipeline.labelling.sums import Sums
 from pipeline.redact import redacted
 from pipeline.store.in_flight import answers_of
+from pipeline.store.local import folder_in_the_way, is_folder
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def publish(
 
     Raises:
         StoreError: The store did not take it, or a shard has no commit record; call again.
-        InputError: A commit record is damaged.
+        InputError: A commit record is damaged, or a folder is in the place of a file.
     """
     manifest = run.manifest() or _publish_tables(run)
     keep_up(manifest)
@@ -86,9 +87,11 @@ def _publish_tables(run: Run) -> Manifest:
 
 
 def _all_committed(run: Run) -> Versions:
-    """Refuse to make a table that would lack a shard. Raises StoreError."""
+    """Refuse to make a table that would lack a shard. Raises StoreError, InputError."""
     versions = listed_versions(run)
     if lost := versions.lacking():
+        if is_folder(uri := run.commit_uri(lost[0])):
+            raise folder_in_the_way(uri)
         raise StoreError(
             ErrorCode.NOT_FOUND,
             f"{len(lost)} of {run.record.num_shards} shards of run {run.run_id} have no commit "

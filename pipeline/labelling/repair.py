@@ -21,12 +21,14 @@ from pipeline.labelling.gone import gone_files
 from pipeline.labelling.mask_tar import TornTarError, spans_of, tar_uri
 from pipeline.labelling.runs import Run, find_run, run_folder
 from pipeline.store.entry import Entry
+from pipeline.store.local import is_folder
 from pipeline.store.lock import Lock
 from pipeline.store.parquet import DAMAGE, read_parquet
 from pipeline.store.storage import Storage
 
 LEASE_S = 30.0
 _GONE = "it is gone"
+_IS_FOLDER = "a folder has its name; move it elsewhere, and repair again"
 _PUBLISHED = ("masks", "images", "class_statistics")
 
 
@@ -271,11 +273,17 @@ def _torn_commits(run: Run) -> Iterator[Torn]:
         _, reason = _read(run.storage, uri)
         if reason:
             yield Torn(uri, reason, (*_unfinish(run), uri))
+        elif is_folder(uri):  # which a listing shows as if the shard were done
+            yield Torn(uri, _IS_FOLDER, ())
 
 
-def _gone(run: Run, pool: ThreadPoolExecutor) -> list[Torn]:
+def _gone(run: Run, pool: ThreadPoolExecutor) -> Iterator[Torn]:
     unfinish = _unfinish(run)
-    return [Torn(file.uri, _GONE, (*unfinish, *file.goes)) for file in gone_files(run, pool)]
+    for file in gone_files(run, pool):
+        if is_folder(file.uri):
+            yield Torn(file.uri, _IS_FOLDER, ())
+        else:
+            yield Torn(file.uri, _GONE, (*unfinish, *file.goes))
 
 
 def _torn_tables(run: Run) -> Iterator[Torn]:

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 import fsspec
 
-from pipeline.errors import ErrorCode, StoreError, UnsupportedError
+from pipeline.errors import ErrorCode, InputError, StoreError, UnsupportedError
 from pipeline.store.attempts import Tally
 from pipeline.store.entry import Entry, changed_since, check_part, check_size
-from pipeline.store.uri import local_path
+from pipeline.store.uri import BUCKETS, local_path
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +106,8 @@ class Local:
         self._requests.count("write")
         path = local_path(uri)
         try:
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             if os.path.lexists(path):
                 # Who put it there may have died before that.
                 _keep_names(os.path.dirname(path))
@@ -197,6 +199,24 @@ class Local:
             _raise_local(error, f"file://{path}")
 
 
+def is_folder(uri: str) -> bool:
+    """Return whether a folder of a disk has a name; in a bucket both may have it.
+
+    Args:
+        uri: The name of what should be a file.
+    """
+    return not uri.startswith(BUCKETS) and os.path.isdir(local_path(uri))
+
+
+def folder_in_the_way(uri: str) -> InputError:
+    """Build the error for a folder where a file belongs: until it is moved no rerun helps.
+
+    Args:
+        uri: The name of both.
+    """
+    return InputError(f"{uri} is to be a file, and a folder has its name; move it elsewhere")
+
+
 def _listed(path: str) -> Entry | None:
     """Look at what a folder names; None if there is no file. Raises StoreError."""
     try:
@@ -222,6 +242,8 @@ def _pass_over_or_refuse(error: OSError) -> None:
 
 
 def _raise_local(error: OSError, uri: str) -> NoReturn:
+    if isinstance(error, IsADirectoryError):
+        raise folder_in_the_way(uri) from error
     if isinstance(error, NotADirectoryError):
         message = f"{uri}: a part of the path is a file, not a folder"
         raise StoreError(ErrorCode.NOT_FOUND, message) from error

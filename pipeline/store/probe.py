@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pipeline.errors import SettingError, StoreError, UnsupportedError
+from pipeline.errors import InputError, SettingError, StoreError, UnsupportedError
 from pipeline.store.storage import Storage
 from pipeline.store.uri import BUCKETS, local_path
 
@@ -75,6 +75,8 @@ def naming_place(setting: str, uri: str) -> Iterator[None]:
     """
     try:
         yield
+    except InputError as error:  # a folder has the name of a file
+        raise SettingError(f"{setting}={uri!r} can't be written: {error}") from error
     except StoreError as error:
         if uri.startswith(BUCKETS) and not error.refused:
             raise

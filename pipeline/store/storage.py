@@ -141,7 +141,12 @@ class Storage:
         return self._backend(extent.uri).read_span(extent.uri, extent.span, version)
 
     def write(self, uri: str, data: bytes) -> None:
-        """Write an object whole or not at all; replaces what is there. Raises StoreError."""
+        """Write an object whole or not at all; replaces what is there.
+
+        Raises:
+            StoreError: The store did not take it.
+            InputError: On a disk, a folder has its name.
+        """
         self._backend(uri).write(uri, data)
 
     def create(self, uri: str, data: bytes) -> bool:
@@ -154,6 +159,7 @@ class Storage:
 
         Raises:
             StoreError: The store did not answer.
+            InputError: On a disk, a folder has its name.
         """
         if self.conditional_put and uri.startswith(BUCKETS):
             return self._create_if_absent(uri, data)

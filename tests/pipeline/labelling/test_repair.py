@@ -27,6 +27,11 @@ def _published(folder: Path, **fields: str) -> Run:
     return run
 
 
+def _finish(run: Run) -> None:
+    label_run(run)
+    publish(run, str)
+
+
 def _path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
@@ -108,6 +113,42 @@ def test_what_is_gone_of_a_named_run_is_done_again(name: str, tmp_path: Path) ->
     publish(run, str)
     assert main(of_all) == 0
     assert (tables(run), mask_hashes(run), _names(tmp_path)) == before
+
+
+@pytest.mark.parametrize("name", ["mask", "tar", "commit", "table", "manifest"])
+def test_a_folder_in_the_place_of_a_file_is_named_and_stays(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Repair takes nothing away before somebody has moved it; then the file is one that is gone."""
+    run = _published(tmp_path, masks="tar" if name == "tar" else "files")
+    place = _tar(run) if name == "tar" else _FILES[name](run)
+    place.unlink()
+    (place / "theirs").mkdir(parents=True)
+    files, of_all = snapshot(tmp_path / "out"), ["verify", run.output]
+    of_one = [*of_all, "--repair", "--run-id", run.run_id, "--no-dry-run"]
+
+    assert main(of_all) in (1, 5)
+    capsys.readouterr()
+    assert main(of_one) == 0
+    assert f"broken: file://{place}: a folder has its name; move it" in capsys.readouterr().out
+    assert snapshot(tmp_path / "out") == files
+
+    place.rename(tmp_path / "elsewhere")
+    assert main(of_one) == 0
+    _finish(run)
+    assert main(of_all) == 0
+
+
+@pytest.mark.parametrize("name", ["mask", "tar", "commit", "table", "manifest"])
+def test_a_folder_in_the_way_of_a_file_ends_the_run(name: str, tmp_path: Path) -> None:
+    """No rerun helps, so it is no 5: the sentence names it and says what to do."""
+    fields = {"masks": "tar"} if name == "tar" else {}
+    run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=3, **fields)
+    place = _tar(run) if name == "tar" else _FILES[name](run)
+    place.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"is to be a file, and a folder .* move it") as refused:
+        _finish(run)
+    assert str(refused.value).startswith(f"file://{place} ")
 
 
 def test_a_manifest_that_is_gone_is_written_again(tmp_path: Path) -> None:
