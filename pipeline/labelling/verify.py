@@ -61,7 +61,9 @@ def verify(run: Run, threads: int, share: float = 1.0, check_pieces: CheckPieces
         StoreError: The store did not answer, which proves nothing.
     """
     breaks = Breaks()
-    manifest = _read_manifest(run, breaks)
+    # Asked first: it is written last, so that a manifest is there where it is.
+    ended = run.finished()
+    manifest = _read_manifest(run, breaks, ended=ended)
     missing = run.uncommitted()
     pieces = list(pieces_of(run, manifest, missing))
     # The plan is heavy, and each piece has its own part of it.
@@ -76,7 +78,7 @@ def verify(run: Run, threads: int, share: float = 1.0, check_pieces: CheckPieces
         _check_no_others(run, manifest, breaks)
         if missing:
             breaks.add("manifest in spite of missing commits", f"{len(missing)} shards")
-    finished = manifest is not None and run.finished()
+    finished = manifest is not None and ended
     num_ok = found.count.num_ok
     num_named = found.count.num_tars if run.masks_in_tars else num_ok
     num_strays = _num_there(run) - num_named if finished and share == 1 else 0
@@ -92,12 +94,15 @@ def _num_there(run: Run) -> int:
     return sum(entry.uri.endswith(ending) for entry in run.storage.walk(run.masks_folder))
 
 
-def _read_manifest(run: Run, breaks: Breaks) -> Manifest | None:
+def _read_manifest(run: Run, breaks: Breaks, *, ended: bool) -> Manifest | None:
     try:
-        return run.manifest()
+        found = run.manifest()
     except InputError as error:
         breaks.add("manifest is unreadable", str(error))
         return None
+    if found is None and ended:  # no command goes on with it, unless it is named
+        breaks.add("file is missing", run.manifest_uri.removeprefix(f"{run.output}/"))
+    return found
 
 
 def _check_no_others(run: Run, manifest: Manifest, breaks: Breaks) -> None:

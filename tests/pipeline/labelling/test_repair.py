@@ -127,7 +127,7 @@ def test_a_folder_in_the_place_of_a_file_is_named_and_stays(
     files, of_all = snapshot(tmp_path / "out"), ["verify", run.output]
     of_one = [*of_all, "--repair", "--run-id", run.run_id, "--no-dry-run"]
 
-    assert main(of_all) in (1, 5)
+    assert main(of_all) == 1
     capsys.readouterr()
     assert main(of_one) == 0
     assert f"broken: file://{place}: a folder has its name; move it" in capsys.readouterr().out
@@ -156,6 +156,7 @@ def test_a_manifest_that_is_gone_is_written_again(tmp_path: Path) -> None:
     run = _published(tmp_path)
     before = _names(tmp_path)
     _path(run.manifest_uri).unlink()
+    assert main(["verify", run.output]) == 1
     of_one = ["verify", run.output, "--repair", "--run-id", run.run_id, "--no-dry-run"]
     assert main(of_one) == 0
     assert not run.finished()

@@ -338,13 +338,22 @@ def test_a_run_that_has_not_begun_is_unfinished(tmp_path: Path) -> None:
     assert (verdict.finished, verdict.num_missing, bool(verdict.breaks)) == (False, 1, False)
 
 
-@pytest.mark.parametrize("name", ["_SUCCESS", "manifest.json"])
-def test_without_its_last_files_a_run_is_unfinished(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("_SUCCESS",), ("_SUCCESS", "manifest.json")])
+def test_without_its_last_files_a_run_is_unfinished(names: tuple[str], tmp_path: Path) -> None:
     """A publication that was cut off is unfinished, which is no break."""
     run = _published(tmp_path)
-    _path(f"{run.folder}/{name}").unlink()
+    for name in names:
+        _path(f"{run.folder}/{name}").unlink()
     verdict = _verify(run)
     assert (verdict.finished, verdict.num_missing, bool(verdict.breaks)) == (False, 0, False)
+
+
+def test_a_mark_of_the_end_without_a_manifest_is_a_break(tmp_path: Path) -> None:
+    """No command goes on with such a run by itself, so that it is no unfinished one."""
+    run = _published(tmp_path)
+    _path(run.manifest_uri).unlink()
+    verdict = _verify(run)
+    assert (verdict.finished, dict(verdict.breaks.numbers)) == (False, {"file is missing": 1})
 
 
 def test_verifying_changes_nothing(tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ def test_tables_that_end_anywhere_are_verified_as_one(tmp_path: Path) -> None:
 def test_an_unpublished_run_is_cut_where_its_plan_is(tmp_path: Path) -> None:
     """Without a manifest a piece has the shards of one file of the plan, committed or not."""
     run = _published(tmp_path)
-    _path(run.manifest_uri).unlink()
-    _path(run.commit_uri(3)).unlink()
+    for uri in (run.success_uri, run.manifest_uri, run.commit_uri(3)):
+        _path(uri).unlink()
     assert [(one.first_shard, one.end_shard, one.missing) for one in _pieces(run)] == [
         (0, 2, []),
         (2, 4, [3]),
