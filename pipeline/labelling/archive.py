@@ -226,8 +226,9 @@ def remove_archives(storage: Storage, output: str) -> None:
 def replaced_files(storage: Storage, output: str) -> list[str]:
     """Name the files of earlier archives that the newest ones have no use for.
 
-    Files of answers that no archive names stay: one that is being written may be about to. So do
-    those that only a damaged one has named.
+    Files of answers that no archive names stay: one that is being written may be about to, and
+    neither a lock nor a time in a listing tells it from what a kill has left. So do those that only
+    a damaged one has named. With the next run that is removed all of them go.
 
     Args:
         storage: Reads the output.
