@@ -16,6 +16,7 @@ _SMALL = [
     "mask_kinds --images 8 --shard 4",
     "networks --networks fcn_pyramid --height 32 --width 32 --batches 1 --rounds 1",
     "nights 3000 1 2",
+    "outputs 60",
     "plan_memory 3000 folder",
     "publication --shards 2",
     "requests --number 5 --keys 20",
