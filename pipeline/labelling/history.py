@@ -235,5 +235,5 @@ def _what_is_there(names: Sequence[str]) -> str:
     if not names:
         return "nothing is there; is its name right?"
     if _OWN.isdisjoint(names):
-        return f"what is there, such as {names[0]}, is not of `label`; is its name right?"
+        return f"it is no output of `label`, it has {names[0]}; is its name right?"
     return "`label` makes runs"

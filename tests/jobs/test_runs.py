@@ -126,7 +126,7 @@ def test_a_place_that_is_no_output_is_refused(
     assert said in caplog.text
     (tmp_path / "images").mkdir()
     assert main([command, str(tmp_path), *flags]) == 3
-    assert "such as images, is not of `label`; is its name right?" in caplog.text
+    assert "it is no output of `label`, it has images; is its name right?" in caplog.text
 
 
 @pytest.mark.parametrize("words", [["clean"], ["verify", "--repair"]], ids=" ".join)
