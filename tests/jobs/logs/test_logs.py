@@ -59,6 +59,19 @@ def test_errors_of_settings_are_objects(words: list[str], message: str, tmp_path
     assert "secret" not in done.stderr
 
 
+def test_a_full_disk_below_what_is_printed_is_no_bug(tmp_path: Path):
+    """A command that can't say what it has found ends with 5 and one sentence."""
+    (tmp_path / "locks").mkdir()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs", "clean", str(tmp_path)],
+            cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 5
+    assert "what the command prints can't be written: No space left on device; run the" in line
+
+
 def test_another_format_is_a_wrong_setting(caplog: pytest.LogCaptureFixture):
     """A format that there is not is refused with those that there are."""
     assert main([*label_flags("in", "out"), "--log-format", "xml"]) == 2
