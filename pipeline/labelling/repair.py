@@ -291,7 +291,7 @@ def _torn_tables(run: Run) -> Iterator[Torn]:
     try:
         manifest = run.manifest()
     except InputError as error:
-        yield Torn(run.manifest_uri, str(error), _unfinish(run))
+        yield Torn(run.manifest_uri, str(error).partition("; ")[0], _unfinish(run))
         return
     if manifest is None:
         return

@@ -165,6 +165,18 @@ def test_a_manifest_that_is_gone_is_written_again(tmp_path: Path) -> None:
     assert _names(tmp_path) == before
 
 
+def test_a_torn_manifest_is_said_in_words_that_lead_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Repair says why it is torn, and does not advise a repair."""
+    run = _published(tmp_path)
+    os.truncate(_path(run.manifest_uri), 0)
+    assert main(["verify", run.output, "--repair"]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith(f"broken: {run.manifest_uri}: ")
+    assert "--repair" not in said
+
+
 def test_an_unfinished_run_whose_plan_is_gone_is_named_and_goes(tmp_path: Path) -> None:
     """No rerun would help, so it is no 5; where all of the run is out of reach, it is."""
     run = start_run(tmp_path, draw_images(tmp_path, 6), max_shard_images=3)
