@@ -23,6 +23,10 @@ _UNPUBLISHED = (
     "with the images of these masks' shards still there, unchanged. Where that can't be, leave it "
     "as it is"
 )
+_OF_NO_RUN = (
+    "Readers of all tables read them, too: put runs/RUN back, or remove the folders run=RUN of "
+    "masks, images and class_statistics"
+)
 _LOGS_ANEW = (
     "The tables are whole without it. `label` with --delta-log adds what a log lacks; to begin "
     "both anew, remove the folders _delta_log before"
@@ -83,6 +87,8 @@ def _breaks_of_output(history: History, asked_for: list[Run], *, every: bool) ->
     orphans = history.orphans() if every else []
     for orphan in orphans[:10]:
         say(f"table of no known run: {orphan}")
+    if orphans:
+        say(f"  {_OF_NO_RUN}")
     found = contradictions(history, asked_for)
     for said in found[:10]:
         say(f"Delta log: {said}")

@@ -1,5 +1,6 @@
 """`verify` as a command: which runs it judges, and how it ends."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def test_a_sample_says_that_it_is_one(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["verify", str(tmp_path / "out"), "--sample", "0.000001"]) == 0
     expected = "run first: whole: 0 masks read of 3, tables and totals agree\n"
     assert capsys.readouterr().out == expected
+
+
+def test_tables_of_a_run_that_somebody_removed_are_named_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No repair finds a run without its folder; what is said leads to an output that is whole."""
+    out = tmp_path / "out"
+    _run(tmp_path, "first", 2)
+    _run(tmp_path, "second", 4)
+    shutil.rmtree(out / "runs/first")
+    assert main(["verify", str(out)]) == 1
+    shown = capsys.readouterr().out
+    assert "table of no known run: images/run=first\n" in shown
+    assert "remove the folders run=RUN of masks, images and class_statistics" in shown
+    for folder in ("masks", "images", "class_statistics"):
+        shutil.rmtree(out / folder / "run=first")
+    assert main(["verify", str(out)]) == 0
 
 
 @pytest.mark.parametrize("flags", [["--all", "--run-id", "a"], ["--sample", "0"]])
