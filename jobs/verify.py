@@ -24,8 +24,9 @@ _UNPUBLISHED = (
     "as it is"
 )
 _OF_NO_RUN = (
-    "Readers of all tables read them, too: put runs/RUN back, or remove the folders run=RUN of "
-    "masks, images and class_statistics"
+    "Readers of all tables read them, too. `fcn clean OUTPUT` names a removal that was cut off "
+    "and ends it; else put runs/RUN back, or remove the folders run=RUN of masks, images and "
+    "class_statistics"
 )
 _LOGS_ANEW = (
     "The tables are whole without it. `label` with --delta-log adds what a log lacks; to begin "

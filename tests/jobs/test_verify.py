@@ -71,11 +71,17 @@ def test_tables_of_a_run_that_somebody_removed_are_named_with_a_remedy(
     out = tmp_path / "out"
     _run(tmp_path, "first", 2)
     _run(tmp_path, "second", 4)
-    shutil.rmtree(out / "runs/first")
+    (out / "runs/first/run.json").unlink()
     assert main(["verify", str(out)]) == 1
     shown = capsys.readouterr().out
     assert "table of no known run: images/run=first\n" in shown
-    assert "remove the folders run=RUN of masks, images and class_statistics" in shown
+    assert "`fcn clean OUTPUT` names a removal that was cut off and ends it; else put" in shown
+    shutil.copytree(out, tmp_path / "copy")
+    assert main(["clean", str(tmp_path / "copy"), "--no-dry-run"]) == 0
+    assert main(["verify", str(tmp_path / "copy")]) == 0
+
+    shutil.rmtree(out / "runs/first")
+    assert main(["verify", str(out)]) == 1
     for folder in ("masks", "images", "class_statistics"):
         shutil.rmtree(out / folder / "run=first")
     assert main(["verify", str(out)]) == 0
