@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError
 from pipeline.labelling.page.before import COLUMNS, Before
+from pipeline.labelling.page.comparison import Night
 from pipeline.labelling.page.reads import Deadline, Reads, in_a_hurry
 from pipeline.labelling.records import Manifest, TablePart
 from pipeline.labelling.runs import Run, damaged, masks_folder
@@ -46,7 +47,8 @@ class Candidates:
     Attributes:
         least_confident: The lowest mean confidence first.
         less_sure: Of which the network of the run before was surer, with `change` of the mean
-            confidence, the greatest loss first.
+            confidence and `mask_before`, a row that says where its mask lies, the greatest loss
+            first.
         random: The lowest image_id first, which is a hash.
         of_class: By class id: rows with `share` and `class_confidence` of the class.
         num_images: Images with a mask that were looked at.
@@ -66,7 +68,7 @@ def find_candidates(
     manifest: Manifest,
     number: int,
     deadline: Deadline,
-    before: Manifest | None = None,
+    before: Night | None = None,
 ) -> Candidates:
     """Find candidates for a page.
 
@@ -75,7 +77,7 @@ def find_candidates(
         manifest: Of it.
         number: Candidates of each kind, at most.
         deadline: Until when tables are read; half of the time is for those of the classes.
-        before: Of the run before, if another network made it.
+        before: The run before, if another network made it.
 
     Raises:
         StoreError: A table can't be read.
@@ -87,7 +89,7 @@ def find_candidates(
     of_class = _of_classes(tables.read(manifest.class_statistics, _OF_CLASSES, halfway), number)
     wanted = pa.array({row["image_id"] for rows in of_class.values() for row in rows}, pa.string())
     known: dict[str, Row] = {}
-    earlier = _earlier(tables, before.images if before else [], halfway, found.notes)
+    earlier = _earlier(tables, before, halfway, found.notes)
     for table in tables.read(manifest.images, _COLUMNS, deadline):
         labelled = table.filter(pc.equal(table["status"], OK))
         found.num_images += labelled.num_rows
@@ -102,18 +104,31 @@ def find_candidates(
     }
     shown = (found.least_confident, found.less_sure, found.random, *found.of_class.values())
     _move_masks(run, [row for rows in shown for row in rows])
+    _find_earlier_masks(found.less_sure, earlier, before)
     return found
 
 
 def _earlier(
-    tables: "_Tables", parts: list[TablePart], deadline: Deadline, notes: list[str]
+    tables: "_Tables", before: Night | None, deadline: Deadline, notes: list[str]
 ) -> Before:
     """Read what the run before said, without which this one's pictures stand."""
+    if before is None:
+        return Before(())
+    written_to = _written_to(before.run) if before.run else ""
     try:
-        return Before(tables.read(parts, COLUMNS, deadline))
+        return Before(tables.read(before.manifest.images, COLUMNS, deadline), written_to)
     except PipelineError as error:
         notes.append(f"images are not compared with the run before: {error}")
         return Before(())
+
+
+def _find_earlier_masks(rows: list[Row], earlier: Before, before: Night | None) -> None:
+    """Add to each row where the mask of the run before lies."""
+    masks = earlier.masks([row["place"] for row in rows])
+    if before is not None and before.run is not None:
+        _move_masks(before.run, masks)
+    for row, mask in zip(rows, masks, strict=True):
+        row["mask_before"] = mask
 
 
 def _of_classes(tables: Iterable[pa.Table], number: int) -> dict[int, list[Row]]:
@@ -203,7 +218,12 @@ def _columns_of(uri: str, data: bytes, columns: list[str]) -> pa.Table:
 
 def _move_masks(run: Run, rows: list[Row]) -> None:
     """Name the masks where they lie now, be the output moved or a copy."""
-    written_to = masks_folder(run.record.output, run.run_id) + "/"
+    written_to = _written_to(run)
     for row in rows:
         key = row["mask_uri"].removeprefix(written_to)
         row["mask_uri"] = key if "://" in key else f"{run.masks_folder}/{key}"
+
+
+def _written_to(run: Run) -> str:
+    """Return what the URIs of a run's masks begin with in its tables."""
+    return masks_folder(run.record.output, run.run_id) + "/"

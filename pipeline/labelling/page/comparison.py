@@ -18,10 +18,14 @@ _BINS_TOGETHER = 2
 
 @dataclass(frozen=True)
 class Night:
-    """A run beside others: its manifest, and whether its masks are of the same network."""
+    """A run beside others: its manifest, and whether its masks are of the same network.
+
+    `run` says where its masks lie; None where nobody asks.
+    """
 
     manifest: Manifest
     same_network: bool
+    run: Run | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ def earlier_nights(history: History, run: Run) -> list[Night]:
         and other.record.input.rstrip("/") == source
     ][-(_NUM_RUNS - 1) :]
     ours = run.record.network.fingerprint
+    manifests = history.manifests([in_a_hurry(other) for other in before])
     return [
-        Night(manifest, manifest.fingerprint == ours)
-        for manifest in history.manifests([in_a_hurry(other) for other in before])
+        Night(manifest, manifest.fingerprint == ours, other)
+        for other, manifest in zip(before, manifests, strict=True)
         if manifest is not None
     ]
 

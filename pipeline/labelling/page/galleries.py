@@ -6,11 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import PipelineError
 from pipeline.images.likeness import is_near
-from pipeline.images.masks import IGNORE_INDEX
 from pipeline.images.overlay import as_webp, lay_over, light_up
 from pipeline.labelling.page.candidates import Candidates, Row, find_candidates
+from pipeline.labelling.page.comparison import Night
+from pipeline.labelling.page.earlier_masks import EarlierMasks, colours_of
 from pipeline.labelling.page.pictures import Picture, Pictures
 from pipeline.labelling.page.reads import Deadline
 from pipeline.labelling.records import ClassTotal, Manifest
@@ -18,6 +22,7 @@ from pipeline.labelling.runs import Run
 from pipeline.redact import redacted
 from pipeline.store.extent import Extent
 from pipeline.store.uri import local_path
+from pipeline.wording import count
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +42,10 @@ _MAX_BYTES = 1_650_000
 class Card:
     """One image on the page: photograph and overlay as `data:` addresses, and what is said of it.
 
-    `change` is how much surer this network is than the last run's, where that is shown.
-    `address` is what a browser opens the photograph by, empty where it can't. `share` and
-    `class_confidence` are of the class whose gallery it is in.
+    `change` is how much surer this network is than the last run's, where that is shown, and
+    `overlay_before` the last run's mask, empty where that can't be read. `address` is what a
+    browser opens the photograph by, empty where it can't. `share` and `class_confidence` are of
+    the class whose gallery it is in.
     """
 
     key: str
@@ -48,6 +54,7 @@ class Card:
     photograph: str
     overlay: str
     mean_confidence: float | None
+    overlay_before: str = ""
     share: float | None = None
     class_confidence: float | None = None
     change: float | None = None
@@ -66,6 +73,8 @@ class Galleries:
         num_near: Near-duplicates that were passed over.
         num_unread: Pictures that could not be read.
         notes: Why, of the first ten, and what else could not be read.
+        only_before: Classes in the masks of the run before that are shown, and of no name that
+            this run has.
         num_for_classes: Images that a page must be allowed for as many of each class as can be
             shown; 0 where they are.
     """
@@ -78,6 +87,7 @@ class Galleries:
     num_near: int = 0
     num_unread: int = 0
     notes: list[str] = field(default_factory=list)
+    only_before: list[ClassTotal] = field(default_factory=list)
     num_for_classes: int = 0
 
     def __bool__(self) -> bool:
@@ -86,7 +96,7 @@ class Galleries:
 
 
 def make_galleries(
-    run: Run, manifest: Manifest, number: int, deadline: Deadline, before: Manifest | None = None
+    run: Run, manifest: Manifest, number: int, deadline: Deadline, before: Night | None = None
 ) -> Galleries:
     """Read and draw the pictures of a page. Raises nothing: what can't be read is a note.
 
@@ -95,7 +105,7 @@ def make_galleries(
         manifest: Of it.
         number: Images on the page, at most; 0 reads none.
         deadline: After which nothing more is waited for.
-        before: Of the run before, if another network made it.
+        before: The run before, if another network made it.
     """
     if not number or not manifest.num_ok:
         return Galleries()
@@ -109,7 +119,7 @@ def make_galleries(
 
 
 def _hung(
-    run: Run, manifest: Manifest, number: int, deadline: Deadline, before: Manifest | None
+    run: Run, manifest: Manifest, number: int, deadline: Deadline, before: Night | None
 ) -> Galleries:
     soon = deadline.within(_TO_CHOOSE * deadline.left)
     candidates = find_candidates(run, manifest, _MORE * number, soon, before)
@@ -118,11 +128,20 @@ def _hung(
     number = min(number, _num_of_all(candidates) + len(turns))
     side = _SIDE if number <= _MANY else _SIDE_OF_MANY
     with Pictures(run, side, deadline) as pictures:
-        hall = _Hall(pictures, manifest.classes, turns, number)
+        earlier = EarlierMasks(manifest.classes, before.manifest.classes if before else ())
+        hall = _Hall(pictures, manifest.classes, earlier, turns, number)
         found = hall.hang(candidates)
         found.num_near, found.num_unread = hall.num_near, len(pictures.unread)
-        found.notes = [*candidates.notes, *pictures.unread.values()][:_MAX_NOTES]
+        found.only_before = earlier.only_there
+        notes = [*candidates.notes, *_no_masks_before(pictures), *pictures.unread.values()]
+        found.notes = notes[:_MAX_NOTES]
     return found
+
+
+def _no_masks_before(pictures: Pictures) -> Iterator[str]:
+    """Say of all masks of the run before at once why they are not shown."""
+    if unread := pictures.no_mask_before:
+        yield f"{count(len(unread), 'mask')} of the run before, from that of {unread[0]}"
 
 
 class _Hall:
@@ -132,14 +151,17 @@ class _Hall:
         self,
         pictures: Pictures,
         classes: Sequence[ClassTotal],
+        earlier: EarlierMasks,
         turns: Sequence[int],
         number: int,
     ) -> None:
         self._pictures = pictures
         self._classes = classes
+        self._earlier = earlier
         self._turns = turns
         self._number = number
-        self._max_bytes = _MAX_BYTES // number // 2
+        # Beside each photograph its mask, and beside some the mask of the run before.
+        self._max_bytes = _MAX_BYTES // (2 * number + (_PER_GALLERY if earlier else 0))
         self._shown: dict[str, Picture] = {}
         self._near: dict[str, Picture] = {}
 
@@ -157,10 +179,14 @@ class _Hall:
         left = self._number - len(least) - len(less_sure)
         random = self._fill(candidates.random, min(each, left))
         left -= len(random)
-        of_class = self._by_class(candidates, self._turns[:left])
+        of_class = list(self._by_class(candidates, self._turns[:left]))
+        # The last to be waited for: without them each picture has the mask of this run.
+        masks = self._pictures.read_before(less_sure)
         return Galleries(
             least_confident=[self._card(picture) for picture in least],
-            less_sure=[self._card(picture) for picture in less_sure],
+            less_sure=[
+                self._beside(picture, mask) for picture, mask in zip(less_sure, masks, strict=True)
+            ],
             random=[self._card(picture) for picture in random],
             of_class=[
                 (label, [self._card(picture, label) for picture in chosen])
@@ -216,23 +242,28 @@ class _Hall:
         self._shown[image_id] = picture
         self._near.pop(image_id, None)
 
+    def _beside(self, picture: Picture, before: NDArray[np.uint8] | None) -> Card:
+        card = self._card(picture)
+        if before is None:
+            return card
+        return replace(card, overlay_before=self._as_data(self._earlier.drawn(picture, before)))
+
+    def _as_data(self, pixels: NDArray[np.uint8]) -> str:
+        encoded = base64.b64encode(as_webp(pixels, self._max_bytes)).decode()
+        return f"data:image/webp;base64,{encoded}"
+
     def _card(self, picture: Picture, label: ClassTotal | None = None) -> Card:
         row = picture.row
         if label is None:
-            colours = [one.color for one in self._classes if one.id != IGNORE_INDEX]
-            overlay = lay_over(picture.pixels, picture.mask, colours)
+            overlay = lay_over(picture.pixels, picture.mask, colours_of(self._classes))
         else:
             overlay = light_up(picture.pixels, picture.mask, label.id, label.color)
-        photograph, drawn = (
-            "data:image/webp;base64," + base64.b64encode(as_webp(one, self._max_bytes)).decode()
-            for one in (picture.pixels, overlay)
-        )
         return Card(
             key=row["key"],
             uri=row["uri"],
             address=_address(row),
-            photograph=photograph,
-            overlay=drawn,
+            photograph=self._as_data(picture.pixels),
+            overlay=self._as_data(overlay),
             mean_confidence=row["mean_confidence"],
             share=row.get("share"),
             class_confidence=row.get("class_confidence"),

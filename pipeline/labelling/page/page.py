@@ -73,7 +73,7 @@ def make_page(  # noqa: PLR0913 - what a page is made of, by name
     last_shares = class_shares(last.manifest) if last else {}
     soon = deadline.within(_FOR_NIGHTS)
     this = Night(_with_confidences(run, manifest, soon), same_network=True)
-    other = None if last is None or last.same_network else last.manifest
+    other = None if last is None or last.same_network else last
     galleries = make_galleries(run, manifest, num_pictures, deadline, other)
     return _template().render(
         run=run,

@@ -50,6 +50,7 @@ class Pictures:
 
     Attributes:
         unread: What could not be read, by image_id: its key and why.
+        no_mask_before: Why a mask of the run before could not be read, of each.
     """
 
     def __init__(self, run: Run, side: int, deadline: Deadline) -> None:
@@ -60,9 +61,12 @@ class Pictures:
             side: Pixels of a picture's longer side, at most.
             deadline: After which no further picture is waited for.
         """
-        self._read = partial(_read, in_a_hurry(run).storage, side)
+        storage = in_a_hurry(run).storage
+        self._read = partial(_read, storage, side)
+        self._read_mask = partial(_read_mask, storage, side)
         self._reads = Reads(deadline, _THREADS)
         self.unread: dict[str, str] = {}
+        self.no_mask_before: list[str] = []
 
     def __enter__(self) -> Self:
         """Do nothing more."""
@@ -80,17 +84,48 @@ class Pictures:
             try:
                 picture = self._reads.wait(answer)
             except Exception as error:  # noqa: BLE001 - whatever it is, it costs one picture
-                late = isinstance(error, TimeoutError)
-                why = str(error) or ("not read in time" if late else type(error).__name__)
-                self.unread[row["image_id"]] = f"{row['key']}: {why}"
+                self.unread[row["image_id"]] = _why(row, error)
             else:
                 yield picture
+
+    def read_before(self, shown: Sequence[Picture]) -> Iterator[NDArray[np.uint8] | None]:
+        """Read the masks that the run before has of some pictures; None for what can't be read.
+
+        Args:
+            shown: With `mask_before` in their rows.
+        """
+        waiting = [
+            (one, self._reads.ask(partial(self._read_mask, one.row["mask_before"], one.pixels)))
+            for one in shown
+        ]
+        for one, answer in waiting:
+            try:
+                mask = self._reads.wait(answer)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it costs one mask
+                self.no_mask_before.append(_why(one.row, error))
+                yield None
+            else:
+                yield mask
+
+
+def _why(row: Row, error: Exception) -> str:
+    late = isinstance(error, TimeoutError)
+    why = str(error) or ("not read in time" if late else type(error).__name__)
+    return f"{row['key']}: {why}"
 
 
 def _read(storage: Storage, side: int, row: Row) -> Picture:
     data = read_image(storage.for_input(), Extent.of_image(row), row["etag"], _MAX_BYTES)
     pixels = shrink(decode_image(data, _MAX_PIXELS), side)
+    mask = _read_mask(storage, side, row, pixels)
+    return Picture(row, pixels, mask, perceptual_hash(pixels))
+
+
+def _read_mask(
+    storage: Storage, side: int, row: Row, pixels: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Read a mask that is to lie over a picture, as small as that is."""
     mask = shrink_mask(decode_mask(storage.read_extent(Extent.of_mask(row))), side)
     if mask.shape != pixels.shape[:2]:
         raise ValueError(f"its mask has another shape: {mask.shape}, not {pixels.shape[:2]}")
-    return Picture(row, pixels, mask, perceptual_hash(pixels))
+    return mask
