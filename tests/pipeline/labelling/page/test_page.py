@@ -2,6 +2,7 @@
 
 import html
 import re
+import tarfile
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -239,6 +240,22 @@ def test_a_picture_leads_to_its_photograph(tmp_path: Path) -> None:
     [link] = set(re.findall(r'<a href="(file:[^"]*)"', page))
     assert Path(unquote(urlsplit(link).path)) == place
     assert f'title="{html.escape(f"file://{place}").replace("&quot;", "&#34;")}"' in page
+
+
+def test_a_picture_that_no_link_leads_to_has_its_uri_as_text(tmp_path: Path) -> None:
+    """What a browser can't open unfolds as text, the same text as in the tables, markup or not."""
+    draw_images(tmp_path, 1)
+    tar = tmp_path / "shots.tar"
+    with tarfile.open(tar, "w") as file:
+        file.add(tmp_path / "in/image_0.png", "a <i>b.png")
+    run = start_run(tmp_path, tar)
+    label_run(run)
+
+    page = as_html(run, publish(run, lambda _: ""), history=History(run.storage, run.output))
+
+    uris = set(re.findall(r'<details class="place">.*?<code>(.*?)</code>', page, re.DOTALL))
+    assert {html.unescape(uri) for uri in uris} == {f"file://{tar}!/a <i>b.png"}
+    assert '<a href="file:' not in page
 
 
 def test_random_pictures_are_unlike_the_least_confident(tmp_path: Path) -> None:
