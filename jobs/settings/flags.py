@@ -2,8 +2,10 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -190,7 +192,8 @@ def parse(kind: type[NoSettings], command: str, argv: Sequence[str]) -> dict[str
         SystemExit: After --help, with 0.
     """
     every = [one for some in settings_of(kind).values() for one in some]
-    found, left_over = command_parser(kind, command).parse_known_args(_with_values(kind, argv))
+    words = _in_two_words(_with_values(kind, argv), {one.flag for one in every if one.two_words})
+    found, left_over = command_parser(kind, command).parse_known_args(words)
     refuse_left_over(left_over, command, _flags(every), _positionals(every))
     several = {one.name for one in every if one.several}
     given = {
@@ -230,6 +233,19 @@ def _with_values(kind: type[NoSettings], argv: Sequence[str]) -> list[str]:
     words: list[str] = []
     for word, following in zip(argv, [*argv, "--"][1:], strict=True):
         words += [word, "yes"] if word in alone and following.startswith("--") else [word]
+    return words
+
+
+def _in_two_words(argv: Sequence[str], flags: Container[str]) -> list[str]:
+    """Write name and range as two words, be they quoted together, or names of several words not."""
+    words: list[str] = []
+    left = deque(argv)
+    while left:
+        words.append(left.popleft())
+        values = takewhile(lambda one: not one.startswith("--"), left if words[-1] in flags else ())
+        end = next((at for at, word in enumerate(values, 1) if ".." in word), 0)
+        value = " ".join(left.popleft() for _ in range(end))
+        words += value.rpartition(" ")[::2] if end else ()
     return words
 
 

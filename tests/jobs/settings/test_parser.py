@@ -18,6 +18,7 @@ from jobs.settings.parser import read_settings
 from jobs.settings_page import document
 from pipeline.errors import SettingError
 from pipeline.settings.label import LabelSettings
+from pipeline.settings.select import SelectSettings
 from pipeline.settings.shared import Group, OutputSettings, StoreSettings
 from pipeline.settings.train import TrainSettings
 from tests.product import REPOSITORY
@@ -416,6 +417,22 @@ def test_a_flag_that_python_has_no_name_for_is_given_once(caplog: pytest.LogCapt
     for words in (["--class", "sky"], ["--class-share", "sky", "0.1..0.5"]):
         assert main(["select", "out", "--to", "x.parquet", *words, *words]) == 2
         assert f"{words[0]} is given twice" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["traffic light", "0.1..0.5"],
+        ["traffic light 0.1..0.5"],
+        ["traffic", "light", "0.1..0.5"],
+    ],
+)
+def test_a_range_of_a_class_needs_no_quotes(words: list[str]) -> None:
+    """With quotes around all, around the name or around nothing, OUTPUT behind it stays OUTPUT."""
+    flags = ["--class-share", *words, "/out", "--to", "/x.parquet"]
+    found = read_settings(SelectSettings, "select", flags, {})
+    assert found.share_range == ("traffic light", 0.1, 0.5)
+    assert found.output == "file:///out"
 
 
 def test_null_gives_up_what_was_set_before(tmp_path: Path) -> None:
