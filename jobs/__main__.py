@@ -21,7 +21,7 @@ from jobs.settings.parser import environment, first_log_format, read_settings
 from jobs.settings.submission import read_submission
 from pipeline.cluster.leaving import leave_ray
 from pipeline.ending import START_GRACE_S, is_stopping, keep_code, stop_on_signals
-from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped
+from pipeline.errors import EXIT_BUG, EXIT_OK, PipelineError, SettingError, Stopped, StoreError
 from pipeline.settings.clean import CleanSettings
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
 from pipeline.settings.evaluate import EvaluateSettings
@@ -184,7 +184,8 @@ def _outcome(name: str, argv: Sequence[str]) -> int:
         return COMMANDS[name].run(name, argv, environment())
     except PipelineError as error:
         stopped = error.exit_code == Stopped.exit_code
-        again = "; run the same command again to resume" if stopped else ""
+        first = "when that is mended, " if isinstance(error, StoreError) and error.refused else ""
+        again = f"; {first}run the same command again to resume" if stopped else ""
         _log.error("%s%s", error, again)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - whatever a bug raises, it is a line of the log, too

@@ -75,5 +75,6 @@ def _log_cost(manifest: Manifest) -> None:
     if manifest.work is not None and manifest.bottleneck:
         price = manifest.price_per_thousand_images
         fields = {**manifest.work.model_dump(), "price_per_thousand_images": price}
-        busy = 100 * manifest.work.busy_share
-        _log.info("replicas busy %.0f %%: %s", busy, manifest.bottleneck, extra=fields)
+        share = 100 * manifest.work.busy_share
+        words = "networks computed %.0f %% of the replicas' time: %s"
+        _log.info(words, share, manifest.bottleneck, extra=fields)

@@ -41,8 +41,11 @@ def spent_lines(
         f"read {work.read_bytes / 1e6:,.1f} MB, written {work.written_bytes / 1e6:,.1f} MB, "
         f"{sum(work.retries.values())} requests made again, {work.backoffs} back-offs for memory"
     )
+    if work.work_seconds:
+        speed = num_images / work.work_seconds
+        yield f"{speed:,.1f} images/s without pauses and start-up"
     yield (
-        f"{work.num_replicas} replica(s), busy {work.busy_share:.0%} of "
+        f"{work.num_replicas} replica(s), whose networks computed {work.busy_share:.0%} of "
         f"{work.replica_seconds:,.0f} s: {verdict(work)}"
     )
     if work.num_lost_replicas:

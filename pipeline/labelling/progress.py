@@ -49,6 +49,7 @@ class Progress:
         self._num_failed = 0
         self._num_labelled = 0
         self._start = time.monotonic()
+        self._end: float | None = None
         self._bar = (
             tqdm(total=num_images, initial=num_done, unit=" images", dynamic_ncols=True)
             if has_terminal()
@@ -83,6 +84,8 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         """End the bar or the lines."""
+        # Publishing and the report come after it, and are no part of the speed that is said.
+        self._end = time.monotonic()
         self._ended.set()
         self._thread.join(_WAIT_S)
         if self._bar is not None:
@@ -103,7 +106,8 @@ class Progress:
     @property
     def images_per_s(self) -> float:
         """Images committed per second since the start, loading of the network included."""
-        return (self._num_done - self._num_before) / max(time.monotonic() - self._start, 1e-9)
+        end = time.monotonic() if self._end is None else self._end
+        return (self._num_done - self._num_before) / max(end - self._start, 1e-9)
 
     def _report(self) -> None:
         if self._bar is not None:
@@ -132,6 +136,6 @@ class Progress:
         if left and not rate:
             eta = "nothing committed yet, waiting for the first shard"
         return (
-            f"{self._num_done} of {self._num_images} images, {rate:.1f} images/s, {eta}, "
-            f"{self._num_failed} failed"
+            f"{self._num_done} of {self._num_images} images, {rate:.1f} images/s (loading of the "
+            f"network included), {eta}, {self._num_failed} failed"
         )

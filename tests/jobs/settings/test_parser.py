@@ -16,7 +16,7 @@ from jobs.settings.demo import DemoSettings
 from jobs.settings.flags import parse, variable_of
 from jobs.settings.parser import read_settings
 from jobs.settings_page import document
-from pipeline.errors import SettingError
+from pipeline.errors import ErrorCode, SettingError, StoreError
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.select import SelectSettings
 from pipeline.settings.shared import Group, OutputSettings, StoreSettings
@@ -590,3 +590,23 @@ def test_settings_can_not_be_changed() -> None:
     """Settings stay what was recorded."""
     with pytest.raises(ValueError, match="frozen"):
         _label().batch_size = 9
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (ErrorCode.FORBIDDEN, "; when that is mended, run the same command again to resume"),
+        (ErrorCode.TIMEOUT, "no answer; run the same command again to resume"),
+    ],
+)
+def test_what_a_store_refuses_is_to_be_mended_first(
+    code: ErrorCode, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without credentials the same command fails again; after a silence it may not."""
+
+    def refuse(_: object) -> int:
+        raise StoreError(code, "no answer")
+
+    monkeypatch.setattr("jobs.report.run", refuse)
+    assert main(["report", "out"]) == 5
+    assert caplog.messages[-1].endswith(words)

@@ -106,7 +106,12 @@ def test_a_price_is_that_of_the_nodes_time():
     assert price_per_thousand(found, 6000, 3.0) == pytest.approx(0.5)
     assert price_per_thousand(found, 6000, None) is None
     assert price_per_thousand(found, 0, 3.0) is None
-    assert "0.5000 per thousand images" in "\n".join(cost_lines(found, 6000, 3.0))
+    lines = "\n".join(cost_lines(found, 6000, 3.0))
+    assert "0.5000 per thousand images" in lines
+    # The page's tile calls the same number the same.
+    assert f"{6000 / found.work_seconds:,.1f} images/s without pauses and start-up" in lines
+    # Not that replicas are busy, or idle: they also decode and encode.
+    assert f"whose networks computed {found.busy_share:.0%} of " in lines
 
 
 @pytest.mark.parametrize(

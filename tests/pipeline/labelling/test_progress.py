@@ -128,3 +128,18 @@ def test_nobody_is_asked_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("pipeline.labelling.watch.has_terminal", lambda: False)
     watch = Watch(lambda: Progress(1, 0, 60.0), [], None)  # type: ignore[arg-type]  # is not used
     assert watch.listen(lambda: pytest.fail("opened")) is None
+
+
+def test_the_speed_that_is_said_is_that_of_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long a report takes: terminal and log have one number, and say what is in it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress, "has_terminal", lambda: False)
+    with Progress(8, 0, 60.0) as shown:
+        shown.add(_receipt(8))
+        time.sleep(0.2)
+    time.sleep(0.2)
+
+    words = f"8 of 8 images, {shown.images_per_s:.1f} images/s (loading of the network included)"
+    assert words in caplog.text
