@@ -26,7 +26,9 @@ CODINGS = ("indices", "ids", "colors")
 
 # Lossy formats change values at edges; they are refused as truth.
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF")
-_INDEX_MODES = ("P", "L", "1", "I;16", "I")
+_INDEX_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
+# Of others, Pillow's RGB would be values that are cut off, or colours that are estimated.
+_COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "L", "LA", "1")
 _BLACK = 0
 
 
@@ -76,7 +78,7 @@ def decode_truth(data: bytes, coding: Coding) -> NDArray[np.uint8]:
     """
     image = _open(data)
     if coding.kind == "colors":
-        return _from_colours(np.asarray(image.convert("RGB")), coding.colors)
+        return _from_colours(_rgb_of(image), coding.colors)
     if image.mode not in _INDEX_MODES:
         raise TruthError(
             f"has mode {image.mode}, class indices are in grey or palette files; colours are read "
@@ -111,6 +113,17 @@ def _open(data: bytes) -> Image.Image:
         raise TruthError(f"is none of {', '.join(_FORMATS)}") from error
     except DAMAGE as error:
         raise TruthError(f"can't be read: {str(error) or type(error).__name__}") from error
+
+
+def _rgb_of(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode in _COLOUR_MODES:
+        return np.asarray(image.convert("RGB"))
+    remedy = (
+        "numbers of classes are read with truth_coding=indices or ids, in all files alike"
+        if image.mode in _INDEX_MODES
+        else "save it as an RGB PNG"
+    )
+    raise TruthError(f"has mode {image.mode}, which has no colours of 8 bits; {remedy}")
 
 
 def _from_ids(values: NDArray[np.int64], ids: Mapping[int, int]) -> NDArray[np.uint8]:

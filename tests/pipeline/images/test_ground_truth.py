@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pipeline.images.ground_truth import Coding, TruthError, decode_truth, is_coloured
@@ -35,6 +36,34 @@ def test_indices_are_taken_as_they_are():
 def test_sixteen_bits_are_read():
     """A grey file of 16 bits per pixel holds indices too."""
     assert np.array_equal(decode_truth(png(_MASK.astype(np.uint16)), _INDICES), _MASK)
+
+
+def test_sixteen_bits_are_read_in_both_orders_of_bytes():
+    """A TIFF of 16 bits holds indices whichever byte comes first, and is told as such."""
+    for order in "<>":
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, _MASK.astype(np.uint16), byteorder=order)
+
+        assert not is_coloured(buffer.getvalue())
+        assert np.array_equal(decode_truth(buffer.getvalue(), _INDICES), _MASK)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.array([[0, 300, 65535]], np.uint16), "mode I;16, .*truth_coding=indices or ids"),
+        (np.array([[0, -1, 300]], np.int32), "mode I, .*truth_coding=indices or ids"),
+        (np.array([[0, 1, 300]], np.float32), "mode F, .*save it as an RGB PNG"),
+    ],
+)
+def test_more_than_eight_bits_are_no_colours(values: np.ndarray, words: str):
+    """Values are not cut off at white or black, which may both be classes, but refused."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values)
+    with pytest.raises(TruthError, match=words):
+        decode_truth(
+            buffer.getvalue(), Coding("colors", 2, colors={(0, 0, 0): 0, (255, 255, 255): 1})
+        )
 
 
 def test_colours_become_the_indices_of_their_classes():
