@@ -26,16 +26,16 @@ class MlflowRun:
             plan: What is trained.
 
         Raises:
-            SettingError: The package is not installed.
+            SettingError: The package is not installed, or can't use `MLFLOW_TRACKING_URI`.
         """
         self._plan = plan
-        self._client = _client_class()()
+        self._client = _client()
         self._run_id = ""
 
     @staticmethod
     def check() -> None:
         """Implement `tracker.Tracker.check`."""
-        _client_class()
+        _client()
 
     def begin(self) -> None:
         """Find the run that an earlier command has begun, or begin one."""
@@ -71,6 +71,20 @@ class MlflowRun:
 def _name(metric: str) -> str:
     """Write a name with the characters that MLflow takes."""
     return "".join(one if one.isalnum() or one in "_-./ " else "_" for one in metric)
+
+
+def _client() -> "MlflowClient":
+    client = _client_class()
+    try:
+        return client()
+    except Exception as error:
+        # No server is asked yet: an unknown scheme, or a store without what it needs.
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        said = str(error).partition("\n")[0]
+        raise SettingError(
+            f"tracker=mlflow: MLFLOW_TRACKING_URI is {uri or 'not set'}, and MLflow can't use "
+            f"that: {said} Set it to that of a server"
+        ) from error
 
 
 def _client_class() -> "type[MlflowClient]":

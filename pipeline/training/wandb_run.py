@@ -42,7 +42,7 @@ class WandbRun:
         """Implement `tracker.Tracker.check`."""
         wandb = _package()
         # Without a key W&B would ask for one where there is a terminal.
-        if wandb.setup().settings.mode == "online" and not _has_key(wandb):
+        if _mode(wandb) == "online" and not _has_key(wandb):
             raise SettingError(
                 "tracker=wandb: Weights & Biases has no API key here: set WANDB_API_KEY, or "
                 "WANDB_MODE=offline to keep a folder for `wandb sync`"
@@ -76,6 +76,14 @@ class WandbRun:
     def end(self, *, failed: bool) -> None:
         """Implement `tracker.Tracker.end`."""
         self._run.finish(exit_code=int(failed))
+
+
+def _mode(wandb: ModuleType) -> str:
+    try:
+        return str(wandb.setup().settings.mode)
+    except ValueError as error:  # pydantic's
+        said = " ".join(str(error).split("\n")[1:3])
+        raise SettingError(f"tracker=wandb: a variable WANDB_... can't be used: {said}") from error
 
 
 def _has_key(wandb: ModuleType) -> bool:

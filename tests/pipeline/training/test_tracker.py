@@ -197,6 +197,29 @@ def test_a_wandb_server_that_is_away_costs_a_warning(
     assert caplog.text.count("goes on untracked") == 1
 
 
+@pytest.mark.parametrize("uri", ["foo://nowhere", "file:///tmp/mlruns", ""])
+def test_an_mlflow_that_can_not_be_opened_is_refused_before_any_work(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schemes that it does not know, and stores that it has no code for, are no crash.
+
+    Without the variable it takes a database, which its client alone can't open.
+    """
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(SettingError, match=f"MLFLOW_TRACKING_URI is {uri or 'not set'}, and"):
+        check_tracker("mlflow")
+
+
+def test_a_mode_that_wandb_does_not_know_is_refused_before_any_work(
+    wandb_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what there is to choose from, and what was given."""
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(SettingError, match=r"mode .*'offline'.*input_value='ofline'"):
+        check_tracker("wandb")
+
+
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_without_the_package_the_setting_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
