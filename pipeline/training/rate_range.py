@@ -60,6 +60,8 @@ class Tried:
 
     def describe(self) -> str:
         """Say to a person which rate to take."""
+        if not self.rates:
+            return "no step had a pixel with a class: is the ground truth right, or crop too small?"
         smoothed = np.array(self.smoothed)
         lowest = int(np.where(np.isfinite(smoothed), smoothed, np.inf).argmin())
         tried = f"{len(self.rates)} rates tried, from {self.rates[0]:.2g} to {self.rates[-1]:.2g}"
