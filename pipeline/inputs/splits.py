@@ -4,6 +4,7 @@ Images of one drive, patient or place are alike. A split that divides them flatt
 judged by it, so what belongs together goes to one side.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import numpy as np
 from pipeline.errors import SettingError
 from pipeline.inputs.samples import Sample
 from pipeline.wording import count
+
+_log = logging.getLogger(__name__)
 
 Parts = tuple[list[Sample], list[Sample]]
 
@@ -52,11 +55,15 @@ def by_pattern(samples: Sequence[Sample], pattern: str, field: str) -> Parts:
     """
     look = _compiled(pattern, field)
     chosen = [bool(look.search(sample.image_uri)) for sample in samples]
+    if all(chosen):
+        raise SettingError(_matches_all(look, samples, field) + ": none would be left to train on")
     return _checked(samples, chosen, f"{field}={pattern!r}")
 
 
 def matching(samples: Sequence[Sample], pattern: str) -> list[Sample]:
     """Return the samples whose image's URI a regular expression matches.
+
+    That all of them do is a warning: training could not have held them out.
 
     Raises:
         SettingError: It is none, or no URI matches.
@@ -68,7 +75,23 @@ def matching(samples: Sequence[Sample], pattern: str) -> list[Sample]:
             f"val_match={pattern!r} matches none of {len(samples)} images, such as "
             f"{samples[0].image_uri}"
         )
+    if len(found) == len(samples):
+        _log.warning(
+            "%s: train with the same setting would have none to train on",
+            _matches_all(look, samples, "val_match"),
+        )
     return found
+
+
+def _matches_all(look: re.Pattern[str], samples: Sequence[Sample], field: str) -> str:
+    """Say that a pattern divides nothing, and by what: names of folders count, too."""
+    uri = samples[0].image_uri
+    found = look.search(uri)
+    assert found is not None
+    return (
+        f"{field}={look.pattern!r} matches all {count(len(samples), 'image')}, such as "
+        f"{found[0]!r} in {uri}, where names of folders count"
+    )
 
 
 def by_share(samples: Sequence[Sample], share: float, seed: int, group: str | None) -> Parts:

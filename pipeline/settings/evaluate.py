@@ -14,8 +14,8 @@ class _SplitFields(NoSettings):
     split: str = Field("val", description="which split to label and to score")
     val_match: str | None = Field(
         None,
-        description="regular expression: only images whose URI it matches, which train with the "
-        "same setting holds out",
+        description="regular expression: only images in whose URI it is found, names of folders "
+        "included, which train with the same setting holds out",
     )
     val_fold: str | None = Field(
         None,

@@ -48,8 +48,9 @@ class _DataFields(NoSettings):
     )
     val_match: str | None = Field(
         None,
-        description="regular expression: the training images whose URI it matches are val, such "
-        "as those of one drive, patient or place",
+        description="regular expression: the training images in whose URI it is found are val, "
+        "such as those of one drive, patient or place; it is looked for in all of the URI, names "
+        "of folders included: /0001TP_ rather than 0001TP",
     )
     val_fold: str | None = Field(
         None,
@@ -59,7 +60,8 @@ class _DataFields(NoSettings):
     val_group: str | None = Field(
         None,
         description="regular expression: training images in whose URI its first group, or all of "
-        "it, matches the same text stay together in val_share and val_fold",
+        "it, matches the same text stay together in val_share and val_fold; the first place in the "
+        "URI counts, also in names of folders",
     )
     allow_overlap: NotDeciding[bool] = Field(
         default=False, description="go on, with a warning, when an image is in train and in val"

@@ -24,6 +24,15 @@ def test_a_pattern_holds_out_a_drive():
     assert matching(_SAMPLES, "/01TP_") == val
 
 
+def test_a_pattern_that_matches_all_is_said(caplog: pytest.LogCaptureFixture):
+    """Names of folders count, so that an evaluation on all images says by what they match."""
+    assert matching(_SAMPLES[:20], "/01TP_") == _SAMPLES[:20]
+    assert "val_match='/01TP_' matches all 20 images, such as '/01TP_' in s3://data/" in caplog.text
+    caplog.clear()
+    matching(_SAMPLES, "/01TP_")
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("group", [None, _DRIVE])
 def test_folds_hold_out_every_image_once(group: str | None):
     """Over all folds each image is val once, and with groups no drive is on both sides."""
@@ -52,6 +61,7 @@ def test_a_share_takes_whole_groups():
     [
         (lambda: by_pattern(_SAMPLES, "(", "val_match"), "val_match='\\(' is no regular"),
         (lambda: by_pattern(_SAMPLES, "09TP", "val_match"), "takes 0; neither may be 0"),
+        (lambda: by_pattern(_SAMPLES, "da+", "val_match"), "'da' in s3://data/.*folders count"),
         (lambda: by_fold(_SAMPLES, Fold(0, 5), 0, _DRIVE), "5 folds of 3 groups"),
         (lambda: by_fold(_SAMPLES, Fold(0, 2), 0, "/01TP"), "matches nothing of s3://data/06R0"),
         (lambda: matching(_SAMPLES, "09TP"), "matches none of 100 images"),
