@@ -213,6 +213,11 @@ def summarise(
     warnings = [*_overlap(sums, allow_overlap=allow_overlap), *_near_duplicates(sums)]
     _check_labelled(sums, len(names))
     _check_binary(sums, len(names))
+    if len(names) == 1:
+        warnings.append(
+            f"{names[0]} is the only class, so that every pixel gets it and nothing is learned; "
+            "pixels of 255 are no class: where they are the rest of the picture, give them one"
+        )
     for split, counts in sums.pixels.items():
         missing = [name for name, count in zip(names, counts, strict=False) if not count]
         if missing:

@@ -176,6 +176,17 @@ def test_masks_of_0_and_255_are_an_error_with_the_remedy(tmp_path: Path):
         inspect(tmp_path, train=["a"])
 
 
+def test_a_single_class_is_a_warning(tmp_path: Path):
+    """It trains without an error to a mean IU of 1, which says nothing; two classes are none."""
+    sample(tmp_path, "a", np.array([[0, 255], [0, 0]]))
+    found = find(tmp_path, {"train": ["a"]})
+    only_sky = [{**one, "pixels": [3, 1]} for one in found]
+    [warning] = summarise(only_sky, ["sky"]).warnings
+    assert "sky is the only class, so that every pixel gets it" in warning
+    two = [{**one, "pixels": [3, 1, 0]} for one in found]
+    assert summarise(two, ["sky", "road"]).warnings == []
+
+
 def test_one_split_may_have_the_first_class_alone(tmp_path: Path):
     """Patients of val who have nothing to find are no mistake where train shows what there is."""
     sample(tmp_path, "a", np.array([[0, 1, 255]]))
