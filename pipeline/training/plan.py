@@ -108,6 +108,11 @@ def open_plan(settings: TrainSettings) -> TrainingPlan:
     start_record = _start_record(storage, settings.weights)
     data_set = open_corrected(storage, _asked(settings), settings.corrections)
     train, val = _split(data_set, settings)
+    if settings.early_stopping_evaluations and not val:
+        raise SettingError(
+            f"early_stopping_evaluations={settings.early_stopping_evaluations} counts evaluations "
+            "on val, and there is none: hold some images out (val_share), or leave it out"
+        )
     planned = tuple(_stages(settings, data_set.classes, start_record))
     tables = as_table(train), as_table(val)
     return TrainingPlan(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.demo.scenes import CLASSES
-from pipeline.errors import FingerprintMismatch, InputError
+from pipeline.errors import FingerprintMismatch, InputError, SettingError
 from pipeline.inputs.data_set import Asked, open_data_set
 from pipeline.inputs.inspect import Inspection
 from pipeline.settings.train import TrainSettings
@@ -65,6 +65,15 @@ def test_a_refusal_of_other_classes_is_short(tmp_path: Path):
             run.check(plan(others))
         assert words in str(raised.value)
         assert len(str(raised.value)) < 400
+
+
+def test_early_stopping_without_val_is_refused(tmp_path: Path):
+    """Nothing would be counted, and the training would go on to its end without a word."""
+    fields = {"data": str(scenes(tmp_path, 4, 0)), "output": str(tmp_path), "run_name": "run"}
+    fields["early_stopping_evaluations"] = 2
+    with pytest.raises(SettingError, match=r"early_stopping_evaluations=2 .*there is none"):
+        open_plan(TrainSettings(**fields))
+    assert open_plan(TrainSettings(val_share=0.5, **fields)).val.num_rows == 2
 
 
 def test_a_batch_of_more_images_than_there_are_is_warned_of(
