@@ -58,19 +58,19 @@ def parse_truth_values(text: str | bytes) -> TruthValues:
     """Read what a valid classes file says of ground truth: `ids` and `colors` of its classes.
 
     A class may have `"ids": [7, 8]`, values that are read as it, and `"colors": [[0, 0, 9]]`,
-    further colours; `"ignore": {"colors": [...]}` beside `classes` lists colours without a class.
+    further colours; `"ignore": {"colors": [...]}` beside `classes` lists colours without a class,
+    and may list ids, which have none anyway where classes have theirs.
 
     Raises:
         CheckpointError: They have another form, or stand for two classes.
     """
     found = json.loads(text)
-    ids: dict[int, int] = {}
+    ids: dict[int, int | None] = {}
     colors: dict[tuple[int, int, int], int | None] = {}
     try:
         for index, entry in enumerate(_entries(found)):
-            _add(ids, [int(value) for value in entry.get("ids", ())], index)
-            _add(colors, [_color(one) for one in entry.get("colors", ())], index)
-        _add(colors, [_color(one) for one in found.get("ignore", {}).get("colors", ())], None)
+            _add_values(ids, colors, entry, index)
+        _add_values(ids, colors, found.get("ignore", {}), None)
     except (TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(
             f"no valid classes file: {error}; ids are [7, 8] and colors [[0, 0, 9]], also in "
@@ -78,18 +78,45 @@ def parse_truth_values(text: str | bytes) -> TruthValues:
         ) from error
     if wrong := [value for value in ids if not 0 <= value <= 255]:
         raise CheckpointError(f"ids are 0 to 255, and there is {wrong[0]}")
-    return TruthValues(ids, colors)
+    of_classes = {value: index for value, index in ids.items() if index is not None}
+    if ids and not of_classes:
+        raise CheckpointError(
+            "ignore lists ids, and no class does: give each class its ids; others have no class"
+        )
+    return TruthValues(of_classes, colors)
+
+
+def _add_values(
+    ids: dict[int, int | None],
+    colors: dict[tuple[int, int, int], int | None],
+    entry: dict[str, Any],
+    index: int | None,
+) -> None:
+    _add(ids, [int(value) for value in _listed(entry, "ids")], index)
+    _add(colors, [_color(one) for one in _listed(entry, "colors")], index)
+
+
+def _listed(entry: dict[str, Any], name: str) -> list[Any]:
+    values = entry.get(name, [])
+    # A text would be taken character by character.
+    if not isinstance(values, list):
+        raise TypeError(f"{name} is {values!r}"[:100])
+    return values
 
 
 def _color(value: Any) -> tuple[int, int, int]:
     red, green, blue = (int(one) for one in value)
+    if not all(0 <= one <= 255 for one in (red, green, blue)):
+        raise ValueError(f"a colour is three values from 0 to 255, not {value}")
     return red, green, blue
 
 
 def _add(table: dict[Any, Any], values: list[Any], index: int | None) -> None:
     for value in values:
         if table.setdefault(value, index) != index:
-            raise CheckpointError(f"{value} stands for two classes in the classes file")
+            raise CheckpointError(
+                f"{value} stands for two classes, or for one and none, in the classes file"
+            )
 
 
 def _entries(found: Any) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def _opened(folder: Path, truth: np.ndarray, classes: dict[str, Any]) -> tuple[D
 def test_numbers_are_merged_and_left_out(tmp_path: Path):
     """Several ids become one class; those that are not listed have none."""
     truth = np.array([[7, 9, 26, 8, 0, 255]], np.uint8)
-    classes = {"classes": [_ROAD | {"ids": [7, 9]}, _CAR | {"ids": [26]}]}
+    classes = {"classes": [_ROAD | {"ids": [7, 9]}, _CAR | {"ids": [26]}], "ignore": {"ids": [8]}}
 
     found, data = _opened(tmp_path, truth, classes)
 
@@ -63,6 +63,10 @@ def test_colours_are_merged_and_ignored(tmp_path: Path):
         ({"classes": [_ROAD | {"ids": [300]}]}, "ids are 0 to 255, and there is 300"),
         ({"classes": [_ROAD | {"colors": [7]}]}, "no valid classes file"),
         ({"classes": [_ROAD, _CAR | {"colors": [[128, 64, 128]]}]}, "stands for two classes"),
+        ({"classes": [_ROAD | {"ids": "12"}]}, "no valid classes file: ids is '12'; ids are"),
+        ({"classes": [_ROAD | {"colors": [[1, 2, 300]]}]}, r"from 0 to 255, not \[1, 2, 300\]"),
+        ({"classes": [_ROAD | {"ids": [7]}], "ignore": {"ids": [7]}}, "7 stands for two classes"),
+        ({"classes": [_ROAD], "ignore": {"ids": [3]}}, "ignore lists ids, and no class does"),
     ],
 )
 def test_a_map_that_says_two_things_is_refused(tmp_path: Path, classes: dict[str, Any], words: str):
