@@ -16,12 +16,17 @@ from fcn.weights.files import random_network, save
 from fcn.weights.record import Checkpoint
 from jobs.__main__ import COMMANDS, _usage, main
 from jobs.demo.picture import draw_picture
+from jobs.evaluate import _asked, _chosen
 from jobs.settings.parser import read_settings
 from pipeline.errors import ErrorCode
+from pipeline.images.ground_truth import decode_truth
+from pipeline.inputs.data_set import open_data_set
 from pipeline.settings.cluster import DoctorSettings, SubmitSettings
+from pipeline.settings.evaluate import EvaluateSettings
 from pipeline.settings.label import LabelSettings
 from pipeline.settings.train import TrainSettings
 from pipeline.settings.weights import ImportSettings
+from pipeline.training.plan import open_plan
 from tests.disk_runs import random_pixels
 from tests.product import REPOSITORY
 
@@ -171,6 +176,70 @@ def test_the_commands_about_buckets_take_their_flags(page: str):
         assert read_settings(kinds[command], command, flags, {}).output.startswith("s3://")
 
 
+def _made_up_comma10k(folder: Path) -> None:
+    """Lay out what a clone of comma10k has, and the classes file that the page shows."""
+    text = next(text for text in blocks("json", _PAGES["docs/training.md"]) if "my_car" in text)
+    (folder / "comma.json").write_text(text)
+    colours = np.array([label.color for label in parse_classes(text)], np.uint8)
+    for name in ("imgs", "masks"):
+        (folder / "comma10k" / name).mkdir(parents=True)
+        for number in (864, 79, 29):
+            path = (
+                folder / f"comma10k/{name}/00{number}_0085e9e41513078a_2018-08-19_11_{number}.png"
+            )
+            Image.fromarray(colours[np.arange(30).reshape(5, 6) % 5]).save(path)
+    for name in ("imgs2", "masks2", "tools"):
+        (folder / "comma10k" / name).mkdir()
+
+
+def _made_up_voc(folder: Path) -> None:
+    """Lay out what VOC's tar has, boundaries of 255 among it."""
+    voc = folder / "VOCdevkit/VOC2012"
+    lists = voc / "ImageSets/Segmentation"
+    for place in (voc / "JPEGImages", voc / "SegmentationClass", voc / "Annotations", lists):
+        place.mkdir(parents=True)
+    for split, stems in (("train", "ab"), ("val", "c"), ("trainval", "abc")):
+        (lists / f"{split}.txt").write_text("".join(f"2007_{stem}\n" for stem in stems))
+    for stem in "abc":
+        Image.new("RGB", (6, 5)).save(voc / f"JPEGImages/2007_{stem}.jpg")
+        mask = Image.fromarray(np.array([[0, 15, 20, 255]], np.uint8)).resize((6, 5), 0)
+        mask.putpalette([number % 256 for number in range(768)])
+        mask.save(voc / f"SegmentationClass/2007_{stem}.png")
+
+
+def test_the_commands_for_photographs_fit_their_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On files that lie as the published ones: what trains and what judges is found and read."""
+    monkeypatch.chdir(tmp_path)
+    _made_up_comma10k(tmp_path)
+    _made_up_voc(tmp_path)
+    parts = []
+    for line in lines("console", _PAGES["docs/training.md"]):
+        program, command, *flags = shlex.split(line)
+        if program == "mv":
+            Path(command).rename(*flags)
+        elif command == "import-weights":
+            asked = read_settings(ImportSettings, command, flags, {})
+            record = Checkpoint(asked.network, numbered_classes(asked.num_classes))
+            (tmp_path / Path(asked.output).with_suffix(".json").name).write_text(record.to_json())
+        elif command == "train":
+            plan = open_plan(read_settings(TrainSettings, command, flags, {}))
+            for table in (plan.train, plan.val):
+                mask = Path(table["mask_uri"][0].as_py().removeprefix("file://"))
+                decode_truth(mask.read_bytes(), plan.coding)
+            parts.append((plan.train.num_rows, plan.val.num_rows, len(plan.classes)))
+        elif command == "evaluate":
+            judged = read_settings(EvaluateSettings, command, flags, {})
+            samples = _chosen(
+                open_data_set(judged.storage(), _asked(judged)).found.split(judged.split), judged
+            )
+            assert [one.image_uri for one in samples] == plan.val["image_uri"].to_pylist()
+        else:
+            assert program in {"git", "curl", "tar"}
+    assert parts == [(1, 2, 5), (2, 1, 21)]
+
+
 def test_every_block_is_of_a_kind_that_is_tested():
     """No block of code has another language than those above, a diagram's, or none."""
     languages = {
@@ -178,7 +247,7 @@ def test_every_block_is_of_a_kind_that_is_tested():
         for text in _PAGES.values()
         for language in re.findall(r"^ *```(\w+)$", text, re.MULTILINE)
     }
-    assert languages == {"sh", "bash", "sql", "python", "mermaid", "json"}
+    assert languages == {"sh", "bash", "console", "sql", "python", "mermaid", "json"}
 
 
 @with_blocks("json")
@@ -186,7 +255,7 @@ def test_the_classes_files_of_the_docs_are_read(page: str):
     """A classes file that a page shows is one, with what stands for its classes."""
     for text in re.findall(r"^```json\n(.*?)^```", _PAGES[page], re.MULTILINE | re.DOTALL):
         assert len(parse_classes(text)) > 1
-        assert parse_truth_values(text).ids
+        assert bool(parse_truth_values(text).ids) == ('"ids"' in text)
 
 
 @pytest.mark.parametrize("name", [*_PAGES, *_LINKING])
