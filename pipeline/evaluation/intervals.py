@@ -13,6 +13,7 @@ _REPLICATES = 1000
 _AT_A_TIME = 50
 _PERCENT = (2.5, 97.5)
 _BINS = 10
+_FEWEST = 2
 
 Counts = NDArray[np.float64]
 
@@ -20,7 +21,10 @@ Counts = NDArray[np.float64]
 def mean_iu_interval(
     counts: Counts, groups: Sequence[str] | None = None
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean IU; None where no image has a labelled pixel.
+    """Return the 95 % interval of the mean IU; None where nothing can be told of it.
+
+    So it is where no image has a labelled pixel, and where there is one image or one group: it
+    would be drawn each time, to an interval without a width.
 
     Args:
         counts: By image: pixels of the truth, of the prediction, and in both, by class; of shape
@@ -30,7 +34,7 @@ def mean_iu_interval(
     """
     if groups is not None:
         counts = _summed(counts, groups)
-    if not counts[:, 0].any():
+    if len(counts) < _FEWEST or not counts[:, 0].any():
         return None
     number, flat = len(counts), counts.reshape(len(counts), -1)
     random, found = np.random.default_rng(0), []

@@ -66,3 +66,11 @@ def test_calibration_is_the_gap_in_bins():
 
     assert calibration_error(confidence, accuracy, pixels) == pytest.approx(0.5 * 0.3)
     assert np.isnan(calibration_error(confidence[3:], accuracy[3:], pixels[3:]))
+
+
+def test_one_image_or_one_drive_has_no_interval():
+    """Drawn again and again it is always itself, and says nothing of others."""
+    hits = np.array([[90, 80], [60, 70]])
+    assert mean_iu_interval(_images(hits), ["one", "another"]) is not None
+    assert mean_iu_interval(_images(hits), ["one", "one"]) is None
+    assert mean_iu_interval(_images(hits[:1])) is None
