@@ -69,8 +69,15 @@ class Tried:
             return f"{tried}: the loss falls at none of them; are the data and the weights right?"
         slopes = np.gradient(smoothed[: lowest + 1], np.log(self.rates[: lowest + 1]))
         steepest = _LEFT_OUT + int(slopes[_LEFT_OUT:].argmin())
-        return (
+        found = (
             f"{tried}: the loss falls fastest at {self.rates[steepest]:.2g} and is lowest at "
-            f"{self.rates[lowest]:.2g}\ntrain with --learning-rate {self.rates[steepest]:.2g}, and "
-            "another run name"
+            f"{self.rates[lowest]:.2g}"
+        )
+        if steepest == len(smoothed) - 1:
+            return (
+                f"{found}, the last one, so that a higher one may be the right one\ntry again with "
+                f"--learning-rate {self.rates[-1]:.2g}, and another run name"
+            )
+        return (
+            f"{found}\ntrain with --learning-rate {self.rates[steepest]:.2g}, and another run name"
         )

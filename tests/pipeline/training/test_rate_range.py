@@ -40,6 +40,15 @@ def test_a_loss_that_does_not_fall_is_said(losses: list[float]) -> None:
     assert "the loss falls at none of them" in text
 
 
+def test_a_loss_that_falls_to_the_end_says_nothing_of_the_best_rate() -> None:
+    """Higher rates are to be tried, and none is named to train with."""
+    losses = [2.0 - (step / NUM_STEPS) ** 2 for step in range(NUM_STEPS)]
+    text = Tried(_RATES, losses).describe()
+    assert "a higher one may be the right one" in text
+    assert "try again with --learning-rate 0.1" in text
+    assert "train with" not in text
+
+
 @pytest.mark.parametrize("last", [math.nan, math.inf, 90.0])
 def test_it_ends_where_the_loss_explodes(last: float) -> None:
     """No number, or several times the lowest; what was seen before is judged."""
