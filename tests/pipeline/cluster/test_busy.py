@@ -33,7 +33,7 @@ print(ray.get(answer.remote()), flush=True)
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_ray_of_our_own_that_stands_still_is_waited_for() -> None:
-    """After 100 s without a breath of the raylet, which its head would take for dead, all goes on."""
+    """After 100 s in which the raylet stands still, and its head would bury it, work goes on."""
     ended = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
         cwd=REPOSITORY,
