@@ -86,6 +86,8 @@ def ray_session() -> Iterator[str]:
     import ray  # noqa: PLC0415 - most tests need no Ray
     import ray.data  # noqa: PLC0415 - its loggers exist from now on
 
+    from pipeline.cluster.connect import BUSY  # noqa: PLC0415 - as above
+
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # A test before may have called a command that started a Ray of its own.
@@ -96,7 +98,7 @@ def ray_session() -> Iterator[str]:
         logging_level="WARNING",
         log_to_driver=False,
         # As pipeline/cluster/connect.py does it on one machine.
-        _system_config={"num_workers_soft_limit": 18},
+        _system_config={"num_workers_soft_limit": 18, **BUSY},
     )
     yield context.address_info["address"]
     ray.shutdown()

@@ -20,6 +20,8 @@ CONFIG = "config"
 CONFIG_HELP = "YAML file with settings (local or in a bucket); flags and FCN_... override it"
 # What a flag says to give up what file or environment have set.
 _NONE = "null"
+# At the end of a word, which may be a name and a range in quotes.
+_RANGE = re.compile(r"(?:^|\s)[\d.]*\.\.[\d.]*$")
 
 
 def variable_of(name: str) -> str:
@@ -243,9 +245,9 @@ def _in_two_words(argv: Sequence[str], flags: Container[str]) -> list[str]:
     while left:
         words.append(left.popleft())
         values = takewhile(lambda one: not one.startswith("--"), left if words[-1] in flags else ())
-        end = next((at for at, word in enumerate(values, 1) if ".." in word), 0)
+        end = next((at for at, word in enumerate(values, 1) if _RANGE.search(word)), 0)
         value = " ".join(left.popleft() for _ in range(end))
-        words += value.rpartition(" ")[::2] if end else ()
+        words += filter(None, value.rpartition(" ")[::2]) if end else ()
     return words
 
 

@@ -30,7 +30,7 @@ _IDLE_PROCESSES = 16
 _CONNECT_S = 10.0
 # A head or a raylet on this machine that does not answer is busy: who is gone is told by sockets
 # (head.py). Ray would take a minute, or five checks of ten seconds, for its end, and exit with 1.
-_BUSY = {"gcs_rpc_server_reconnect_timeout_s": 3600, "health_check_failure_threshold": 360}
+BUSY = {"gcs_rpc_server_reconnect_timeout_s": 3600, "health_check_failure_threshold": 360}
 _OF_THE_MACHINE = (OSError, RuntimeError)
 
 
@@ -116,7 +116,7 @@ def _start_here() -> None:
                 log_to_driver=False,
                 # As many idle processes are kept as there are CPUs, and actors are counted with
                 # them: on a small machine every task would start, and import, anew.
-                _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores, **_BUSY},
+                _system_config={"num_workers_soft_limit": _IDLE_PROCESSES + cores, **BUSY},
             )
         mark_session(session_folder())
     except Exception as error:

@@ -37,6 +37,12 @@ def alive_nodes() -> list[Node]:
     return [_node(one) for one in found if one["Alive"]]
 
 
+def own_node() -> Node:
+    """Return the node of this process."""
+    own: str = ray.get_runtime_context().get_node_id()
+    return next(node for node in alive_nodes() if node.node_id == own)
+
+
 def _node(one: Mapping[str, Any]) -> Node:
     name = f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']}, {one['NodeID'][:8]})"
     return Node(one["Resources"], one["NodeID"], name)

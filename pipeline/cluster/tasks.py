@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 import ray
 import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.cluster.data_context import set_switches
 from pipeline.cluster.reservation import give_back, wait_for_room
-from pipeline.errors import WaitedTooLong
+from pipeline.errors import ClusterLost, WaitedTooLong
 from pipeline.settings.shared import ConnectionFields
 
 _Item = TypeVar("_Item")
@@ -20,7 +21,16 @@ _Done = TypeVar("_Done")
 TASK_CPUS = 0.5
 # Beyond those that run, so that none waits for this process; a cluster that grows is asked for so
 # many at first. What is done waits in Ray's object store.
-_LEAST_IN_FLIGHT, _MOST_IN_FLIGHT = 8, 512
+_LEAST_IN_FLIGHT, _MOST_IN_FLIGHT = 8, 128
+# A node that is taken away takes what its tasks have done with it; what ends its process each time
+# is no accident.
+_MAX_RETRIES = 10
+_LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.ObjectLostError,
+)
 
 
 def wait_for_a_task(settings: ConnectionFields) -> None:
@@ -55,7 +65,10 @@ def in_tasks(
 
 
 def in_order(
-    items: Iterable[_Item], work: Callable[[_Item], _Done], max_wait_minutes: float
+    items: Iterable[_Item],
+    work: Callable[[_Item], _Done],
+    max_wait_minutes: float,
+    node_id: str | None = None,
 ) -> Iterator[_Done]:
     """Do work on items in tasks, some ahead of what is taken, and give its results in their order.
 
@@ -65,12 +78,16 @@ def in_order(
         items: Each is taken when there is room for it.
         work: Done on each of them; travels to tasks as it is now.
         max_wait_minutes: Without the next result.
+        node_id: The node that does it; None leaves that to Ray.
 
     Raises:
         WaitedTooLong: There was none in that time.
+        ClusterLost: A task has ended its process, or lost its node, time and again.
     """
     # Ray's types know functions with types alone.
-    task: Any = ray.remote(num_cpus=TASK_CPUS)(_do)
+    task: Any = ray.remote(num_cpus=TASK_CPUS, max_retries=_MAX_RETRIES)(_do)
+    if node_id is not None:
+        task = task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
     shared, ahead = ray.put(work), deque[Any]()
     for item in items:
         ahead.append(task.remote(shared, item))
@@ -97,4 +114,9 @@ def _result(task: Any, max_wait_minutes: float) -> Any:
         raise WaitedTooLong(
             f"no task has ended for {max_wait_minutes:g} minutes (max_wait_minutes): they wait "
             "for nodes or hang; see `ray status`"
+        ) from error
+    except _LOST as error:
+        raise ClusterLost(
+            f"a task has lost its process or its node {_MAX_RETRIES + 1} times: "
+            f"{str(error).partition(chr(10))[0]}; is memory short on the nodes?"
         ) from error

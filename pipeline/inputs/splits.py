@@ -55,7 +55,7 @@ def by_pattern(samples: Sequence[Sample], pattern: str, field: str) -> Parts:
     """
     look = _compiled(pattern, field)
     chosen = [bool(look.search(sample.image_uri)) for sample in samples]
-    if all(chosen):
+    if chosen and all(chosen):
         raise SettingError(_matches_all(look, samples, field) + ": none would be left to train on")
     return _checked(samples, chosen, f"{field}={pattern!r}")
 
